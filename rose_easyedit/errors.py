@@ -1,0 +1,14 @@
+"""The package's errors: what was wrong, the value, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RoSEError(ValueError):
+    """Any fault that the caller can mend; the message says how."""
+
+    @classmethod
+    def of(cls, title: str, faults: Sequence[str]) -> RoSEError:
+        """One error that reports several faults together, one line each."""
+        return cls("\n".join([title, *(f"  - {fault}" for fault in faults)]))
