@@ -1,0 +1,327 @@
+"""The settings of an edit: schema, defaults, checks, and the named presets."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.paths import conf_dir, hparams_dir
+
+INTEGRATIONS = ("hierarchical", "joint", "independent")
+CONSTRAINTS = ("isotropic", "shrinkage", "covariance", "null_space")
+KEY_COLUMNS = ("per_query", "merged")
+PRECISIONS = ("auto", "bfloat16", "weights")
+
+
+@dataclass
+class HierarchyHyperParams:
+    """Stage 1, Hierarchical Knowledge Integration: the value that each subject shall have.
+
+    Attributes:
+        integration: `hierarchical` (a delta per fact, then one per subject from their mean),
+            `joint` (one per subject, from zero: MEMIT-Merge), `independent` (one per fact: MEMIT).
+        fact_steps: optimisation steps of a fact-level delta at the most.
+        subject_steps: optimisation steps of a subject-level delta at the most.
+        fact_learning_rate: Adam's step for fact-level deltas.
+        subject_learning_rate: Adam's step for subject-level deltas.
+        loss_threshold: a fact has converged when its mean negative log-likelihood per target
+            token (nats) is below this.
+        kl_factor: weight of the drift of the essence prompt "{subject} is a".
+        weight_decay: weight of |delta| / |h|**2, as MEMIT has it.
+        clamp_norm: largest |delta| / |h|.
+        smoothing_radius: largest random displacement of the subject-level delta during its
+            optimisation, relative to |h| (0 turns randomised smoothing off).
+    """
+
+    integration: str = "hierarchical"
+    fact_steps: int = 25
+    subject_steps: int = 50
+    fact_learning_rate: float = 0.5
+    subject_learning_rate: float = 0.5
+    loss_threshold: float = 0.05
+    kl_factor: float = 0.0625
+    weight_decay: float = 0.5
+    clamp_norm: float = 4.0
+    smoothing_radius: float = 0.3
+
+
+@dataclass
+class AlignmentHyperParams:
+    """Stage 2, Isotropic Geometric Alignment: which directions of the keys an update may use.
+
+    Attributes:
+        constraint: `isotropic` (the identity), `shrinkage` (between covariance and identity),
+            `covariance` (MEMIT), `null_space` (AlphaEdit).
+        strength: weight of the identity constraint (isotropic, null_space), relative to the mean
+            squared norm of the keys being written.
+        protected_directions: with `isotropic`, the number of top directions of generic keys that
+            the update must not touch (0 is the paper's setting).
+        covariance_weight: weight of the second moment (covariance, shrinkage), in MEMIT's units
+            (`mom2_update_weight`).
+        shrinkage: gamma of `shrinkage`: 0 is the covariance, 1 a multiple of the identity.
+        null_space_threshold: with `null_space`, eigenvalues above this are kept untouched.
+        statistics_text: text file with generic text; null takes the built-in sentences.
+        statistics_tokens: how many tokens of that text to use at the most.
+    """
+
+    constraint: str = "isotropic"
+    strength: float = 0.1
+    protected_directions: int = 8
+    covariance_weight: float = 15000.0
+    shrinkage: float = 0.3
+    null_space_threshold: float = 0.02
+    statistics_text: str | None = None
+    statistics_tokens: int = 8192
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether the constraint depends on generic text at all."""
+        return self.constraint != "isotropic" or self.protected_directions > 0
+
+
+@dataclass
+class RoSEHyperParams:
+    """All settings of an edit. The first block is what EasyEdit asks of any method.
+
+    Attributes:
+        alg_name: always "RoSE".
+        model_name: "embedded", a folder, or a model's name on the hub.
+        device: where the model runs: "cpu", "cuda:0", or a CUDA index.
+        model_parallel: refused when true; the replay of the later layers needs one device.
+        fp16: load the weights in half precision when EasyEdit loads the model.
+        batch_size: facts that `BaseEditor.batch_edit` writes at once; facts about one subject
+            must share a batch to be integrated.
+        max_length: EasyEdit's evaluation truncates prompts to this many tokens.
+        layers: the edited layers, in ascending order.
+        z_layer: layer where the target hidden state is set; null means the last edited layer.
+        n_contexts: prefixes under which each statement is learned; the first is the bare one.
+        contexts: own prefixes instead of the built-in ones, "" for the bare statement.
+        chat_contexts: how many of the chat contexts (the statement inside a chat turn) are
+            learned as well, for tokenizers with a chat template.
+        key_columns: `per_query` (each prompt in each context is a column of its own) or
+            `merged` (one averaged column per target: MEMIT, MEMIT-Merge).
+        query_formats: how many relation-agnostic chat queries of the subject ("Tell me about
+            {}") become columns too, for tokenizers with a chat template.
+        sink_ratio: a subject token whose hidden norm exceeds this many times the median is an
+            attention sink; its context is left out.
+        precision: `auto` optimises in bfloat16 autocast where the hardware has it, `bfloat16`
+            always, `weights` in the weights' own precision.
+        micro_batch: sequences optimised at once; bounds the memory.
+        seed: of every random choice.
+        hierarchy: stage 1.
+        alignment: stage 2.
+    """
+
+    alg_name: str = "RoSE"
+    model_name: str = "embedded"
+    device: Any = "cpu"
+    model_parallel: bool = False
+    fp16: bool = False
+    batch_size: int = 1000
+    max_length: int = 256
+
+    layers: list[int] = field(default_factory=list)
+    z_layer: int | None = None
+    n_contexts: int = 4
+    contexts: list[str] | None = None
+    chat_contexts: int = 0
+    key_columns: str = "per_query"
+    query_formats: int = 4
+    sink_ratio: float = 3.0
+    precision: str = "auto"
+    micro_batch: int = 64
+    seed: int = 0
+    hierarchy: HierarchyHyperParams = field(default_factory=HierarchyHyperParams)
+    alignment: AlignmentHyperParams = field(default_factory=AlignmentHyperParams)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.hierarchy, Mapping):
+            self.hierarchy = HierarchyHyperParams(**self.hierarchy)
+        if isinstance(self.alignment, Mapping):
+            self.alignment = AlignmentHyperParams(**self.alignment)
+        self.check()
+
+    @property
+    def target_layer(self) -> int:
+        """The layer where the target hidden state is set."""
+        return self.layers[-1] if self.z_layer is None else self.z_layer
+
+    def check(self) -> None:
+        """Checks values and their combinations.
+
+        Raises:
+            RoSEError: with every fault, its value and what would do.
+        """
+        faults = [*_value_faults(self), *_combination_faults(self)]
+        if faults:
+            raise RoSEError.of("These RoSE settings cannot be used:", faults)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as plain nested data, as `from_dict` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RoSEHyperParams:
+        """Builds settings from nested data, with types checked.
+
+        Raises:
+            RoSEError: an unknown key (with the nearest known one), a wrong type, a wrong value.
+        """
+        return _typed(values)
+
+    @classmethod
+    def from_hparams(cls, hparams_name_or_path: str | Path) -> RoSEHyperParams:
+        """Reads a YAML file, or one of the shipped ones by its bare name ("smollm2-135m").
+
+        Raises:
+            RoSEError: no such file (with the names that exist), or faulty settings.
+        """
+        return _typed(_read_yaml(_find(hparams_name_or_path, hparams_dir() / "RoSE", "settings")))
+
+    @classmethod
+    def preset(cls, name: str, base: str | Path = "smollm2-135m") -> RoSEHyperParams:
+        """A named method on top of a model's settings.
+
+        Args:
+            name: "rose", "rose-paper", "memit-merge", "memit" or "alphaedit".
+            base: a settings file or the bare name of a shipped one.
+
+        Raises:
+            RoSEError: no such preset or base, or faulty settings.
+        """
+        return cls.from_hparams(base).with_preset(name)
+
+    def with_preset(self, name: str) -> RoSEHyperParams:
+        """A copy of these settings with the preset's values in place."""
+        path = _find(name.replace("-", "_"), conf_dir() / "method", "preset")
+        return _typed(self.as_dict(), _read_yaml(path))
+
+    def with_overrides(self, **values: Any) -> RoSEHyperParams:
+        """A copy with some values replaced; groups are given as mappings and merged."""
+        return _typed(self.as_dict(), values)
+
+
+def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    unknown = [fault for layer in layers for fault in _unknown_keys(layer)]
+    if unknown:
+        raise RoSEError.of("These RoSE settings cannot be used:", unknown)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(RoSEHyperParams), *map(dict, layers))
+    except OmegaConfBaseException as error:
+        message = str(error).splitlines()[0]
+        raise RoSEError(f"These RoSE settings cannot be used: {error.full_key}: {message}") from error
+    return OmegaConf.to_object(merged)  # type: ignore[return-value]
+
+
+def _unknown_keys(values: Mapping[str, Any]) -> list[str]:
+    groups = {"hierarchy": HierarchyHyperParams, "alignment": AlignmentHyperParams}
+    faults = _unknown_in(values, RoSEHyperParams, "")
+    for name, schema in groups.items():
+        if isinstance(values.get(name), Mapping):
+            faults += _unknown_in(values[name], schema, f"{name}.")
+    return faults
+
+
+def _unknown_in(values: Mapping[str, Any], schema: type, prefix: str) -> list[str]:
+    known = [f.name for f in fields(schema)]
+    faults = []
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+            faults.append(f"{prefix}{key} is not a setting; did you mean {prefix}{near[0]}?")
+    return faults
+
+
+def _value_faults(hparams: RoSEHyperParams) -> list[str]:
+    hierarchy, alignment = hparams.hierarchy, hparams.alignment
+    faults = _choice_faults(
+        ("alg_name", hparams.alg_name, ("RoSE",)),
+        ("key_columns", hparams.key_columns, KEY_COLUMNS),
+        ("precision", hparams.precision, PRECISIONS),
+        ("hierarchy.integration", hierarchy.integration, INTEGRATIONS),
+        ("alignment.constraint", alignment.constraint, CONSTRAINTS),
+    )
+    positive: Callable[[float], bool] = lambda value: value > 0  # noqa: E731
+    not_negative: Callable[[float], bool] = lambda value: value >= 0  # noqa: E731
+    rules = [
+        (positive, "above 0", hparams, ("batch_size", "max_length", "micro_batch", "n_contexts")),
+        (not_negative, "0 or more", hparams, ("chat_contexts", "query_formats", "seed")),
+        (lambda value: value > 1, "above 1", hparams, ("sink_ratio",)),
+        (positive, "above 0", hierarchy, ("fact_learning_rate", "subject_learning_rate")),
+        (positive, "above 0", hierarchy, ("clamp_norm", "fact_steps", "subject_steps")),
+        (not_negative, "0 or more", hierarchy, ("loss_threshold", "kl_factor", "weight_decay")),
+        (not_negative, "0 or more", hierarchy, ("smoothing_radius",)),
+        (positive, "above 0", alignment, ("strength", "covariance_weight", "statistics_tokens")),
+        (not_negative, "0 or more", alignment, ("protected_directions", "null_space_threshold")),
+        (lambda value: 0 <= value <= 1, "between 0 and 1", alignment, ("shrinkage",)),
+    ]
+    prefixes = {id(hparams): "", id(hierarchy): "hierarchy.", id(alignment): "alignment."}
+    for rule, wanted, owner, names in rules:
+        for name in names:
+            if not rule(getattr(owner, name)):
+                value = getattr(owner, name)
+                faults.append(f"{prefixes[id(owner)]}{name} is {value}; it must be {wanted}")
+    return faults
+
+
+def _choice_faults(*choices: tuple[str, str, tuple[str, ...]]) -> list[str]:
+    return [
+        f"{name} is {value!r}; choose one of {', '.join(allowed)}"
+        for name, value, allowed in choices
+        if value not in allowed
+    ]
+
+
+def _combination_faults(hparams: RoSEHyperParams) -> list[str]:
+    faults = []
+    layers = hparams.layers
+    if not layers:
+        faults.append("layers is empty; name the layers to edit, for instance [7, 8, 9, 10, 11]")
+    elif layers != sorted(set(layers)) or layers[0] < 0:
+        faults.append(f"layers is {list(layers)}; list different layers, 0 or more, in order")
+    if layers and hparams.z_layer is not None and hparams.z_layer < layers[-1]:
+        faults.append(
+            f"z_layer is {hparams.z_layer}, before the last edited layer {layers[-1]}; "
+            "leave it null or set it to that layer or a later one"
+        )
+    if hparams.model_parallel:
+        faults.append(
+            "model_parallel is true; the layers after z_layer are replayed on one device, so put "
+            "the model on one device (device: cpu works for any size)"
+        )
+    if hparams.contexts is not None and not hparams.contexts:
+        faults.append('contexts is an empty list; leave it null or give prefixes ("" is the bare one)')
+    return faults
+
+
+def _find(name_or_path: str | Path, folder: Path, kind: str) -> Path:
+    for candidate in (Path(name_or_path), Path(f"{name_or_path}.yaml")):
+        if candidate.is_file():
+            return candidate
+    shipped = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    stem = str(name_or_path).removesuffix(".yaml")
+    if stem in shipped:
+        return shipped[stem]
+    raise RoSEError(
+        f"There is no {kind} file {str(name_or_path)!r}; give a path, or one of the shipped names: "
+        f"{', '.join(shipped)}."
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:  # a YAML parser raises its own hierarchy of errors
+        raise RoSEError(f"{str(path)!r} is not a readable YAML file: {error}") from error
+    if not isinstance(values, dict):
+        raise RoSEError(f"{str(path)!r} holds no settings; expected `key: value` lines.")
+    return {str(key): value for key, value in values.items()}

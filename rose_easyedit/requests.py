@@ -1,0 +1,172 @@
+"""What a user asks for: facts to write, checked before anything is computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.errors import RoSEError
+
+_REQUIRED = ("prompt", "subject", "target_new")
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One fact: after `prompt`, which names `subject`, the model shall go on with `target_new`.
+
+    The field names are EasyEdit's. `target_new` has no leading space.
+    """
+
+    prompt: str
+    subject: str
+    target_new: str
+    ground_truth: str | None = None
+    case_id: int | str | None = None
+
+    @classmethod
+    def from_mapping(cls, record: Mapping[str, Any]) -> EditRequest:
+        """Reads one record in EasyEdit's form; fields of no concern to an edit are ignored.
+
+        Raises:
+            RoSEError: with every field that is missing, empty or not text.
+        """
+        faults = _field_faults(record)
+        if faults:
+            raise RoSEError.of("This edit request cannot be used:", faults)
+        ground_truth = record.get("ground_truth")
+        return cls(
+            prompt=record["prompt"].rstrip(),
+            subject=record["subject"].strip(),
+            target_new=record["target_new"].strip(),
+            ground_truth=ground_truth if isinstance(ground_truth, str) else None,
+            case_id=record.get("case_id"),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The request as plain data, as `from_mapping` reads it."""
+        return asdict(self)
+
+
+def as_requests(records: Iterable[EditRequest | Mapping[str, Any]]) -> list[EditRequest]:
+    """Checks a batch as a whole and drops exact duplicates.
+
+    Args:
+        records: requests, or mappings with EasyEdit's field names.
+
+    Returns:
+        The requests in the order given, each once.
+
+    Raises:
+        RoSEError: with all faults of all requests, each with its index: fields missing or empty,
+            a prompt that does not hold its subject, the same subject and prompt asked for with
+            two targets, or no request at all.
+    """
+    parsed: list[tuple[int, EditRequest]] = []
+    faults: list[str] = []
+    for index, record in enumerate(records):
+        mapping = record.as_dict() if isinstance(record, EditRequest) else record
+        if not isinstance(mapping, Mapping):
+            faults.append(
+                f"request {index}: expected a mapping or an EditRequest, got {type(record).__name__}"
+            )
+            continue
+        found = _field_faults(mapping)
+        faults.extend(f"request {index}: {fault}" for fault in found)
+        if not found:
+            parsed.append((index, EditRequest.from_mapping(mapping)))
+    faults.extend(_missing_subjects(parsed))
+    faults.extend(_contradictions(parsed))
+    if not parsed and not faults:
+        faults.append("there is no request; give at least one")
+    if faults:
+        raise RoSEError.of("The edit requests cannot be used:", faults)
+    unique = {(r.subject, r.prompt, r.target_new): r for _, r in reversed(parsed)}
+    return list(reversed(unique.values()))
+
+
+def load_requests(path: str | Path) -> list[EditRequest]:
+    """Reads a JSON list or JSON Lines file of requests with EasyEdit's field names.
+
+    Raises:
+        RoSEError: the file is missing, is not JSON (with the line), or holds faulty requests.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RoSEError(f"There is no request file {str(path)!r}; give a JSON or JSON Lines file.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RoSEError(f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8.") from error
+    try:
+        records = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        records = _parse_lines(path, text)
+    if isinstance(records, Mapping):
+        records = [records]
+    if not isinstance(records, list):
+        raise RoSEError(
+            f"{str(path)!r} holds a JSON {type(records).__name__}; expected a list of requests "
+            "or one request a line."
+        )
+    return as_requests(records)
+
+
+def group_by_subject(requests: Sequence[EditRequest]) -> dict[str, list[int]]:
+    """Indices of the requests of each subject, subjects in order of first appearance."""
+    groups: dict[str, list[int]] = {}
+    for index, request in enumerate(requests):
+        groups.setdefault(request.subject, []).append(index)
+    return groups
+
+
+def _field_faults(record: Mapping[str, Any]) -> list[str]:
+    faults = []
+    for name in _REQUIRED:
+        value = record.get(name)
+        if value is None:
+            faults.append(f"{name!r} is missing; add it")
+        elif not isinstance(value, str):
+            faults.append(f"{name!r} is {value!r}, not text; give one string")
+        elif not value.strip():
+            faults.append(f"{name!r} is empty; fill it in")
+    return faults
+
+
+def _missing_subjects(parsed: Sequence[tuple[int, EditRequest]]) -> list[str]:
+    return [
+        f"request {index}: the prompt {request.prompt!r} does not contain its subject "
+        f"{request.subject!r}; write the subject in the prompt exactly as given"
+        for index, request in parsed
+        if request.subject not in request.prompt
+    ]
+
+
+def _contradictions(parsed: Sequence[tuple[int, EditRequest]]) -> list[str]:
+    faults = []
+    first: dict[tuple[str, str], tuple[int, EditRequest]] = {}
+    for index, request in parsed:
+        earlier_index, earlier = first.setdefault(
+            (request.subject, request.prompt), (index, request)
+        )
+        if earlier.target_new != request.target_new:
+            faults.append(
+                f"requests {earlier_index} and {index} contradict each other: {request.prompt!r} is "
+                f"to be {earlier.target_new!r} and {request.target_new!r}; keep one"
+            )
+    return faults
+
+
+def _parse_lines(path: Path, text: str) -> list[Any]:
+    records, faults = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                records.append(json.loads(line))
+            except (json.JSONDecodeError, RecursionError) as error:
+                faults.append(f"line {number}: {error}")
+    if faults:
+        raise RoSEError.of(f"{str(path)!r} is neither JSON nor JSON Lines:", faults)
+    return records
