@@ -1,0 +1,52 @@
+# Every target sets itself up: on a fresh machine only Python 3.11+ and make are needed.
+# PYTHON chooses the interpreter that builds the environment, VENV where it is built.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+PACKAGE := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow lint style clean
+
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+venv: $(DEV) ## Create .venv with the package and its development tools
+
+demo: $(PACKAGE) ## Edit SmolLM2 with MEMIT-Merge and with RoSE, and show the answers side by side
+	$(BIN)/rose-edit demo $(ARGS)
+
+test: $(DEV) ## Run the fast tests, with the real SmolLM2 and the real EasyEdit
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(DEV) ## Run the tests that take minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(DEV) ## Check style and types, change nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: $(DEV) ## Mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the environment, builds and tool caches (the model cache stays)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PACKAGE): pyproject.toml constraints.txt requirements-no-deps.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+	  "Python 3.11 or newer is needed, this is %d.%d: try make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) -e .
+	$(PIP_INSTALL) --no-deps -r requirements-no-deps.txt
+	@touch $@
+
+$(DEV): $(PACKAGE)
+	$(PIP_INSTALL) -e ".[dev]"
+	@touch $@
