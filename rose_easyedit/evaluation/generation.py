@@ -1,0 +1,129 @@
+"""Greedy answers of a model, in batches: what a user would read, not teacher forcing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from rose_easyedit.errors import RoSEError
+
+
+def generate_greedy(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    chat: bool,
+    max_new_tokens: int = 24,
+    batch_size: int = 32,
+    autocast: torch.dtype | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> list[str]:
+    """Continue each text greedily with a KV cache, up to the end-of-turn token.
+
+    Rows of similar length share a batch, padded on the left; the answer of a row does not depend
+    on its neighbours (up to float noise on exact ties).
+
+    Args:
+        model: A causal language model; its training mode is restored.
+        tokenizer: Its tokenizer; its padding side and padding token are not touched.
+        texts: Prompts to continue, or user messages when `chat`.
+        chat: Put each text into the tokenizer's chat template as one user message.
+        max_new_tokens: Most tokens per answer.
+        batch_size: Rows per batch.
+        autocast: Data type of the matrix products, say `torch.bfloat16`; None keeps the weights'.
+        progress: Called with the number of rows finished after each batch.
+
+    Returns:
+        The decoded continuations, without special tokens, in the order of `texts`.
+    """
+    rows = encode(tokenizer, texts, chat=chat)
+    config = _greedy_config(model, tokenizer, max_new_tokens)
+    answers = [""] * len(rows)
+    for indices in length_batches(rows, batch_size):
+        inputs = pad_left([rows[i] for i in indices], config.pad_token_id, model.device)
+        with inference(model, autocast):
+            output = model.generate(**inputs, generation_config=config)
+        new_tokens = output[:, inputs["input_ids"].shape[1] :]
+        decoded = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+        for index, answer in zip(indices, decoded, strict=True):
+            answers[index] = answer
+        if progress is not None:
+            progress(len(indices))
+    return answers
+
+
+def encode(tokenizer: Any, texts: Sequence[str], *, chat: bool) -> list[list[int]]:
+    """Token ids of each text, unpadded; a chat turn ends with the model's own turn opened.
+
+    Raises:
+        RoSEError: If `chat` is asked of a tokenizer without a template, or a text has no token.
+    """
+    if chat and tokenizer.chat_template is None:
+        raise RoSEError(
+            "The tokenizer has no chat template, so questions cannot be put to it as a chat: "
+            "set tokenizer.chat_template, or ask with chat=False."
+        )
+    if chat:
+        turns = [[{"role": "user", "content": text}] for text in texts]
+        texts = [
+            tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            for turn in turns
+        ]
+    # The template writes its own special tokens; a second BOS would change the answers.
+    rows = [tokenizer(text, add_special_tokens=not chat)["input_ids"] for text in texts]
+    if empty := [i for i, row in enumerate(rows) if not row]:
+        raise RoSEError(f"Texts {empty} have no token: give each query at least one character.")
+    return rows
+
+
+def length_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Indices of rows in batches of similar length, the longest first (so memory peaks at once)."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def pad_left(
+    rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str
+) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask`, both [rows, longest], with the padding on the left."""
+    width = max(len(row) for row in rows)
+    ids = [[pad_token_id] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return {
+        "input_ids": torch.tensor(ids, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
+    }
+
+
+@contextmanager
+def inference(model: Any, autocast: torch.dtype | None) -> Iterator[None]:
+    """No gradients, evaluation mode, optional autocast; the training mode is put back."""
+    was_training = model.training
+    cast = nullcontext() if autocast is None else torch.autocast(model.device.type, autocast)
+    model.eval()
+    try:
+        with torch.inference_mode(), cast:
+            yield
+    finally:
+        model.train(was_training)
+
+
+def _greedy_config(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
+    """A plain greedy configuration that keeps only the stop tokens of the model's own."""
+    end = model.generation_config.eos_token_id
+    end = tokenizer.eos_token_id if end is None else end
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        pad = end[0] if isinstance(end, list) else end
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=end,
+        pad_token_id=0 if pad is None else pad,
+    )
