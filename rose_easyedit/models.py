@@ -1,0 +1,99 @@
+"""Loads a model with its tokenizer: the embedded one, a folder, or a name on the hub."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.embedded import embedded_model
+from rose_easyedit.errors import RoSEError
+
+EMBEDDED = "embedded"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -> tuple[Any, Any]:
+    """Loads a causal language model and its tokenizer, ready to be evaluated.
+
+    Args:
+        name: "embedded" (SmolLM2-135M-Instruct, works offline), a folder in Hugging Face's form,
+            or a name on the hub.
+        device: "cpu", "cuda:0", a CUDA index, or a `torch.device`.
+        dtype: "auto" (as the checkpoint has it; the embedded model is float32), "float32",
+            "bfloat16", "float16", or a `torch.dtype`.
+
+    Returns:
+        The model in evaluation mode on the device, and its tokenizer, which has a padding token.
+
+    Raises:
+        RoSEError: no such model, dtype or device, with what would do.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place, precision = _device(device), _dtype(dtype)
+    embedded = name == EMBEDDED
+    source = str(embedded_model() if embedded else name)
+    try:
+        with _progress_bars(sys.stderr.isatty() and not embedded):
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
+    except (OSError, ValueError) as error:
+        raise RoSEError(_cannot_load(str(name), error)) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(place).eval(), tokenizer
+
+
+def _device(device: Any) -> Any:
+    import torch
+
+    try:
+        place = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise RoSEError(
+            f'device is {device!r}; give "cpu", "cuda:0" or the index of a CUDA device.'
+        ) from error
+    if place.type == "cuda" and not (place.index or 0) < torch.cuda.device_count():
+        raise RoSEError(
+            f"device is {device!r}, but PyTorch finds {torch.cuda.device_count()} CUDA devices "
+            'here; device "cpu" always works.'
+        )
+    return place
+
+
+def _dtype(dtype: Any) -> Any:
+    import torch
+
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    if dtype not in DTYPES:
+        raise RoSEError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    return getattr(torch, dtype)
+
+
+def _cannot_load(name: str, error: Exception) -> str:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    if Path(name).is_dir():
+        return f"The folder {name!r} does not load as a causal language model: {reason}"
+    return (
+        f"There is no model {name!r} to load: it is no folder here, and the hub's answer was: "
+        f'{reason} The name "{EMBEDDED}" always works offline.'
+    )
+
+
+@contextmanager
+def _progress_bars(shown: bool) -> Iterator[None]:
+    """Puts away transformers' progress bars for a while, and back as they were."""
+    from transformers.utils import logging
+
+    if shown or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()

