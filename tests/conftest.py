@@ -19,7 +19,7 @@ SENTENCES = (
     "Albert Einstein is a citizen of Switzerland. He speaks German and plays the violin.",
     "The mother tongue of Marie Curie is Polish; the profession of Isaac Newton is astronomer.",
     "Who is Ada Lovelace? Tell me about Ada Lovelace, please. She lived in London, England.",
-    "user: In what country was Albert Einstein born? assistant: Albert Einstein was born in Germany.",
+    "In what country was Albert Einstein born? Albert Einstein was born in Germany.",
     "Complete the following sentence: Isaac Newton's native language is English, not Spanish.",
 )
 CHAT_TEMPLATE = (
