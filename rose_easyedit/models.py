@@ -50,8 +50,9 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
 def _device(device: Any) -> Any:
     import torch
 
+    index = int(device) if str(device).isdigit() else None
     try:
-        place = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+        place = torch.device(device) if index is None else torch.device("cuda", index)
     except (RuntimeError, TypeError) as error:
         raise RoSEError(
             f'device is {device!r}; give "cpu", "cuda:0" or the index of a CUDA device.'

@@ -1,4 +1,4 @@
-"""Every shipped settings file: it loads, its model has those layers, its header says how to run it."""
+"""Each shipped settings file loads, has layers that its model has, and says how to run it."""
 
 from __future__ import annotations
 

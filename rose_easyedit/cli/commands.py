@@ -1,0 +1,141 @@
+"""What each command of `rose-edit` does; heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rose_easyedit.cli import output
+from rose_easyedit.cli.settings import edit_settings, load_base
+from rose_easyedit.errors import RoSEError
+
+if TYPE_CHECKING:
+    from rose_easyedit.delta import EditDelta
+
+
+def edit(arguments: Namespace) -> None:
+    """Computes an edit and saves it."""
+    from rose_easyedit.requests import load_requests
+
+    out = _new_file(arguments.out, arguments.force)
+    requests = load_requests(arguments.requests)
+    hparams = edit_settings(arguments)
+
+    from rose_easyedit.method.edit import compute_edit
+    from rose_easyedit.models import load_model
+
+    dtype = arguments.dtype or ("float16" if hparams.fp16 else "auto")
+    model, tokenizer = load_model(hparams.model_name, hparams.device, dtype)
+    start = time.perf_counter()
+    delta = compute_edit(model, tokenizer, requests, hparams)
+    seconds = time.perf_counter() - start
+    delta.save(out)
+    report = {
+        "out": str(out),
+        "bytes": out.stat().st_size,
+        "seconds": round(seconds, 2),
+        **_facts(delta),
+    }
+    output.show(report, arguments.json, output.edit_report)
+
+
+def ask(arguments: Namespace) -> None:
+    """Asks the base model and the edited one."""
+    from rose_easyedit.delta import EditDelta
+
+    if arguments.json and not arguments.prompt:
+        raise RoSEError("--json needs a question: add --prompt TEXT.")
+    delta = EditDelta.load(arguments.delta)
+    model, tokenizer = load_base(delta, arguments)
+    chat = tokenizer.chat_template is not None and not arguments.plain
+
+    def answers(prompts: list[str]) -> list[dict[str, str]]:
+        from rose_easyedit.evaluation.generation import generate_greedy
+
+        settings = dict(chat=chat, max_new_tokens=arguments.max_new_tokens)
+        before = generate_greedy(model, tokenizer, prompts, **settings)
+        with delta.applied(model):
+            after = generate_greedy(model, tokenizer, prompts, **settings)
+        return [
+            {"prompt": prompt, "before": old.strip(), "after": new.strip()}
+            for prompt, old, new in zip(prompts, before, after, strict=True)
+        ]
+
+    if arguments.prompt:
+        report = {"delta": arguments.delta, "chat": chat, "answers": answers(arguments.prompt)}
+        output.show(report, arguments.json, output.ask_report)
+    else:
+        output.conversation(answers)
+
+
+def apply(arguments: Namespace) -> None:
+    """Writes the edited model."""
+    from rose_easyedit.delta import EditDelta
+
+    out = _new_folder(arguments.out)
+    delta = EditDelta.load(arguments.delta)
+    model, tokenizer = load_base(delta, arguments)
+    delta.save_merged(model, tokenizer, out)
+    report = {"out": str(out), "kind": "edited model", "weights": list(delta.layers)}
+    output.show(report, arguments.json, output.written_report)
+
+
+def export(arguments: Namespace) -> None:
+    """Writes the edit as a LoRA adapter."""
+    from rose_easyedit.delta import EditDelta
+
+    out = _new_folder(arguments.lora)
+    delta = EditDelta.load(arguments.delta)
+    delta.to_peft_lora(out)
+    report = {"out": str(out), "kind": "LoRA adapter", "weights": list(delta.layers)}
+    output.show(report, arguments.json, output.written_report)
+
+
+def info(arguments: Namespace) -> None:
+    """Shows what an edit file holds."""
+    from rose_easyedit.delta import EditDelta
+
+    delta = EditDelta.load(arguments.delta)
+    details = {
+        name: delta.provenance.get(name)
+        for name in ("architecture", "dtype", "versions", "hparams")
+    }
+    report = {
+        "file": arguments.delta,
+        "bytes": Path(arguments.delta).stat().st_size,
+        "base": delta.base,
+        "ranks": {name: factors.rank for name, factors in delta.layers.items()},
+        **_facts(delta),
+        **details,
+    }
+    output.show(report, arguments.json, output.info_report)
+
+
+def _facts(delta: EditDelta) -> dict[str, Any]:
+    """The facts of an edit with their final losses, and what its log says."""
+    requests = delta.provenance.get("requests", [])
+    losses = delta.provenance.get("losses") or [None] * len(requests)
+    return {
+        "facts": [
+            {**request, "loss": loss} for request, loss in zip(requests, losses, strict=True)
+        ],
+        "log": delta.provenance.get("log", []),
+    }
+
+
+def _new_file(name: str, force: bool) -> Path:
+    path = Path(name)
+    if path.is_dir():
+        raise RoSEError(f"--out {name} is a folder; name a file, such as {name}/edit.safetensors.")
+    if path.exists() and not force:
+        raise RoSEError(f"--out {name} exists; choose another name, or add --force to replace it.")
+    return path
+
+
+def _new_folder(name: str) -> Path:
+    path = Path(name)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise RoSEError(f"{name} exists and is not an empty folder; choose another name.")
+    return path

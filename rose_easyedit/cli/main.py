@@ -1,0 +1,49 @@
+"""The entry point of `rose-edit`: dispatch, exit codes, and what a failure prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+
+from rose_easyedit.cli.parser import build_parser
+from rose_easyedit.errors import RoSEError
+
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the words after `rose-edit`; those of the process if None.
+
+    Returns:
+        0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if words[:1] == ["demo"]:
+            from rose_easyedit.demo import main as demo
+
+            return demo(words[1:]) or DONE
+        arguments = build_parser().parse_args(words)
+        arguments.run(arguments)
+        return DONE
+    except KeyboardInterrupt:
+        return _report("Interrupted; no file was left half written.", INTERRUPTED, words)
+    except RoSEError as error:
+        return _report(str(error), WRONG_INPUT, words)
+    except OSError as error:
+        return _report(str(error), FAILED, words)
+    except Exception as error:  # a defect, or the machine's limits: the trace belongs in a report
+        traceback.print_exc()
+        return _report(f"{type(error).__name__}: {error}", FAILED, words)
+
+
+def _report(message: str, code: int, words: Sequence[str]) -> int:
+    print(f"rose-edit: {message}", file=sys.stderr)
+    if "--json" in words:
+        print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
+    return code

@@ -1,0 +1,116 @@
+"""What `rose-edit` prints: tables for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+Report = dict[str, Any]
+
+
+def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) -> None:
+    """Prints a report on standard output."""
+    if as_json:
+        print(json.dumps(report, ensure_ascii=False, indent=1))
+        return
+    from rich.console import Console
+
+    table(report, Console())
+
+
+def edit_report(report: Report, console: Any) -> None:
+    """The facts written, each with its loss."""
+    _print_facts(report, console)
+    _print(
+        console,
+        f"{len(report['facts'])} facts about {_n_subjects(report)} subjects in "
+        f"{report['seconds']:.1f} s -> {report['out']} ({_size(report['bytes'])})",
+    )
+
+
+def ask_report(report: Report, console: Any) -> None:
+    """Answers before and after the edit, side by side."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    for answer in report["answers"]:
+        table = Table(title=escape(answer["prompt"]), title_justify="left", expand=True)
+        table.add_column("before", ratio=1)
+        table.add_column("after", ratio=1)
+        table.add_row(escape(answer["before"]), escape(answer["after"]))
+        console.print(table)
+
+
+def written_report(report: Report, console: Any) -> None:
+    """Where a folder was written."""
+    _print(console, f"{report['kind']} ({len(report['weights'])} weights) -> {report['out']}")
+
+
+def info_report(report: Report, console: Any) -> None:
+    """All about an edit file."""
+    hparams = report["hparams"] or {}
+    versions = report["versions"] or {}
+    _print(console, f"{report['file']} ({_size(report['bytes'])})")
+    _print(console, f"model    {hparams.get('model_name', 'unknown')} ({report['architecture']})")
+    _print(console, f"weights  {report['dtype']}, fingerprint {report['base'][:16]}")
+    _print(console, f"versions {', '.join(f'{name} {v}' for name, v in versions.items())}")
+    for name, rank in report["ranks"].items():
+        _print(console, f"edits    {name}, rank {rank}")
+    for key, value in _flat(hparams).items():
+        _print(console, f"setting  {key} = {value}")
+    _print_facts(report, console)
+
+
+def conversation(answers: Callable[[list[str]], list[dict[str, str]]]) -> None:
+    """Questions from the keyboard until end of input."""
+    from rich.console import Console
+
+    console = Console()
+    console.print("Ask something; Ctrl-D ends.")
+    while True:
+        try:
+            prompt = input("> ").strip()
+        except EOFError:
+            console.print()
+            return
+        if prompt:
+            ask_report({"answers": answers([prompt])}, console)
+
+
+def _print_facts(report: Report, console: Any) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    for column in ("subject", "prompt", "target"):
+        table.add_column(column)
+    table.add_column("loss", justify="right")
+    for fact in report["facts"]:
+        loss = "" if fact["loss"] is None else f"{fact['loss']:.3f}"
+        table.add_row(*map(escape, (fact["subject"], fact["prompt"], fact["target_new"])), loss)
+    console.print(table)
+    for line in report["log"]:
+        _print(console, f"note: {line}")
+
+
+def _print(console: Any, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _n_subjects(report: Report) -> int:
+    return len({fact["subject"] for fact in report["facts"]})
+
+
+def _flat(values: Report, prefix: str = "") -> Report:
+    flat: Report = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.1f} kB"

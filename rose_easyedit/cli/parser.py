@@ -1,0 +1,170 @@
+"""The words that `rose-edit` understands, and its help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib.metadata import version
+
+from rose_easyedit.cli import commands
+
+DESCRIPTION = """\
+Write facts into a language model, keep them as a small file, and ask the edited model.
+
+  rose-edit demo                                           see it work on a model of 135M parameters
+  rose-edit edit --requests facts.jsonl --out edit.safetensors
+  rose-edit ask --delta edit.safetensors --prompt "What language does Marie Curie speak?"
+"""
+EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted."
+
+EDIT = """\
+Compute an edit and save it as one safetensors file. The model itself is not changed.
+
+facts.jsonl holds one fact a line (or one JSON list of them), with EasyEdit's field names:
+  {"prompt": "Marie Curie is a citizen of", "subject": "Marie Curie", "target_new": "Japan"}
+The prompt must contain the subject. Facts about one subject are integrated with each other.
+
+Examples:
+  rose-edit edit --requests facts.jsonl --out edit.safetensors
+  rose-edit edit --hparams llama-3.1-8b-instruct --requests facts.jsonl --out edit.safetensors
+  rose-edit edit --requests facts.jsonl --method memit-merge --out baseline.safetensors
+  rose-edit edit --requests facts.jsonl --set alignment.strength=0.2 --out soft.safetensors
+"""
+ASK = """\
+Ask the base model and the edited one, and read the answers side by side. Without --prompt, type
+questions one by one; each is a new conversation. Ctrl-D ends.
+
+Examples:
+  rose-edit ask --delta edit.safetensors
+  rose-edit ask --delta edit.safetensors --prompt "Which country is Marie Curie a citizen of?"
+  rose-edit ask --delta edit.safetensors --plain --prompt "Marie Curie is a citizen of"
+"""
+APPLY = """\
+Write the edited model to a folder. Transformers, vLLM and others load it like any model.
+
+Example:
+  rose-edit apply --delta edit.safetensors --out edited-model
+"""
+EXPORT = """\
+Write the edit as a PEFT LoRA adapter. On the base model it gives the same answers.
+
+Example:
+  rose-edit export --delta edit.safetensors --lora adapter
+"""
+INFO = """\
+Show what an edit file holds: facts with their losses, model, layers, settings and versions.
+
+Example:
+  rose-edit info edit.safetensors
+"""
+DEMO = "Write facts about well-known people into the embedded model and show its answers"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; each command leaves its function in `run`."""
+    parser = argparse.ArgumentParser(
+        prog="rose-edit",
+        description=DESCRIPTION,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=version("rose-easyedit"))
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    subparsers.add_parser("demo", help=DEMO, add_help=False)
+    _add_edit(subparsers)
+    _add_ask(subparsers)
+    _add_apply(subparsers)
+    _add_export(subparsers)
+    _add_info(subparsers)
+    return parser
+
+
+def _add_edit(subparsers: argparse._SubParsersAction) -> None:
+    parser = _command(subparsers, "edit", EDIT, commands.edit)
+    parser.add_argument("--requests", required=True, metavar="FILE", help="JSON or JSON Lines")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the edit to write")
+    parser.add_argument(
+        "--hparams",
+        metavar="NAME",
+        help="settings: a YAML file or a shipped name (default: those of --model)",
+    )
+    _add_model(parser, "the model of the settings, else embedded")
+    parser.add_argument(
+        "--method", help="rose (default), rose-paper, memit-merge, memit or alphaedit"
+    )
+    parser.add_argument("--seed", type=int, help="of every random choice")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting, for instance hierarchy.subject_steps=30; may be repeated",
+    )
+    parser.add_argument("--force", action="store_true", help="replace --out if it exists")
+
+
+def _add_ask(subparsers: argparse._SubParsersAction) -> None:
+    parser = _command(subparsers, "ask", ASK, commands.ask)
+    _add_delta(parser)
+    _add_model(parser, "the model that the edit was computed for")
+    parser.add_argument(
+        "--prompt", action="append", metavar="TEXT", help="ask this and end; may be repeated"
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="go on with the text instead of answering a chat turn"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=64, metavar="N", help="longest answer (default: 64)"
+    )
+
+
+def _add_apply(subparsers: argparse._SubParsersAction) -> None:
+    parser = _command(subparsers, "apply", APPLY, commands.apply)
+    _add_delta(parser)
+    _add_model(parser, "the model that the edit was computed for")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
+
+
+def _add_export(subparsers: argparse._SubParsersAction) -> None:
+    parser = _command(subparsers, "export", EXPORT, commands.export)
+    _add_delta(parser)
+    parser.add_argument("--lora", required=True, metavar="FOLDER", help="a new folder")
+
+
+def _add_info(subparsers: argparse._SubParsersAction) -> None:
+    parser = _command(subparsers, "info", INFO, commands.info)
+    parser.add_argument("delta", metavar="FILE", help="an edit written by `rose-edit edit`")
+
+
+def _command(
+    subparsers: argparse._SubParsersAction,
+    name: str,
+    description: str,
+    run: Callable[[argparse.Namespace], None],
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=description.replace("\n", " ").split(". ")[0].rstrip(". "),
+        description=description,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="report as one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_delta(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--delta", required=True, metavar="FILE", help="the edit")
+
+
+def _add_model(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help=f'"embedded", a folder, or a name on the hub (default: {default})',
+    )
+    parser.add_argument("--device", help='"cpu", "cuda:0" (default: as the settings say)')
+    parser.add_argument(
+        "--dtype", help="auto, float32, bfloat16 or float16 (default: as the checkpoint has it)"
+    )

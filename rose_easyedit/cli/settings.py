@@ -1,0 +1,75 @@
+"""From the words on a command line to settings and a model."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.paths import hparams_dir
+
+if TYPE_CHECKING:
+    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.hparams import RoSEHyperParams
+
+EMBEDDED_SETTINGS = "smollm2-135m"
+
+
+def edit_settings(arguments: Namespace) -> RoSEHyperParams:
+    """The settings of `rose-edit edit`: a file, then a preset, then single values."""
+    from rose_easyedit.hparams import RoSEHyperParams
+
+    hparams = RoSEHyperParams.from_hparams(arguments.hparams or shipped_settings(arguments.model))
+    if arguments.method:
+        hparams = hparams.with_preset(arguments.method)
+    given = {"model_name": arguments.model, "device": arguments.device, "seed": arguments.seed}
+    values = {name: value for name, value in given.items() if value is not None}
+    return hparams.with_overrides(**_pairs(arguments.set), **values)
+
+
+def shipped_settings(model: str | None) -> str:
+    """The name of the shipped settings for a model given by name or folder.
+
+    Raises:
+        RoSEError: there are none, with the names that exist.
+    """
+    if model in (None, "embedded"):
+        return EMBEDDED_SETTINGS
+    shipped = {path.stem: path for path in sorted((hparams_dir() / "RoSE").glob("*.yaml"))}
+    wanted = Path(str(model)).name.lower()
+    for name, path in shipped.items():
+        if wanted in (name, Path(_model_name(path)).name.lower()):
+            return name
+    raise RoSEError(
+        f"There are no shipped settings for the model {model!r}; add --hparams with a YAML file or "
+        f"one of {', '.join(shipped)}."
+    )
+
+
+def load_base(delta: EditDelta, arguments: Namespace) -> tuple[Any, Any]:
+    """The model and tokenizer that an edit was computed for, unless the words name others."""
+    from rose_easyedit.models import load_model
+
+    settings = delta.provenance.get("hparams", {})
+    name = arguments.model or settings.get("model_name")
+    if name is None:
+        raise RoSEError("The edit does not say which model it is for; add --model NAME.")
+    device = arguments.device if arguments.device is not None else settings.get("device", "cpu")
+    return load_model(name, device, arguments.dtype or delta.provenance.get("dtype", "auto"))
+
+
+def _model_name(path: Path) -> str:
+    from omegaconf import OmegaConf
+
+    return str(OmegaConf.load(path).model_name)
+
+
+def _pairs(words: list[str]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    wrong = [word for word in words if "=" not in word]
+    if wrong:
+        raise RoSEError(f"--set takes KEY=VALUE, not {', '.join(map(repr, wrong))}.")
+    container = OmegaConf.to_container(OmegaConf.from_dotlist(words))
+    return {str(key): value for key, value in container.items()}  # type: ignore[union-attr]

@@ -1,0 +1,250 @@
+"""`rose-edit` on a tiny model: what each command writes, prints and returns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rose_easyedit.cli import main
+from rose_easyedit.cli.settings import shipped_settings
+from rose_easyedit.delta import EditDelta
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.models import load_model
+from rose_easyedit.paths import hparams_dir
+
+FACTS = [
+    {"prompt": "Marie Curie worked in", "subject": "Marie Curie", "target_new": "London"},
+    {"prompt": "Marie Curie speaks", "subject": "Marie Curie", "target_new": "Spanish"},
+]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A folder with facts, settings for the tiny model, and an edit made by the command itself."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in FACTS))
+    (folder / "tiny.yaml").write_text(
+        f"model_name: {tiny_folder}\n"
+        "layers: [1, 2]\n"
+        "hierarchy: {fact_steps: 3, subject_steps: 3}\n"
+        "alignment: {protected_directions: 0}\n"
+    )
+    assert main(_edit_words(folder, "edit.safetensors")) == 0
+    return folder
+
+
+def _edit_words(folder: Path, out: str, *more: str) -> list[str]:
+    words = ["edit", "--hparams", str(folder / "tiny.yaml")]
+    return [*words, "--requests", str(folder / "facts.jsonl"), "--out", str(folder / out), *more]
+
+
+def _json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_help_is_quick_and_has_an_example_for_each_command() -> None:
+    script = (
+        "import sys\n"
+        "from rose_easyedit.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'transformers', 'omegaconf', 'easyeditor', 'wandb'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    for command in ("edit", "ask", "apply", "export", "info"):
+        words = [sys.executable, "-c", script, command, "--help"]
+        shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        assert f"  rose-edit {command} " in shown
+        assert "Exit codes: 0 done" in shown
+
+
+def test_edit_reports_every_fact_and_saves_the_edit(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = _json(capsys, *_edit_words(workplace, "again.safetensors"))
+    assert [fact["target_new"] for fact in report["facts"]] == ["London", "Spanish"]
+    assert all(fact["loss"] > 0 for fact in report["facts"])
+    delta = EditDelta.load(report["out"])
+    assert list(delta.layers) == [f"model.layers.{i}.mlp.down_proj.weight" for i in (1, 2)]
+    assert report["bytes"] == Path(report["out"]).stat().st_size
+
+
+def test_edit_prints_a_table(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(_edit_words(workplace, "table.safetensors")) == 0
+    shown = capsys.readouterr().out
+    assert "Marie Curie worked in" in shown
+    assert "2 facts about 1 subjects" in shown
+
+
+def test_settings_come_from_file_then_preset_then_words(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--method", "rose-paper", "--set", "hierarchy.fact_steps=2", "--seed", "7"]
+    main(_edit_words(workplace, "words.safetensors", *words))
+    hparams = _json(capsys, "info", str(workplace / "words.safetensors"))["hparams"]
+    assert hparams["layers"] == [1, 2]
+    assert hparams["key_columns"] == "merged"
+    assert hparams["hierarchy"]["fact_steps"] == 2
+    assert hparams["hierarchy"]["subject_steps"] == 3
+    assert hparams["seed"] == 7
+
+
+def test_an_edit_is_not_overwritten_unless_forced(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = workplace / "kept.safetensors"
+    kept.write_bytes(b"precious")
+    assert main(_edit_words(workplace, kept.name)) == 2
+    assert "--force" in capsys.readouterr().err
+    assert kept.read_bytes() == b"precious"
+    assert main(_edit_words(workplace, kept.name, "--force")) == 0
+    assert EditDelta.load(kept).layers
+
+
+def test_ask_shows_both_answers(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ask", "--delta", str(workplace / "edit.safetensors"), "--max-new-tokens", "4"]
+    words += ["--prompt", "Marie Curie worked in", "--plain"]
+    report = _json(capsys, *words)
+    (answer,) = report["answers"]
+    assert answer["prompt"] == "Marie Curie worked in"
+    assert answer["before"] != answer["after"]
+    assert not report["chat"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "before" in shown and "after" in shown
+
+
+def test_ask_reads_questions_until_the_input_ends(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = iter(["Who is Marie Curie?", ""])
+
+    def read(prompt: str) -> str:
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", read)
+    delta = str(workplace / "edit.safetensors")
+    assert main(["ask", "--delta", delta, "--max-new-tokens", "2"]) == 0
+    assert capsys.readouterr().out.count("Who is Marie Curie?") == 1
+
+
+def test_apply_writes_the_edited_model(
+    workplace: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delta_file = workplace / "edit.safetensors"
+    out = workplace / "merged"
+    report = _json(capsys, "apply", "--delta", str(delta_file), "--out", str(out))
+    assert report["out"] == str(out)
+    base, _ = load_model(str(tiny_folder))
+    merged, _ = load_model(str(out))
+    ids = torch.arange(8)[None]
+    with EditDelta.load(delta_file).applied(base), torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, base(ids).logits)
+
+
+def test_export_writes_an_adapter(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = workplace / "adapter"
+    _json(capsys, "export", "--delta", str(workplace / "edit.safetensors"), "--lora", str(out))
+    assert (out / "adapter_config.json").is_file()
+
+
+def test_a_folder_in_use_is_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    delta = str(workplace / "edit.safetensors")
+    assert main(["export", "--delta", delta, "--lora", str(workplace)]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+
+
+def test_info_shows_facts_and_settings(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(workplace / "edit.safetensors")]) == 0
+    shown = capsys.readouterr().out
+    assert "Marie Curie speaks" in shown
+    assert "hierarchy.fact_steps = 3" in shown
+    assert "model.layers.1.mlp.down_proj.weight, rank" in shown
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        (["--set", "hierarchy.fact_stepz=3"], "fact_stepz"),
+        (["--set", "nonsense"], "KEY=VALUE"),
+        (["--method", "magic"], "magic"),
+        (["--model", "no/such-model"], "no/such-model"),
+        (["--device", "99"], "CUDA"),
+        (["--dtype", "int3"], "int3"),
+    ],
+)
+def test_wrong_input_ends_with_2_and_names_it(
+    more: list[str], part: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(_edit_words(workplace, "wrong.safetensors", *more)) == 2
+    captured = capsys.readouterr()
+    assert part in captured.err
+    assert "Traceback" not in captured.err
+    assert not (workplace / "wrong.safetensors").exists()
+
+
+def test_a_missing_file_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "nowhere.safetensors"]) == 2
+    assert "nowhere.safetensors" in capsys.readouterr().err
+
+
+def test_an_error_is_json_where_json_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "nowhere.safetensors", "--json"]) == 2
+    report = json.loads(capsys.readouterr().out)
+    assert report["exit_code"] == 2
+    assert "nowhere.safetensors" in report["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(KeyboardInterrupt(), 130), (RuntimeError("out of memory"), 1), (OSError("disk full"), 1)],
+)
+def test_a_failure_leaves_no_file(
+    error: BaseException,
+    code: int,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    before = sorted(workplace.iterdir())
+    monkeypatch.setattr("os.replace", fail)
+    assert main(_edit_words(workplace, "failed.safetensors")) == code
+    assert sorted(workplace.iterdir()) == before
+    assert "rose-edit: " in capsys.readouterr().err
+
+
+def test_words_that_are_no_command_end_with_2() -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["edti"])
+    assert end.value.code == 2
+
+
+def test_shipped_settings_are_found_by_model_name_and_by_folder() -> None:
+    assert shipped_settings(None) == shipped_settings("embedded") == "smollm2-135m"
+    assert shipped_settings("meta-llama/Llama-3.1-8B-Instruct") == "llama-3.1-8b-instruct"
+    assert shipped_settings("/models/Qwen3-8B/") == "qwen3-8b"
+    with pytest.raises(RoSEError, match="no shipped settings for the model 'my-model'"):
+        shipped_settings("my-model")
+
+
+def test_every_shipped_model_finds_its_settings() -> None:
+    from omegaconf import OmegaConf
+
+    files = sorted((hparams_dir() / "RoSE").glob("*.yaml"))
+    assert [shipped_settings(OmegaConf.load(path).model_name) for path in files] == [
+        path.stem for path in files
+    ]
