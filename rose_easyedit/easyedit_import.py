@@ -26,7 +26,7 @@ from typing import Any
 from rose_easyedit.errors import RoSEError
 
 _PACKAGE = "easyeditor"
-# Vision code that the PyPI release cannot import beside a current transformers; no text edit uses it.
+# Vision code, which the PyPI release cannot import beside a current transformers.
 _OPTIONAL = f"{_PACKAGE}.trainer.blip2_models"
 _REQUIRED = ("torch", "transformers", "numpy")
 
@@ -112,7 +112,8 @@ class _Missing:
     def __getitem__(self, item: Any) -> _Missing:
         return self
 
-    def __iter__(self) -> Iterator[Any]:  # else iteration would go on for ever through [0], [1], ...
+    def __iter__(self) -> Iterator[Any]:
+        # Without it, __getitem__ would make every loop over a stand-in endless.
         self()
         return iter(())
 

@@ -1,0 +1,62 @@
+"""RoSE: write several facts about one subject into a language model.
+
+Every name below is imported when it is first used, so that `import rose_easyedit` takes no time
+and needs neither torch nor easyeditor.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.easyedit import BaseEditor, apply_rose_to_model, register
+    from rose_easyedit.hparams import AlignmentHyperParams, HierarchyHyperParams, RoSEHyperParams
+    from rose_easyedit.method.edit import compute_edit as edit
+    from rose_easyedit.models import load_model
+    from rose_easyedit.requests import EditRequest
+
+    __version__: str
+
+_HOMES = {
+    "AlignmentHyperParams": "hparams.AlignmentHyperParams",
+    "BaseEditor": "easyedit.BaseEditor",
+    "EditDelta": "delta.EditDelta",
+    "EditRequest": "requests.EditRequest",
+    "HierarchyHyperParams": "hparams.HierarchyHyperParams",
+    "RoSEHyperParams": "hparams.RoSEHyperParams",
+    "apply_rose_to_model": "easyedit.apply_rose_to_model",
+    "edit": "method.edit.compute_edit",
+    "load_model": "models.load_model",
+    "register": "easyedit.register",
+}
+
+__all__ = [
+    "AlignmentHyperParams",
+    "BaseEditor",
+    "EditDelta",
+    "EditRequest",
+    "HierarchyHyperParams",
+    "RoSEHyperParams",
+    "__version__",
+    "apply_rose_to_model",
+    "edit",
+    "load_model",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rose-easyedit")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].rpartition(".")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

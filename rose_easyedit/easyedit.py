@@ -1,0 +1,278 @@
+"""RoSE behind EasyEdit's BaseEditor: the only module that imports easyeditor.
+
+`BaseEditor` is an attribute of this module that comes into being, and brings easyeditor in, when
+it is first asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rose_easyedit.easyedit_import import import_easyeditor
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.models import load_model
+from rose_easyedit.requests import as_requests
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rose_easyedit.delta import EditDelta
+
+ALG_NAME = "RoSE"
+
+_ONE_AT_A_TIME = ("edit", "edit_requests", "generate_edit")
+_IN_BATCHES = ("batch_edit", "normal_edit", "edit_dataset")
+# What the PyPI release calls the same two arguments of batch_edit.
+_FORMER_NAMES = {
+    "locality_inputs": "locality_prompts",
+    "portability_inputs": "locality_ground_truth",
+}
+
+
+class OriginalWeights(dict[str, "Tensor"]):
+    """The edited parameters as they were, by name, in the form from which EasyEdit restores them.
+
+    Attributes:
+        deltas: the edits, in the order in which they were made.
+    """
+
+    def __init__(self, originals: Mapping[str, Tensor], deltas: Iterable[EditDelta]) -> None:
+        super().__init__(originals)
+        self.deltas = tuple(deltas)
+
+    @property
+    def delta(self) -> EditDelta:
+        """The edit.
+
+        Raises:
+            RoSEError: the call made several edits.
+        """
+        if len(self.deltas) != 1:
+            raise RoSEError(
+                f"The call made {len(self.deltas)} edits, one after the other; take one of "
+                "`deltas`, or write all facts in one edit: batch_edit with a batch_size that "
+                "holds them."
+            )
+        return self.deltas[0]
+
+
+def register() -> None:
+    """Makes RoSE known to easyeditor, whose own BaseEditor then takes RoSEHyperParams.
+
+    Raises:
+        RoSEError: easyeditor is not installed.
+    """
+    import_easyeditor()
+    from easyeditor.editors.batch_editor import BatchEditor
+    from easyeditor.util.alg_dict import ALG_DICT
+
+    ALG_DICT[ALG_NAME] = apply_rose_to_model
+    batchable = BatchEditor.is_batchable_method
+    if not batchable(ALG_NAME):
+        BatchEditor.is_batchable_method = staticmethod(
+            lambda alg_name: alg_name == ALG_NAME or batchable(alg_name)
+        )
+
+
+def apply_rose_to_model(
+    model: Any,
+    tok: Any,
+    requests: list[dict[str, Any]],
+    hparams: RoSEHyperParams,
+    copy: bool = False,
+    return_orig_weights: bool = True,
+    keep_original_weight: bool = False,
+    train_ds: Any = None,
+    **kwargs: Any,
+) -> tuple[Any, OriginalWeights]:
+    """Writes facts into a model, as EasyEdit calls an editing method.
+
+    Args:
+        model: a causal language model.
+        tok: its tokenizer.
+        requests: records with EasyEdit's field names; `subject` is needed.
+        hparams: the settings.
+        copy: edit a copy and leave the model alone.
+        return_orig_weights: hand back what is needed to undo the edit.
+        keep_original_weight: ignored, as are `train_ds` and `kwargs`: for other methods.
+
+    Returns:
+        The edited model and its `OriginalWeights`.
+
+    Raises:
+        RoSEError: faulty requests, all named; the model is not changed.
+    """
+    import torch
+
+    from rose_easyedit.method.edit import compute_edit
+
+    delta = compute_edit(model, tok, as_requests(requests), hparams)
+    edited = deepcopy(model) if copy else model
+    originals: dict[str, torch.Tensor] = {}
+    if return_orig_weights:
+        originals = {name: edited.get_parameter(name).detach().clone() for name in delta.layers}
+    delta.apply(edited)
+    return edited, OriginalWeights(originals, [delta])
+
+
+class _LoadedModel(str):
+    """A model name for easyeditor that unpacks to the model and the tokenizer.
+
+    easyeditor takes (model, tokenizer) in place of a name, and later looks for substrings of the
+    name; the model type is a name in which it finds nothing by accident, unlike a path.
+    """
+
+    model: Any
+    tokenizer: Any
+
+    def __new__(cls, model: Any, tokenizer: Any) -> _LoadedModel:
+        name = super().__new__(cls, model.config.model_type)
+        name.model, name.tokenizer = model, tokenizer
+        return name
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.model, self.tokenizer))
+
+
+@functools.cache
+def _base_editor() -> type:
+    register()
+    from easyeditor import BaseEditor as Host
+
+    def __init__(self: Any, hparams: Any) -> None:
+        if getattr(hparams, "alg_name", None) != ALG_NAME:
+            Host.__init__(self, hparams)
+            return
+        model, tokenizer = _model_of(hparams)
+        Host.__init__(self, replace(hparams, model_name=_LoadedModel(model, tokenizer)))
+        self.hparams = hparams
+
+    namespace: dict[str, Any] = {
+        "__doc__": _EDITOR_DOC,
+        "__module__": __name__,
+        "__init__": __init__,
+    }
+    for name in (*_ONE_AT_A_TIME, *_IN_BATCHES):
+        if hasattr(Host, name):
+            namespace[name] = _around(getattr(Host, name), name in _ONE_AT_A_TIME)
+    return type("BaseEditor", (Host,), namespace)
+
+
+_EDITOR_DOC = """EasyEdit's BaseEditor, with RoSE among its methods.
+
+With RoSEHyperParams the model is loaded by `rose_easyedit.load_model`, so that "embedded", any
+folder and any architecture work; `model_name` may also be a (model, tokenizer) pair. The settings
+of every other method go to EasyEdit untouched.
+
+`edit` makes one edit per request, `batch_edit` one per `batch_size` requests. Each returns
+EasyEdit's metrics, the model, and the `OriginalWeights` as they were before the call, whose
+`delta` is the edit. The model is restored, bit for bit, also after an error or an interrupt,
+unless `sequential_edit=True` lets the edits stay.
+
+`batch_edit` of the PyPI release returns the metrics of the last batch only; `deltas` has the edits
+of all of them.
+"""
+
+
+def _model_of(hparams: RoSEHyperParams) -> tuple[Any, Any]:
+    named: Any = hparams.model_name
+    if isinstance(named, str):
+        return load_model(named, hparams.device, "float16" if hparams.fp16 else "auto")
+    model, tokenizer = named
+    if tokenizer.pad_token is None:  # EasyEdit's evaluation pads
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def _around(host_method: Callable[..., Any], one_at_a_time: bool) -> Callable[..., Any]:
+    """An editing method of the host that gives back its `OriginalWeights` for the whole call."""
+    signature = inspect.signature(host_method)
+
+    @functools.wraps(host_method)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.apply_algo is not apply_rose_to_model:  # another method, or a call within a call
+            return host_method(self, *args, **kwargs)
+        for name, former in _FORMER_NAMES.items():
+            if name in kwargs and former in signature.parameters:
+                kwargs[former] = kwargs.pop(name)
+        arguments = signature.bind(self, *args, **kwargs).arguments
+        keep = arguments.get("sequential_edit", kwargs.get("sequential_edit", False))
+        with _call(self, bool(keep), one_at_a_time) as written:
+            metrics, model, _ = host_method(self, *args, **kwargs)
+        # The earliest original of a parameter wins: that is how it was before the call.
+        originals = {n: tensor for weights in reversed(written) for n, tensor in weights.items()}
+        return metrics, model, OriginalWeights(originals, [w.delta for w in written])
+
+    return method
+
+
+@contextmanager
+def _call(editor: Any, keep: bool, one_at_a_time: bool) -> Iterator[list[OriginalWeights]]:
+    """Runs one call of the host: what it writes stays (`keep`) or goes, whatever the host does.
+
+    EasyEdit asks for batch_size 1 in single edits (its PyPI release sets it), and its metrics for
+    several prompts at once are right with left padding only; both are put back afterwards.
+    """
+    written: list[OriginalWeights] = []
+
+    def apply(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, OriginalWeights]:
+        if keep:
+            _write_again(model, written)
+        edited, weights = apply_rose_to_model(model, *args, **kwargs)
+        written.append(weights)
+        return edited, weights
+
+    model, tok, hparams = editor.model, editor.tok, editor.hparams
+    padding_side = tok.padding_side
+    tok.padding_side = "left"
+    editor.apply_algo = apply
+    named = isinstance(hparams.model_name, str)
+    editor.hparams = replace(
+        hparams,
+        model_name=hparams.model_name if named else model.name_or_path,
+        batch_size=1 if one_at_a_time else hparams.batch_size,
+    )
+    try:
+        yield written
+        if keep:
+            _write_again(model, written)
+        else:
+            _take_back(model, written)
+    except BaseException:
+        _take_back(model, written)
+        raise
+    finally:
+        tok.padding_side = padding_side
+        editor.apply_algo = apply_rose_to_model
+        editor.hparams = hparams
+
+
+def _write_again(model: Any, written: list[OriginalWeights]) -> None:
+    """Applies the last edit again if the host has undone it.
+
+    The PyPI release and `normal_edit` do not know `sequential_edit`. Undone for the metrics "pre"
+    and written again before the next edit, each edit still stands on those before it.
+    """
+    if written and all(model.get_parameter(n).equal(tensor) for n, tensor in written[-1].items()):
+        written[-1].delta.revert(model)
+        written[-1].delta.apply(model)
+
+
+def _take_back(model: Any, written: list[OriginalWeights]) -> None:
+    """Reverts the edits, last one first; also tells those that the host has undone."""
+    for weights in reversed(written):
+        if weights.delta.is_applied(model):
+            weights.delta.revert(model)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "BaseEditor":
+        return _base_editor()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
