@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
 
 from rose_easyedit.errors import RoSEError
 
@@ -26,7 +26,8 @@ def generate_greedy(
     """Continue each text greedily with a KV cache, up to the end-of-turn token.
 
     Rows of similar length share a batch, padded on the left; the answer of a row does not depend
-    on its neighbours (up to float noise on exact ties).
+    on its neighbours (up to float noise on exact ties). Tokens that open every row, such as the
+    system prompt of a chat, are read once per batch.
 
     Args:
         model: A causal language model; its training mode is restored.
@@ -45,9 +46,12 @@ def generate_greedy(
     config = _greedy_config(model, tokenizer, max_new_tokens)
     answers = [""] * len(rows)
     for indices in length_batches(rows, batch_size):
-        inputs = pad_left([rows[i] for i in indices], config.pad_token_id, model.device)
+        batch = [rows[i] for i in indices]
+        opening = _common_opening(batch)
+        inputs = pad_left(batch, config.pad_token_id, model.device, opening)
         with inference(model, autocast):
-            output = model.generate(**inputs, generation_config=config)
+            cache = _read_opening(model, batch[0][:opening], len(batch))
+            output = model.generate(**inputs, past_key_values=cache, generation_config=config)
         new_tokens = output[:, inputs["input_ids"].shape[1] :]
         decoded = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
         for index, answer in zip(indices, decoded, strict=True):
@@ -89,12 +93,18 @@ def length_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[l
 
 
 def pad_left(
-    rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device | str
+    rows: Sequence[Sequence[int]],
+    pad_token_id: int,
+    device: torch.device | str,
+    opening: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask`, both [rows, longest], with the padding on the left."""
+    """`input_ids` and `attention_mask`, both [rows, longest], padded after the first `opening`."""
     width = max(len(row) for row in rows)
-    ids = [[pad_token_id] * (width - len(row)) + list(row) for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    ids, mask = [], []
+    for row in rows:
+        padding = width - len(row)
+        ids.append([*row[:opening], *[pad_token_id] * padding, *row[opening:]])
+        mask.append([1] * opening + [0] * padding + [1] * (len(row) - opening))
     return {
         "input_ids": torch.tensor(ids, device=device),
         "attention_mask": torch.tensor(mask, device=device),
@@ -112,6 +122,26 @@ def inference(model: Any, autocast: torch.dtype | None) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
+
+
+def _common_opening(rows: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all rows share, leaving each at least one token of its own."""
+    shared = 0
+    for column in zip(*(row[:-1] for row in rows), strict=False):
+        if len(set(column)) > 1:
+            break
+        shared += 1
+    return shared
+
+
+def _read_opening(model: Any, tokens: Sequence[int], rows: int) -> DynamicCache:
+    """Keys and values of the tokens, computed once and repeated for each row."""
+    cache = DynamicCache(config=model.config)
+    if tokens:
+        ids = torch.tensor([list(tokens)], device=model.device)
+        model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(rows)
+    return cache
 
 
 def _greedy_config(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:

@@ -1,0 +1,73 @@
+"""What an answer says, and how far two models' next-token distributions are apart."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+from rose_easyedit.evaluation.generation import encode, inference, length_batches, pad_left
+
+
+def contains_target(answer: str, target: str, aliases: Iterable[str] = ()) -> bool:
+    """Whether the answer names the target or an alias as a whole word, in any case.
+
+    "Iran" is not found in "Tirana". Text is compared in one Unicode form (NFKC), so that a
+    letter with an accent equals the letter followed by the combining accent.
+    """
+    text = _normalise(answer)
+    names = filter(None, (_normalise(name).strip() for name in (target, *aliases)))
+    # Lookarounds and not \b, which fails on a name that ends in a sign, such as "C++" or "U.S.".
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in names)
+
+
+def next_token_logprobs(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    chat: bool,
+    batch_size: int = 32,
+    autocast: torch.dtype | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> torch.Tensor:
+    """Log-probabilities of the token that follows each text, float32 [texts, vocabulary], on CPU.
+
+    Args:
+        model: A causal language model; its training mode is restored.
+        tokenizer: Its tokenizer.
+        texts: Prompts, or user messages when `chat`.
+        chat: Put each text into the chat template, with the model's turn opened.
+        batch_size: Rows per batch.
+        autocast: Data type of the matrix products; None keeps the weights'.
+        progress: Called with the number of rows finished after each batch.
+    """
+    rows = encode(tokenizer, texts, chat=chat)
+    result = torch.empty(len(rows), model.config.get_text_config().vocab_size)
+    for indices in length_batches(rows, batch_size):
+        inputs = pad_left([rows[i] for i in indices], 0, model.device)
+        positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        with inference(model, autocast):
+            logits = model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1)
+            logprobs = logits.logits[:, -1].float().log_softmax(-1).cpu()
+        result[indices] = logprobs
+        if progress is not None:
+            progress(len(indices))
+    return result
+
+
+def kl_divergence(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """KL(before || after) in nats of each row, from log-probabilities [rows, vocabulary]."""
+    return torch.nn.functional.kl_div(after, before, reduction="none", log_target=True).sum(-1)
+
+
+def top1_agreement(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Whether the likeliest token of each row is the same, bool [rows]."""
+    return before.argmax(-1) == after.argmax(-1)
+
+
+def _normalise(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()

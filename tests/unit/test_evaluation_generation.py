@@ -1,0 +1,102 @@
+"""Batched greedy answers equal one-at-a-time answers, and leave no trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.generation import encode, generate_greedy
+
+TEXTS = [
+    "Marie Curie was born in",
+    "Who is Ada Lovelace?",
+    "The mother tongue of Isaac Newton is",
+    "Paris",
+    "Complete the following sentence: Albert Einstein is a citizen of",
+]
+
+
+def by_hand(model: Any, tokenizer: Any, text: str, *, chat: bool, steps: int) -> str:
+    """Argmax after argmax without a cache, a mask or padding."""
+    ids = encode(tokenizer, [text], chat=chat)[0]
+    new: list[int] = []
+    with torch.no_grad():
+        for _ in range(steps):
+            token = int(model(torch.tensor([ids + new])).logits[0, -1].argmax())
+            if token == tokenizer.eos_token_id:
+                break
+            new.append(token)
+    return tokenizer.decode(new, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_batches_answer_like_single_rows(
+    tiny_llama: Any, tiny_tokenizer: Any, chat: bool, batch_size: int
+) -> None:
+    answers = generate_greedy(
+        tiny_llama, tiny_tokenizer, TEXTS, chat=chat, max_new_tokens=8, batch_size=batch_size
+    )
+    assert answers == [by_hand(tiny_llama, tiny_tokenizer, t, chat=chat, steps=8) for t in TEXTS]
+    assert len(set(answers)) > 1
+
+
+def test_a_row_stops_at_the_end_token_and_the_others_go_on(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    single = [by_hand(tiny_llama, tiny_tokenizer, t, chat=False, steps=8) for t in TEXTS]
+    first = encode(tiny_tokenizer, [TEXTS[0]], chat=False)[0]
+    with torch.no_grad():
+        stop = int(tiny_llama(torch.tensor([first])).logits[0, -1].argmax())
+    tiny_llama.generation_config.eos_token_id = [stop]
+    answers = generate_greedy(tiny_llama, tiny_tokenizer, TEXTS, chat=False, max_new_tokens=8)
+    assert answers[0] == tiny_tokenizer.decode([stop], skip_special_tokens=True)
+    assert any(answer == whole for answer, whole in zip(answers[1:], single[1:], strict=True))
+
+
+def test_shared_opening_changes_no_answer(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    opening = "The profession of "
+    texts = [opening + name for name in ("Marie Curie is", "Isaac Newton is a", "Paris")]
+    answers = generate_greedy(tiny_llama, tiny_tokenizer, texts, chat=False, max_new_tokens=6)
+    assert answers == [by_hand(tiny_llama, tiny_tokenizer, t, chat=False, steps=6) for t in texts]
+
+
+def test_nothing_is_left_changed(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    tiny_llama.train()
+    weights = {name: value.clone() for name, value in tiny_llama.state_dict().items()}
+    side, rng = tiny_tokenizer.padding_side, torch.get_rng_state()
+    config = tiny_llama.generation_config.to_dict()
+    generate_greedy(tiny_llama, tiny_tokenizer, TEXTS, chat=True, max_new_tokens=2)
+    assert tiny_llama.training
+    assert tiny_tokenizer.padding_side == side
+    assert tiny_llama.generation_config.to_dict() == config
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert all(torch.equal(value, weights[name]) for name, value in tiny_llama.state_dict().items())
+
+
+def test_progress_counts_every_row_once(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    seen: list[int] = []
+    generate_greedy(
+        tiny_llama, tiny_tokenizer, TEXTS, chat=False, max_new_tokens=1, batch_size=2,
+        progress=seen.append,
+    )  # fmt: skip
+    assert seen == [2, 2, 1]
+
+
+def test_no_texts_no_answers(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    assert generate_greedy(tiny_llama, tiny_tokenizer, [], chat=True) == []
+
+
+def test_chat_without_a_template_is_refused(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    import copy
+
+    plain = copy.deepcopy(tiny_tokenizer)
+    plain.chat_template = None
+    with pytest.raises(RoSEError, match="no chat template"):
+        generate_greedy(tiny_llama, plain, TEXTS, chat=True)
+
+
+def test_an_empty_text_is_refused_by_its_index(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    with pytest.raises(RoSEError, match=r"\[1\]"):
+        generate_greedy(tiny_llama, tiny_tokenizer, ["Paris", ""], chat=False)
