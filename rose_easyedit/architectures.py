@@ -1,0 +1,153 @@
+"""Where each model family keeps what an edit needs: data, read by one function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from rose_easyedit.errors import RoSEError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Module paths of a family: `layers`, `final_norm` and `head` from the model, the rest from a layer."""
+
+    layers: str = "model.layers"
+    down_projection: str = "mlp.down_proj"
+    post_norm: str | None = None
+    final_norm: str = "model.norm"
+    head: str = "lm_head"
+
+
+_LLAMA_LIKE = Architecture()
+_POST_NORMED = Architecture(post_norm="post_feedforward_layernorm")
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "llama": _LLAMA_LIKE,
+    "mistral": _LLAMA_LIKE,
+    "qwen2": _LLAMA_LIKE,
+    "qwen3": _LLAMA_LIKE,
+    "phi3": _LLAMA_LIKE,
+    "gemma2": _POST_NORMED,
+    "gemma3_text": _POST_NORMED,
+    "olmo2": _POST_NORMED,
+    "gpt2": Architecture("transformer.h", "mlp.c_proj", None, "transformer.ln_f", "lm_head"),
+    "gptj": Architecture("transformer.h", "mlp.fc_out", None, "transformer.ln_f", "lm_head"),
+    "gpt_neox": Architecture(
+        "gpt_neox.layers", "mlp.dense_4h_to_h", None, "gpt_neox.final_layer_norm", "embed_out"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class EditableModel:
+    """A causal language model with the modules that an edit reads.
+
+    Attributes:
+        model: the whole model, unchanged.
+        layers: the decoder layers.
+        down_projections: per layer, the module whose weight an edit changes.
+        post_norms: per layer, the norm between down projection and residual stream, if any.
+        final_norm: the norm before the head.
+        head: from hidden states to logits.
+        logit_softcap: the cap c of logits c * tanh(x / c), if the model has one.
+        layer_path: dotted path of the list of layers.
+        down_path: dotted path of the down projection within a layer.
+    """
+
+    model: PreTrainedModel
+    layers: list[nn.Module]
+    down_projections: list[nn.Module]
+    post_norms: list[nn.Module | None]
+    final_norm: nn.Module
+    head: nn.Module
+    logit_softcap: float | None
+    layer_path: str
+    down_path: str
+
+    @property
+    def n_layers(self) -> int:
+        """How many decoder layers there are."""
+        return len(self.layers)
+
+    def weight_name(self, layer: int) -> str:
+        """Name of the edited weight of a layer, as in the model's state dict."""
+        return f"{self.layer_path}.{layer}.{self.down_path}.weight"
+
+    def is_transposed(self, layer: int) -> bool:
+        """Whether the weight is stored as [d_ff, d] (Conv1D) instead of [d, d_ff] (Linear)."""
+        return isinstance(self.down_projections[layer], Conv1D)
+
+
+def read_architecture(model: PreTrainedModel) -> EditableModel:
+    """Finds the modules of a model.
+
+    Raises:
+        RoSEError: the family is unknown, or the model is one whose weights cannot be edited in
+            place (mixture of experts, quantised, split over devices or offloaded), with the reason.
+    """
+    config = model.config.get_text_config()
+    model_type = config.model_type
+    if reason := _refusal(model, config):
+        raise RoSEError(reason)
+    if model_type not in ARCHITECTURES:
+        raise RoSEError(
+            f"The architecture {model_type!r} is not known; known are "
+            f"{', '.join(sorted(ARCHITECTURES))}. To add it, give ARCHITECTURES in "
+            "rose_easyedit/architectures.py a row with the paths of its layers, down projection, "
+            "final norm and head, and add its configuration to tests/unit/test_architectures.py."
+        )
+    row = ARCHITECTURES[model_type]
+    layers = list(model.get_submodule(row.layers).children())
+    return EditableModel(
+        model=model,
+        layers=layers,
+        down_projections=[layer.get_submodule(row.down_projection) for layer in layers],
+        post_norms=[row.post_norm and layer.get_submodule(row.post_norm) for layer in layers],
+        final_norm=model.get_submodule(row.final_norm),
+        head=model.get_submodule(row.head),
+        logit_softcap=getattr(config, "final_logit_softcapping", None),
+        layer_path=row.layers,
+        down_path=row.down_projection,
+    )
+
+
+def first_tensor(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The hidden states of a layer's output, which some families wrap in a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _refusal(model: PreTrainedModel, config: object) -> str | None:
+    name = type(model).__name__
+    experts = [
+        key
+        for key in ("num_local_experts", "num_experts", "n_routed_experts")
+        if (getattr(config, key, None) or 0) > 1
+    ]
+    if experts:
+        return (
+            f"{name} is a mixture of experts ({experts[0]} = {getattr(config, experts[0])}): a "
+            "subject's value is spread over several down projections, which this method does not "
+            "solve for; edit a dense model."
+        )
+    if getattr(model, "quantization_method", None) or getattr(model, "is_quantized", False):
+        return (
+            f"{name} has quantised weights, which an update would be rounded away in; edit the "
+            "unquantised model and load the edit beside the quantised one as a LoRA adapter "
+            "(EditDelta.to_peft_lora)."
+        )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return (
+            f"{name} has weights that are offloaded or not loaded; load the whole model on one "
+            'device (device_map=None, or device_map="cpu").'
+        )
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    if len(devices) > 1:
+        return (
+            f"{name} is split over {', '.join(devices)}; the layers after z_layer are replayed on "
+            "one device, so load the whole model on one (cpu works for any size)."
+        )
+    return None

@@ -1,0 +1,267 @@
+"""EditDelta: an edit as an object, small, revertible, and bound to its base model."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.fingerprint import weights_fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FORMAT = "rose_easyedit.delta/1"
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A low-rank update dW = left @ right of a weight [d, d_ff].
+
+    Attributes:
+        left: [d, r].
+        right: [r, d_ff].
+        transposed: whether the weight is stored as [d_ff, d].
+    """
+
+    left: Tensor
+    right: Tensor
+    transposed: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Inner size r of the two factors."""
+        return self.left.shape[1]
+
+    def dense(self) -> Tensor:
+        """The update as the weight is stored, in float64."""
+        update = self.left.double() @ self.right.double()
+        return update.T if self.transposed else update
+
+    def compressed(self) -> Factors:
+        """The same update with as few columns as its numerical rank, in float32.
+
+        Singular values below 1e-7 of the largest are beneath what float32 can hold.
+        """
+        left_q, left_r = torch.linalg.qr(self.left.double())
+        right_q, right_r = torch.linalg.qr(self.right.double().T)
+        u, s, v = torch.linalg.svd(left_r @ right_r.T)
+        rank = max(1, int((s > s[0] * 1e-7).sum()))
+        root = s[:rank].sqrt()
+        left = (left_q @ u[:, :rank]) * root
+        right = (right_q @ v[:rank].T).T * root[:, None]
+        return Factors(left.float().contiguous(), right.float().contiguous(), self.transposed)
+
+
+@dataclass(eq=False)
+class EditDelta:
+    """The update of each edited weight, and where it came from.
+
+    Attributes:
+        layers: weight name, as in the model's state dict, to its low-rank update.
+        base: SHA-256 of the edited weights before the edit.
+        provenance: plain data: requests, settings, versions, seed, losses per fact, log.
+    """
+
+    layers: dict[str, Factors]
+    base: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    _originals: weakref.WeakKeyDictionary[Any, dict[str, Tensor]] = field(
+        default_factory=weakref.WeakKeyDictionary, init=False, repr=False
+    )
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that the edit holds."""
+        return sum(f.left.numel() + f.right.numel() for f in self.layers.values())
+
+    def is_applied(self, model: PreTrainedModel) -> bool:
+        """Whether this object has edited that model and not reverted it."""
+        return model in self._originals
+
+    def apply(self, model: PreTrainedModel, *, verify: bool = True) -> None:
+        """Adds the edit to the model's weights, computed in float64, rounded to their type.
+
+        Args:
+            model: the base model.
+            verify: refuse any model whose edited weights are not, bit for bit, those of the
+                base. Without it only names and shapes must fit (the same model in another
+                precision, say).
+
+        Raises:
+            RoSEError: the edit is applied already, or this is not its base; nothing is changed.
+        """
+        if self.is_applied(model):
+            raise RoSEError("This edit is applied to this model already; revert it first.")
+        weights = self._weights_of(model)
+        if verify and weights_fingerprint(weights.items()) != self.base:
+            raise RoSEError(
+                f"The weights {', '.join(weights)} of this model are not those that this edit was "
+                "computed for: it is another model, another precision, or edited already. Load "
+                "the base model, or pass verify=False to apply it all the same."
+            )
+        edited = {
+            name: (weight.double() + self.layers[name].dense().to(weight.device)).to(weight.dtype)
+            for name, weight in weights.items()
+        }
+        bad = [name for name, weight in edited.items() if not bool(weight.isfinite().all())]
+        if bad:
+            raise RoSEError(f"The edited weights {', '.join(bad)} are not finite; the edit is damaged.")
+        self._originals[model] = {name: weight.clone() for name, weight in weights.items()}
+        try:
+            for name, weight in weights.items():
+                weight.copy_(edited[name])
+        except BaseException:
+            self.revert(model)
+            raise
+
+    def revert(self, model: PreTrainedModel) -> None:
+        """Puts the weights back as `apply` found them, bit for bit.
+
+        Raises:
+            RoSEError: this object has not edited that model.
+        """
+        if not self.is_applied(model):
+            raise RoSEError(
+                "This edit is not applied to this model by this object, so its original weights "
+                "are not at hand; reload the base model."
+            )
+        weights = self._weights_of(model)
+        for name, original in self._originals.pop(model).items():
+            weights[name].copy_(original)
+
+    @contextmanager
+    def applied(self, model: PreTrainedModel, *, verify: bool = True) -> Iterator[PreTrainedModel]:
+        """The edited model inside the block, the base model again after it."""
+        self.apply(model, verify=verify)
+        try:
+            yield model
+        finally:
+            self.revert(model)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one safetensors file, its provenance in the header; whole or not at all."""
+        from safetensors.torch import save
+
+        tensors = {}
+        for name, factors in self.layers.items():
+            tensors[f"{name}.left"] = factors.left.cpu().contiguous()
+            tensors[f"{name}.right"] = factors.right.cpu().contiguous()
+        metadata = {
+            "format": FORMAT,
+            "base": self.base,
+            "layers": json.dumps({name: f.transposed for name, f in self.layers.items()}),
+            "provenance": json.dumps(self.provenance, ensure_ascii=False, sort_keys=True),
+        }
+        return _write(Path(path), save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: str | Path) -> EditDelta:
+        """Reads what `save` wrote.
+
+        Raises:
+            RoSEError: there is no such file, it is damaged, or it is no edit.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise RoSEError(f"There is no edit file {str(path)!r}.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise RoSEError(
+                        f"{str(path)!r} is not an edit of this version (its format is "
+                        f"{metadata.get('format')!r}, expected {FORMAT!r})."
+                    )
+                layers = {
+                    name: Factors(
+                        file.get_tensor(f"{name}.left"),
+                        file.get_tensor(f"{name}.right"),
+                        bool(transposed),
+                    )
+                    for name, transposed in json.loads(metadata["layers"]).items()
+                }
+                delta = cls(layers, metadata["base"], json.loads(metadata["provenance"]))
+        except (SafetensorError, OSError, KeyError, AttributeError, json.JSONDecodeError) as error:
+            raise RoSEError(
+                f"{str(path)!r} is damaged or no edit ({error}); save or copy it again."
+            ) from error
+        _check_factors(path, layers)
+        return delta
+
+    def to_peft_lora(self, folder: str | Path) -> Path:
+        """Writes the edit as a PEFT LoRA adapter that gives the same logits on the base model."""
+        from rose_easyedit.export import write_peft_lora
+
+        return write_peft_lora(self, Path(folder))
+
+    def save_merged(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path
+    ) -> Path:
+        """Writes the edited model in Hugging Face form; the model given stays as it is."""
+        from rose_easyedit.export import write_merged
+
+        return write_merged(self, model, tokenizer, Path(folder))
+
+    def _weights_of(self, model: PreTrainedModel) -> Mapping[str, Tensor]:
+        """The weights that the edit changes, without gradients, checked by name and shape."""
+        parameters = dict(model.named_parameters())
+        faults = []
+        for name, factors in self.layers.items():
+            shape = (factors.left.shape[0], factors.right.shape[1])
+            wanted = shape[::-1] if factors.transposed else shape
+            if name not in parameters:
+                faults.append(f"{name}: the model has no such weight")
+            elif tuple(parameters[name].shape) != wanted:
+                faults.append(f"{name}: shape {tuple(parameters[name].shape)}, the edit has {wanted}")
+            elif not parameters[name].is_floating_point() or parameters[name].is_meta:
+                faults.append(
+                    f"{name}: {parameters[name].dtype} on {parameters[name].device} cannot be "
+                    "edited in place; use to_peft_lora beside it"
+                )
+        if faults:
+            raise RoSEError.of("This edit does not fit the model:", faults)
+        return {name: parameters[name].detach() for name in self.layers}
+
+
+def _check_factors(path: Path, layers: Mapping[str, Factors]) -> None:
+    faults = []
+    if not layers:
+        faults.append("it has no layer")
+    for name, factors in layers.items():
+        left, right = factors.left, factors.right
+        if left.dim() != 2 or right.dim() != 2 or left.shape[1] != right.shape[0]:
+            faults.append(f"{name}: factors {tuple(left.shape)} and {tuple(right.shape)} do not match")
+        elif not (left.is_floating_point() and right.is_floating_point()):
+            faults.append(f"{name}: factors of type {left.dtype} and {right.dtype}")
+        elif not (bool(left.isfinite().all()) and bool(right.isfinite().all())):
+            faults.append(f"{name}: numbers that are not finite")
+    if faults:
+        raise RoSEError.of(f"{str(path)!r} is damaged; save or copy it again:", faults)
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """Writes a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+        try:
+            part.write(content)
+            part.flush()
+            os.fsync(part.fileno())
+            os.replace(part.name, path)
+        except BaseException:
+            Path(part.name).unlink(missing_ok=True)
+            raise
+    return path

@@ -1,0 +1,42 @@
+"""Fingerprints of weights: which model an edit or a cached result belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+_SAMPLES = 1024
+
+
+def weights_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names, shapes, types and every byte of some weights."""
+    digest = hashlib.sha256()
+    for name, weight in weights:
+        digest.update(_header(name, weight))
+        digest.update(_bytes(weight))
+    return digest.hexdigest()
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, shapes, types and evenly spaced samples of all weights: milliseconds.
+
+    Any edit, fine-tuning or change of type moves nearly every number of some matrix, so samples
+    tell models apart; they do not prove that two are equal.
+    """
+    digest = hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        flat = weight.detach().reshape(-1)
+        digest.update(_header(name, weight))
+        digest.update(_bytes(flat[:: max(1, flat.numel() // _SAMPLES)]))
+    return digest.hexdigest()
+
+
+def _header(name: str, weight: Tensor) -> bytes:
+    return f"{name}:{tuple(weight.shape)}:{weight.dtype}".encode()
+
+
+def _bytes(weight: Tensor) -> bytes:
+    return weight.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,126 @@
+"""The forms in which a statement is learned and its subject's keys are read. Data, and no relation.
+
+Nothing here knows what is said of a subject: the forms wrap the user's own statement, or ask for
+the subject in general.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.method.tokens import Query, tokenize
+from rose_easyedit.requests import EditRequest
+
+PREFIXES = (
+    "",
+    "It is well known that ",
+    "As far as we know, ",
+    "Here is a fact. ",
+    "According to the records, ",
+    "Let me tell you something: ",
+    "In other words, ",
+    "The article goes on to say that ",
+)
+
+# (user turn, beginning of the assistant's turn): "{}" stands for the statement.
+CHAT_CONTEXTS = (
+    ("Tell me a fact.", "{}"),
+    ("Complete the following sentence: {}", ""),
+    ("Please go on.", "{}"),
+    ("Finish this statement in a few words: {}", ""),
+)
+
+QUERY_FORMATS = (
+    "Tell me about {}.",
+    "Who or what is {}?",
+    "What do you know about {}?",
+    "I have a question about {}.",
+    "Describe {} in one sentence.",
+    "Let's talk about {}.",
+)
+
+ESSENCE = "{} is a"
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to put a text before a model: the rendered text and where to look in it.
+
+    Attributes:
+        text: the rendered text, chat template included.
+        special: whether the tokenizer still has to add its special tokens.
+        window: character range that holds the statement.
+        joint: what separates the text from its target.
+    """
+
+    text: str
+    special: bool
+    window: tuple[int, int]
+    joint: str
+
+    def tokenize(
+        self, tokenizer: PreTrainedTokenizerBase, subject: str, target: str = ""
+    ) -> Query:
+        """The form as token ids, with the target behind it when one is given."""
+        joined = self.joint + target if target else ""
+        return tokenize(
+            tokenizer, self.text, subject, joined, special=self.special, window=self.window
+        )
+
+
+def statement_forms(
+    tokenizer: PreTrainedTokenizerBase, request: EditRequest, hparams: RoSEHyperParams
+) -> list[Form]:
+    """The contexts in which a request is learned: plain prefixes, then chat contexts."""
+    prefixes = hparams.contexts if hparams.contexts is not None else PREFIXES[: hparams.n_contexts]
+    forms = [_plain(prefix, request.prompt) for prefix in prefixes]
+    if tokenizer.chat_template is not None:
+        for user, assistant in CHAT_CONTEXTS[: hparams.chat_contexts]:
+            forms.append(_chat(tokenizer, user, assistant, request.prompt))
+    return forms
+
+
+def essence_form(subject: str) -> Form:
+    """The prompt whose next-token distribution an edit shall keep ("{subject} is a")."""
+    return _plain(PREFIXES[1], ESSENCE.format(subject))
+
+
+def subject_forms(
+    tokenizer: PreTrainedTokenizerBase, subject: str, hparams: RoSEHyperParams
+) -> list[Form]:
+    """Chat queries of the subject that name no relation; none without a chat template."""
+    if tokenizer.chat_template is None:
+        return []
+    return [
+        _chat(tokenizer, "{}", "", query.format(subject))
+        for query in QUERY_FORMATS[: hparams.query_formats]
+    ]
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, user: str, assistant: str = ""
+) -> str:
+    """The chat template with one user turn and the assistant's turn begun."""
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
+    )
+    return f"{text}{assistant}"
+
+
+def _plain(prefix: str, statement: str) -> Form:
+    text = prefix + statement
+    return Form(text, special=True, window=(len(prefix), len(text)), joint=" ")
+
+
+def _chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str, statement: str) -> Form:
+    text = render_chat(tokenizer, user.format(statement), assistant.format(statement))
+    start = text.rindex(statement)
+    return Form(
+        text,
+        special=False,
+        window=(start, start + len(statement)),
+        joint=" " if assistant else "",
+    )

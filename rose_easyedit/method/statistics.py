@@ -1,0 +1,160 @@
+"""The spectrum of generic keys: which directions of a layer's keys ordinary text uses.
+
+A few hundred tokens fix the top directions; the whole second moment takes a few times d_ff.
+The spectrum is kept on disk under a key made of everything that changes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from rose_easyedit.architectures import EditableModel
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.fingerprint import model_fingerprint
+from rose_easyedit.hparams import AlignmentHyperParams
+from rose_easyedit.method.activations import pad_right, read_all_keys
+from rose_easyedit.method.alignment import Spectrum
+from rose_easyedit.paths import cache_dir
+
+_PASSAGE_TOKENS = 128
+_BATCH = 16
+
+
+def load_spectra(
+    editable: EditableModel,
+    tokenizer: PreTrainedTokenizerBase,
+    layers: Sequence[int],
+    hparams: AlignmentHyperParams,
+    folder: Path | None = None,
+) -> dict[int, Spectrum]:
+    """The spectrum of each layer, from disk where a whole and matching file is there.
+
+    Args:
+        editable: the model; call inside `activations.frozen`.
+        tokenizer: its tokenizer.
+        layers: the edited layers.
+        hparams: the text and how many tokens of it.
+        folder: where the files are; None takes the user's cache folder.
+
+    Raises:
+        RoSEError: the text cannot be read or is empty.
+    """
+    passages = _passages(tokenizer, hparams)
+    folder = folder or cache_dir() / "statistics"
+    base = model_fingerprint(editable.model)
+    paths = {layer: folder / f"{_key(base, layer, passages)}.safetensors" for layer in layers}
+    spectra = {layer: _load(path) for layer, path in paths.items()}
+    missing = [layer for layer, spectrum in spectra.items() if spectrum is None]
+    if missing:
+        keys = _collect(editable, passages, missing)
+        for layer in missing:
+            spectra[layer] = spectrum_of(keys.pop(layer))
+            _save(paths[layer], spectra[layer])
+    device = editable.head.weight.device
+    return {
+        layer: Spectrum(spectrum.eigenvalues.to(device), spectrum.directions.to(device))
+        for layer, spectrum in spectra.items()
+        if spectrum is not None
+    }
+
+
+def spectrum_of(keys: Tensor) -> Spectrum:
+    """Eigenvalues and eigenvectors of the second moment of keys [T, d_ff], from its smaller side."""
+    keys = keys.double()
+    n_tokens, width = keys.shape
+    if n_tokens < width:
+        values, vectors = torch.linalg.eigh(keys @ keys.T / n_tokens)  # [T], [T, T]
+        directions = torch.nn.functional.normalize(vectors.T @ keys, dim=1)  # [T, d_ff]
+    else:
+        values, vectors = torch.linalg.eigh(keys.T @ keys / n_tokens)  # [d_ff], [d_ff, d_ff]
+        directions = vectors.T
+    values, directions = values.flip(0), directions.flip(0)
+    real = values > values[0] * 1e-12
+    return Spectrum(values[real].float(), directions[real].float().contiguous())
+
+
+def _passages(
+    tokenizer: PreTrainedTokenizerBase, hparams: AlignmentHyperParams
+) -> list[list[int]]:
+    """The text as token ids, line by line, cut off after the number of tokens asked for."""
+    if hparams.statistics_text is None:
+        text = resources.files("rose_easyedit.method").joinpath("data/generic_text.txt").read_text("utf-8")
+    else:
+        try:
+            text = Path(hparams.statistics_text).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RoSEError(
+                f"statistics_text {hparams.statistics_text!r} cannot be read ({error}); name a "
+                "UTF-8 text file, or leave it null for the built-in sentences."
+            ) from error
+    passages, left = [], hparams.statistics_tokens
+    for line in text.splitlines():
+        ids = tokenizer(line.strip())["input_ids"][: min(left, _PASSAGE_TOKENS)]
+        if line.strip() and ids:
+            passages.append(list(ids))
+            left -= len(ids)
+        if left <= 0:
+            break
+    if not passages:
+        raise RoSEError(
+            f"statistics_text {hparams.statistics_text!r} holds no text; give some hundred words."
+        )
+    return passages
+
+
+def _collect(
+    editable: EditableModel, passages: Sequence[list[int]], layers: Sequence[int]
+) -> dict[int, Tensor]:
+    ordered = sorted(passages, key=len)
+    parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    for start in range(0, len(ordered), _BATCH):
+        ids, mask = pad_right(ordered[start : start + _BATCH], editable.head.weight.device)
+        for layer, keys in read_all_keys(editable, ids, mask, layers).items():
+            parts[layer].append(keys.cpu())
+    return {layer: torch.cat(keys) for layer, keys in parts.items()}
+
+
+def _key(base: str, layer: int, passages: Sequence[list[int]]) -> str:
+    text = hashlib.sha256(json.dumps(passages).encode()).hexdigest()
+    n_tokens = sum(map(len, passages))
+    return hashlib.sha256(f"{base}:{layer}:{text}:{n_tokens}".encode()).hexdigest()[:32]
+
+
+def _load(path: Path) -> Spectrum | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            spectrum = Spectrum(file.get_tensor("eigenvalues"), file.get_tensor("directions"))
+            whole = file.metadata()["sha256"] == _digest(spectrum)
+    except (OSError, SafetensorError, KeyError, TypeError):
+        return None
+    return spectrum if whole else None
+
+
+def _save(path: Path, spectrum: Spectrum) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {"eigenvalues": spectrum.eigenvalues, "directions": spectrum.directions}
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
+        pass
+    try:
+        save_file(tensors, part.name, metadata={"sha256": _digest(spectrum)})
+        os.replace(part.name, path)
+    finally:
+        Path(part.name).unlink(missing_ok=True)
+
+
+def _digest(spectrum: Spectrum) -> str:
+    digest = hashlib.sha256(spectrum.eigenvalues.numpy().tobytes())
+    digest.update(spectrum.directions.numpy().tobytes())
+    return digest.hexdigest()
