@@ -1,0 +1,168 @@
+"""The bundled same-subject set: several counterfactual facts about each of many subjects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from typing import Any
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.requests import EditRequest
+
+FORMS = ("statement", "paraphrase", "question", "instruction")
+CHAT_FORMS = frozenset({"question", "instruction"})
+SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One way to ask for a fact; `chat` puts it to the model as a user's message."""
+
+    form: str
+    text: str
+    chat: bool
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A counterfactual: `prompt` shall be continued with `target_new` and not `ground_truth`.
+
+    Aliases are other spellings that count as the same answer, such as "German" for "Germany".
+    """
+
+    subject: str
+    relation: str
+    prompt: str
+    target_new: str
+    ground_truth: str
+    paraphrases: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+    instructions: tuple[str, ...] = ()
+    target_aliases: tuple[str, ...] = ()
+    truth_aliases: tuple[str, ...] = ()
+
+    @cached_property
+    def queries(self) -> tuple[Query, ...]:
+        """Every query of the fact, the edited statement first, form by form."""
+        texts = ((self.prompt,), self.paraphrases, self.questions, self.instructions)
+        return tuple(
+            Query(form, text, form in CHAT_FORMS)
+            for form, group in zip(FORMS, texts, strict=True)
+            for text in group
+        )
+
+    @property
+    def case_id(self) -> str:
+        return f"{self.subject}/{self.relation}"
+
+    def to_request(self) -> EditRequest:
+        """The edit that writes this fact."""
+        return EditRequest(
+            prompt=self.prompt,
+            subject=self.subject,
+            target_new=self.target_new,
+            ground_truth=self.ground_truth,
+            case_id=self.case_id,
+        )
+
+
+@dataclass(frozen=True)
+class LocalityPrompt:
+    """A query that no edit should change; `kind` is "neighbour" or "unrelated"."""
+
+    kind: str
+    text: str
+    chat: bool
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A subject of the bundled set and its facts."""
+
+    name: str
+    split: str
+    demo: bool
+    facts: tuple[Fact, ...]
+
+
+def load_subjects(split: str | None = None, *, demo: bool = False) -> list[Subject]:
+    """Subjects of the bundled set, in its order.
+
+    Args:
+        split: "validation" (to choose settings on), "test" (to report), or None for both.
+        demo: Only the few subjects that the demonstration edits.
+
+    Raises:
+        RoSEError: If there is no such split.
+    """
+    if split is not None and split not in SPLITS:
+        raise RoSEError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}, or None.")
+    data = _read()
+    subjects = (_subject(record, data) for record in data["subjects"])
+    return [s for s in subjects if split in (None, s.split) and (s.demo or not demo)]
+
+
+def load_facts(split: str | None = None, *, demo: bool = False) -> list[Fact]:
+    """The facts of `load_subjects(split, demo=demo)`, subject by subject."""
+    return [fact for subject in load_subjects(split, demo=demo) for fact in subject.facts]
+
+
+def load_locality(facts: Iterable[Fact]) -> list[LocalityPrompt]:
+    """Prompts that the edit of these facts should leave alone, each once.
+
+    Neighbours of the relations at hand (same question, a subject that no split edits), then
+    unrelated prompts.
+    """
+    data = _read()
+    relations = list(dict.fromkeys(fact.relation for fact in facts))
+    neighbours = [prompt for name in relations for prompt in _neighbours(name, data)]
+    unrelated = [LocalityPrompt("unrelated", p["text"], p["chat"]) for p in data["unrelated"]]
+    return list(dict.fromkeys(neighbours + unrelated))
+
+
+def _read() -> dict[str, Any]:
+    path = resources.files("rose_easyedit.evaluation") / "data" / "same_subject.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _subject(record: Mapping[str, Any], data: Mapping[str, Any]) -> Subject:
+    facts = tuple(_fact(record["subject"], fact, data) for fact in record["facts"])
+    return Subject(record["subject"], record["split"], record["demo"], facts)
+
+
+def _fact(subject: str, record: Mapping[str, Any], data: Mapping[str, Any]) -> Fact:
+    relation = data["relations"][record["relation"]]
+
+    def fill(templates: Sequence[str]) -> tuple[str, ...]:
+        return tuple(template.format(subject) for template in templates)
+
+    return Fact(
+        subject=subject,
+        relation=record["relation"],
+        prompt=relation["statement"].format(subject),
+        target_new=record["target_new"],
+        ground_truth=record["ground_truth"],
+        paraphrases=fill(relation["paraphrases"]),
+        questions=fill(relation["questions"]),
+        instructions=fill(relation["instructions"]),
+        target_aliases=_aliases(record, "target_new", data),
+        truth_aliases=_aliases(record, "ground_truth", data),
+    )
+
+
+def _aliases(record: Mapping[str, Any], key: str, data: Mapping[str, Any]) -> tuple[str, ...]:
+    own = record.get(f"{key}_aliases", [])
+    return (*data["relations"][record["relation"]]["aliases"].get(record[key], []), *own)
+
+
+def _neighbours(relation: str, data: Mapping[str, Any]) -> list[LocalityPrompt]:
+    templates = data["relations"][relation]
+    forms = ((templates["statement"], False), (templates["questions"][0], True))
+    return [
+        LocalityPrompt("neighbour", template.format(name), chat)
+        for name in templates["neighbours"]
+        for template, chat in forms
+    ]
