@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,11 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return demo(words[1:]) or DONE
         arguments = build_parser().parse_args(words)
         arguments.run(arguments)
+        sys.stdout.flush()
         return DONE
     except KeyboardInterrupt:
         return _report("Interrupted; no file was left half written.", INTERRUPTED, words)
     except RoSEError as error:
         return _report(str(error), WRONG_INPUT, words)
+    except BrokenPipeError:
+        # the reader has seen enough (`rose-edit info ... | head`); nothing is left to flush to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except OSError as error:
         return _report(str(error), FAILED, words)
     except Exception as error:  # a defect, or the machine's limits: the trace belongs in a report

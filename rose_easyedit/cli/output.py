@@ -16,7 +16,10 @@ def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) ->
         return
     from rich.console import Console
 
-    table(report, Console())
+    console = Console()
+    with console.capture() as capture:
+        table(report, console)
+    print(capture.get(), end="")  # rich would end the process where a pipe is closed early
 
 
 def edit_report(report: Report, console: Any) -> None:
@@ -24,7 +27,7 @@ def edit_report(report: Report, console: Any) -> None:
     _print_facts(report, console)
     _print(
         console,
-        f"{len(report['facts'])} facts about {_n_subjects(report)} subjects in "
+        f"{_count(len(report['facts']), 'fact')} about {_count(_n_subjects(report), 'subject')} in "
         f"{report['seconds']:.1f} s -> {report['out']} ({_size(report['bytes'])})",
     )
 
@@ -100,6 +103,10 @@ def _print(console: Any, text: str) -> None:
 
 def _n_subjects(report: Report) -> int:
     return len({fact["subject"] for fact in report["facts"]})
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _flat(values: Report, prefix: str = "") -> Report:

@@ -81,7 +81,7 @@ def test_edit_prints_a_table(workplace: Path, capsys: pytest.CaptureFixture[str]
     assert main(_edit_words(workplace, "table.safetensors")) == 0
     shown = capsys.readouterr().out
     assert "Marie Curie worked in" in shown
-    assert "2 facts about 1 subjects" in shown
+    assert "2 facts about 1 subject in " in shown
 
 
 def test_settings_come_from_file_then_preset_then_words(
@@ -225,6 +225,17 @@ def test_a_failure_leaves_no_file(
     assert main(_edit_words(workplace, "failed.safetensors")) == code
     assert sorted(workplace.iterdir()) == before
     assert "rose-edit: " in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_is_no_failure(workplace: Path) -> None:
+    command = [sys.executable, "-m", "rose_easyedit.cli", "info"]
+    command.append(str(workplace / "edit.safetensors"))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0
 
 
 def test_words_that_are_no_command_end_with_2() -> None:
