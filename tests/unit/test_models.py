@@ -136,6 +136,18 @@ def test_an_interrupt_leaves_no_half_model(monkeypatch: pytest.MonkeyPatch, tmp_
     assert [path.name for path in (tmp_path / "models").iterdir() if path.is_dir()] == []
 
 
+def test_the_leavings_of_a_killed_process_do_no_harm(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _stand_in_conversion(monkeypatch, tmp_path)
+    draft = tmp_path / "models" / f"{embedded.FOLDER}.draft"
+    draft.mkdir(parents=True)
+    (draft / "model.safetensors.half").touch()
+    files = {path.name for path in embedded.embedded_model().iterdir()}
+    assert files == {"model.safetensors", embedded.MANIFEST}
+    assert not draft.exists()
+
+
 def test_an_unwritable_cache_names_the_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
