@@ -171,10 +171,10 @@ With RoSEHyperParams the model is loaded by `rose_easyedit.load_model`, so that 
 folder and any architecture work; `model_name` may also be a (model, tokenizer) pair. The settings
 of every other method go to EasyEdit untouched.
 
-`edit` makes one edit per request, `batch_edit` one per `batch_size` requests. Each returns
-EasyEdit's metrics, the model, and the `OriginalWeights` as they were before the call, whose
-`delta` is the edit. The model is restored, bit for bit, also after an error or an interrupt,
-unless `sequential_edit=True` lets the edits stay.
+`edit` makes one edit per request, `batch_edit` one per `batch_size` requests, `normal_edit` (which
+takes `subject=` too) one of all. Each returns EasyEdit's metrics, the model, and the
+`OriginalWeights` as they were before the call, whose `delta` is the edit. The model is restored,
+bit for bit, also after an error or an interrupt, unless `sequential_edit=True` lets the edits stay.
 
 `batch_edit` of the PyPI release returns the metrics of the last batch only; `deltas` has the edits
 of all of them.
@@ -194,17 +194,22 @@ def _model_of(hparams: RoSEHyperParams) -> tuple[Any, Any]:
 def _around(host_method: Callable[..., Any], one_at_a_time: bool) -> Callable[..., Any]:
     """An editing method of the host that gives back its `OriginalWeights` for the whole call."""
     signature = inspect.signature(host_method)
+    parameters = signature.parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
     @functools.wraps(host_method)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.apply_algo is not apply_rose_to_model:  # another method, or a call within a call
             return host_method(self, *args, **kwargs)
         for name, former in _FORMER_NAMES.items():
-            if name in kwargs and former in signature.parameters:
+            if name in kwargs and former in parameters:
                 kwargs[former] = kwargs.pop(name)
+        given = kwargs.pop("subject", ()) if "prompts" in parameters and not takes_any else ()
         arguments = signature.bind(self, *args, **kwargs).arguments
+        # normal_edit does not pass subjects on, so they go past it
+        subjects = dict(zip(arguments.get("prompts", ()), given, strict=False))
         keep = arguments.get("sequential_edit", kwargs.get("sequential_edit", False))
-        with _call(self, bool(keep), one_at_a_time) as written:
+        with _call(self, bool(keep), one_at_a_time, subjects) as written:
             metrics, model, _ = host_method(self, *args, **kwargs)
         # The earliest original of a parameter wins: that is how it was before the call.
         originals = {n: tensor for weights in reversed(written) for n, tensor in weights.items()}
@@ -214,7 +219,9 @@ def _around(host_method: Callable[..., Any], one_at_a_time: bool) -> Callable[..
 
 
 @contextmanager
-def _call(editor: Any, keep: bool, one_at_a_time: bool) -> Iterator[list[OriginalWeights]]:
+def _call(
+    editor: Any, keep: bool, one_at_a_time: bool, subjects: Mapping[str, str]
+) -> Iterator[list[OriginalWeights]]:
     """Runs one call of the host: what it writes stays (`keep`) or goes, whatever the host does.
 
     EasyEdit asks for batch_size 1 in single edits (its PyPI release sets it), and its metrics for
@@ -222,10 +229,13 @@ def _call(editor: Any, keep: bool, one_at_a_time: bool) -> Iterator[list[Origina
     """
     written: list[OriginalWeights] = []
 
-    def apply(model: Any, *args: Any, **kwargs: Any) -> tuple[Any, OriginalWeights]:
+    def apply(
+        model: Any, tok: Any, requests: Iterable[dict[str, Any]], *args: Any, **kwargs: Any
+    ) -> tuple[Any, OriginalWeights]:
         if keep:
             _write_again(model, written)
-        edited, weights = apply_rose_to_model(model, *args, **kwargs)
+        named = [{"subject": subjects.get(r["prompt"]), **r} for r in requests]
+        edited, weights = apply_rose_to_model(model, tok, named, *args, **kwargs)
         written.append(weights)
         return edited, weights
 

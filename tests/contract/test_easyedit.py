@@ -209,13 +209,19 @@ def test_locality_is_asked_for_in_the_same_way_everywhere(editor: Any) -> None:
     assert all("neighbour_acc" in m["post"]["locality"] for m in metrics)
 
 
-def test_normal_edit(editor: Any) -> None:
+@pytest.mark.parametrize("sequential", [False, True])
+def test_normal_edit(editor: Any, sequential: bool) -> None:
     if not hasattr(editor, "normal_edit"):
         pytest.skip("this easyeditor has no normal_edit")
     before = snapshot(editor.model, editor.tok)
-    _, model, weights = editor.normal_edit(FACTS["prompts"][:1], FACTS["target_new"][:1])
+    facts = {name: FACTS[name] for name in ("prompts", "target_new", "subject")}
+    _, model, weights = editor.normal_edit(**facts, sequential_edit=sequential)
+    assert (answers(model, editor.tok, FACTS["prompts"]) == FACTS["target_new"]) is sequential
+    if sequential:
+        weights.delta.revert(model)
     assert_same(snapshot(model, editor.tok), before)
-    assert weights.delta.layers
+    with pytest.raises(RoSEError, match="'subject' is missing"):
+        editor.normal_edit(FACTS["prompts"], FACTS["target_new"])
 
 
 def test_edit_dataset(editor: Any, workplace: Path) -> None:
