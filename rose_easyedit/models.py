@@ -37,7 +37,7 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     embedded = name == EMBEDDED
     source = str(embedded_model() if embedded else name)
     try:
-        with _progress_bars(sys.stderr.isatty() and not embedded):
+        with transformers_progress(shown=sys.stderr.isatty() and not embedded):
             tokenizer = AutoTokenizer.from_pretrained(source)
             model = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
     except (OSError, ValueError) as error:
@@ -45,6 +45,21 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(place).eval(), tokenizer
+
+
+@contextmanager
+def transformers_progress(*, shown: bool) -> Iterator[None]:
+    """Puts transformers' progress bars away for a while unless `shown`, then back as they were."""
+    from transformers.utils import logging
+
+    if shown or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _device(device: Any) -> Any:
@@ -83,18 +98,3 @@ def _cannot_load(name: str, error: Exception) -> str:
         f"There is no model {name!r} to load: it is no folder here, and the hub's answer was: "
         f'{reason} The name "{EMBEDDED}" always works offline.'
     )
-
-
-@contextmanager
-def _progress_bars(shown: bool) -> Iterator[None]:
-    """Puts away transformers' progress bars for a while, and back as they were."""
-    from transformers.utils import logging
-
-    if shown or not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -73,11 +74,13 @@ def ask(arguments: Namespace) -> None:
 def apply(arguments: Namespace) -> None:
     """Writes the edited model."""
     from rose_easyedit.delta import EditDelta
+    from rose_easyedit.models import transformers_progress
 
     out = _new_folder(arguments.out)
     delta = EditDelta.load(arguments.delta)
     model, tokenizer = load_base(delta, arguments)
-    delta.save_merged(model, tokenizer, out)
+    with transformers_progress(shown=sys.stderr.isatty()):
+        delta.save_merged(model, tokenizer, out)
     report = {"out": str(out), "kind": "edited model", "weights": list(delta.layers)}
     output.show(report, arguments.json, output.written_report)
 

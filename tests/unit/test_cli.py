@@ -144,7 +144,11 @@ def test_apply_writes_the_edited_model(
 ) -> None:
     delta_file = workplace / "edit.safetensors"
     out = workplace / "merged"
-    report = _json(capsys, "apply", "--delta", str(delta_file), "--out", str(out))
+    capsys.readouterr()
+    assert main(["apply", "--delta", str(delta_file), "--out", str(out), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    report = json.loads(captured.out)
     assert report["out"] == str(out)
     base, _ = load_model(str(tiny_folder))
     merged, _ = load_model(str(out))
