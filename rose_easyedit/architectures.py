@@ -13,13 +13,12 @@ from rose_easyedit.errors import RoSEError
 
 @dataclass(frozen=True)
 class Architecture:
-    """Module paths of a family: `layers`, `final_norm` and `head` from the model, the rest from a layer."""
+    """Module paths of a family: `layers` and `final_norm` from the model, the rest from a layer."""
 
     layers: str = "model.layers"
     down_projection: str = "mlp.down_proj"
     post_norm: str | None = None
     final_norm: str = "model.norm"
-    head: str = "lm_head"
 
 
 _LLAMA_LIKE = Architecture()
@@ -34,10 +33,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma2": _POST_NORMED,
     "gemma3_text": _POST_NORMED,
     "olmo2": _POST_NORMED,
-    "gpt2": Architecture("transformer.h", "mlp.c_proj", None, "transformer.ln_f", "lm_head"),
-    "gptj": Architecture("transformer.h", "mlp.fc_out", None, "transformer.ln_f", "lm_head"),
+    "gpt2": Architecture("transformer.h", "mlp.c_proj", None, "transformer.ln_f"),
+    "gptj": Architecture("transformer.h", "mlp.fc_out", None, "transformer.ln_f"),
     "gpt_neox": Architecture(
-        "gpt_neox.layers", "mlp.dense_4h_to_h", None, "gpt_neox.final_layer_norm", "embed_out"
+        "gpt_neox.layers", "mlp.dense_4h_to_h", None, "gpt_neox.final_layer_norm"
     ),
 }
 
@@ -97,8 +96,8 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
         raise RoSEError(
             f"The architecture {model_type!r} is not known; known are "
             f"{', '.join(sorted(ARCHITECTURES))}. To add it, give ARCHITECTURES in "
-            "rose_easyedit/architectures.py a row with the paths of its layers, down projection, "
-            "final norm and head, and add its configuration to tests/unit/test_architectures.py."
+            "rose_easyedit/architectures.py a row with the paths of its layers, down projection "
+            "and final norm, and add its configuration to tests/unit/test_architectures.py."
         )
     row = ARCHITECTURES[model_type]
     layers = list(model.get_submodule(row.layers).children())
@@ -108,7 +107,7 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
         down_projections=[layer.get_submodule(row.down_projection) for layer in layers],
         post_norms=[row.post_norm and layer.get_submodule(row.post_norm) for layer in layers],
         final_norm=model.get_submodule(row.final_norm),
-        head=model.get_submodule(row.head),
+        head=model.get_output_embeddings(),
         logit_softcap=getattr(config, "final_logit_softcapping", None),
         layer_path=row.layers,
         down_path=row.down_projection,

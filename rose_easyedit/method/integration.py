@@ -186,7 +186,7 @@ def _optimise_chunk(
         _check_finite(current, fact_group, groups)
         going_on = ~converged
         losses = torch.where(going_on[fact_group], current, losses)
-        worst = torch.zeros(len(groups)).index_reduce_(0, fact_group, losses, "amax")
+        worst = torch.zeros(len(groups)).scatter_reduce(0, fact_group, losses, "amax")
         newly = going_on & (worst < hparams.loss_threshold)
         converged |= newly
         steps += ~converged

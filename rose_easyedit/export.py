@@ -1,0 +1,100 @@
+"""An edit in other tools' forms: a PEFT LoRA adapter, or the whole edited model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rose_easyedit.errors import RoSEError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rose_easyedit.delta import EditDelta
+
+
+def write_peft_lora(delta: EditDelta, folder: Path) -> Path:
+    """Writes `adapter_config.json` and `adapter_model.safetensors`.
+
+    All layers get the rank of the largest, padded with zeros, and alpha equal to it, so that
+    PEFT's scaling is 1 and the adapter is the edit itself.
+
+    Raises:
+        RoSEError: the folder exists and is not an empty folder.
+    """
+    from safetensors.torch import save_file
+
+    rank = max(factors.rank for factors in delta.layers.values())
+    tensors = {}
+    for name, factors in delta.layers.items():
+        module = name.removesuffix(".weight")
+        pad = rank - factors.rank
+        right = torch.nn.functional.pad(factors.right, (0, 0, 0, pad))  # [rank, d_ff]
+        left = torch.nn.functional.pad(factors.left, (0, pad))  # [d, rank]
+        tensors[f"base_model.model.{module}.lora_A.weight"] = right.cpu().contiguous()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = left.cpu().contiguous()
+    with new_folder(folder) as part:
+        save_file(tensors, part / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = json.dumps(_lora_config(delta, rank), indent=2)
+        (part / "adapter_config.json").write_text(config, encoding="utf-8")
+    return folder
+
+
+def write_merged(
+    delta: EditDelta,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+) -> Path:
+    """Writes the edited model and its tokenizer; the model given is as before afterwards.
+
+    Raises:
+        RoSEError: the folder exists and is not an empty folder, or the model is not the base.
+    """
+    with new_folder(folder) as part, delta.applied(model):
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+    return folder
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder that appears under its name only once it is complete.
+
+    Raises:
+        RoSEError: there is something under that name already.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise RoSEError(f"{str(folder)!r} exists already; name a new or empty folder.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        yield part
+        part.chmod(0o755)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _lora_config(delta: EditDelta, rank: int) -> dict[str, Any]:
+    modules = [name.removesuffix(".weight") for name in delta.layers]
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": delta.provenance.get("hparams", {}).get("model_name"),
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": any(factors.transposed for factors in delta.layers.values()),
+        "target_modules": modules,
+        "inference_mode": True,
+    }
