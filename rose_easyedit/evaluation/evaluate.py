@@ -238,9 +238,7 @@ def _locality_logprobs(
         return _by_chat(read, prompts)
 
 
-def _by_chat(
-    read: Callable[..., torch.Tensor], prompts: Sequence[LocalityPrompt]
-) -> torch.Tensor:
+def _by_chat(read: Callable[..., torch.Tensor], prompts: Sequence[LocalityPrompt]) -> torch.Tensor:
     """`read` applied to the plain and to the chat prompts apart, rows back in order."""
     rows: dict[int, torch.Tensor] = {}
     for chat in (False, True):
@@ -264,9 +262,7 @@ def _records(
     ]
 
 
-def _record(
-    fact: Fact, query: Query, before: str, answer: str, siblings: Sequence[Fact]
-) -> Record:
+def _record(fact: Fact, query: Query, before: str, answer: str, siblings: Sequence[Fact]) -> Record:
     others = [other for other in siblings if other is not fact]
     return Record(
         subject=fact.subject,

@@ -100,8 +100,7 @@ def load_subjects(split: str | None = None, *, demo: bool = False) -> list[Subje
     """
     if split is not None and split not in SPLITS:
         raise RoSEError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}, or None.")
-    data = _read()
-    subjects = (_subject(record, data) for record in data["subjects"])
+    subjects = [_subject(record) for record in _read()["subjects"]]
     return [s for s in subjects if split in (None, s.split) and (s.demo or not demo)]
 
 
@@ -128,34 +127,59 @@ def _read() -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _subject(record: Mapping[str, Any], data: Mapping[str, Any]) -> Subject:
-    facts = tuple(_fact(record["subject"], fact, data) for fact in record["facts"])
-    return Subject(record["subject"], record["split"], record["demo"], facts)
+def relation_names() -> list[str]:
+    """The relations that the bundled set has wordings for."""
+    return list(_read()["relations"])
 
 
-def _fact(subject: str, record: Mapping[str, Any], data: Mapping[str, Any]) -> Fact:
-    relation = data["relations"][record["relation"]]
+def make_fact(
+    relation: str,
+    subject: str,
+    *,
+    target_new: str,
+    ground_truth: str,
+    target_aliases: Sequence[str] = (),
+    truth_aliases: Sequence[str] = (),
+) -> Fact:
+    """A fact of your own in the bundled wordings of a relation; known aliases are added.
+
+    Raises:
+        RoSEError: If there is no such relation.
+    """
+    relations = _read()["relations"]
+    if relation not in relations:
+        raise RoSEError(f"There is no relation {relation!r}: choose one of {', '.join(relations)}.")
+    wording = relations[relation]
 
     def fill(templates: Sequence[str]) -> tuple[str, ...]:
         return tuple(template.format(subject) for template in templates)
 
     return Fact(
         subject=subject,
-        relation=record["relation"],
-        prompt=relation["statement"].format(subject),
-        target_new=record["target_new"],
-        ground_truth=record["ground_truth"],
-        paraphrases=fill(relation["paraphrases"]),
-        questions=fill(relation["questions"]),
-        instructions=fill(relation["instructions"]),
-        target_aliases=_aliases(record, "target_new", data),
-        truth_aliases=_aliases(record, "ground_truth", data),
+        relation=relation,
+        prompt=wording["statement"].format(subject),
+        target_new=target_new,
+        ground_truth=ground_truth,
+        paraphrases=fill(wording["paraphrases"]),
+        questions=fill(wording["questions"]),
+        instructions=fill(wording["instructions"]),
+        target_aliases=(*wording["aliases"].get(target_new, ()), *target_aliases),
+        truth_aliases=(*wording["aliases"].get(ground_truth, ()), *truth_aliases),
     )
 
 
-def _aliases(record: Mapping[str, Any], key: str, data: Mapping[str, Any]) -> tuple[str, ...]:
-    own = record.get(f"{key}_aliases", [])
-    return (*data["relations"][record["relation"]]["aliases"].get(record[key], []), *own)
+def _subject(record: Mapping[str, Any]) -> Subject:
+    facts = tuple(
+        make_fact(
+            fact["relation"],
+            record["subject"],
+            target_new=fact["target_new"],
+            ground_truth=fact["ground_truth"],
+            truth_aliases=fact.get("ground_truth_aliases", ()),
+        )
+        for fact in record["facts"]
+    )
+    return Subject(record["subject"], record["split"], record["demo"], facts)
 
 
 def _neighbours(relation: str, data: Mapping[str, Any]) -> list[LocalityPrompt]:

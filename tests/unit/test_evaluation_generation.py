@@ -44,7 +44,9 @@ def test_batches_answer_like_single_rows(
     assert len(set(answers)) > 1
 
 
-def test_a_row_stops_at_the_end_token_and_the_others_go_on(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+def test_a_row_stops_at_the_end_token_and_the_others_go_on(
+    tiny_llama: Any, tiny_tokenizer: Any
+) -> None:
     single = [by_hand(tiny_llama, tiny_tokenizer, t, chat=False, steps=8) for t in TEXTS]
     first = encode(tiny_tokenizer, [TEXTS[0]], chat=False)[0]
     with torch.no_grad():
