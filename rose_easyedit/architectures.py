@@ -89,7 +89,7 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
             place (mixture of experts, quantised, split over devices or offloaded), with the reason.
     """
     config = model.config.get_text_config()
-    model_type = config.model_type
+    model_type = model.config.model_type
     if reason := _refusal(model, config):
         raise RoSEError(reason)
     if model_type not in ARCHITECTURES:
@@ -100,14 +100,23 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
             "and final norm, and add its configuration to tests/unit/test_architectures.py."
         )
     row = ARCHITECTURES[model_type]
-    layers = list(model.get_submodule(row.layers).children())
+    try:
+        layers = list(model.get_submodule(row.layers).children())
+        down_projections = [layer.get_submodule(row.down_projection) for layer in layers]
+        post_norms = [row.post_norm and layer.get_submodule(row.post_norm) for layer in layers]
+        final_norm = model.get_submodule(row.final_norm)
+    except AttributeError as error:
+        raise RoSEError(_not_plain(model, str(error))) from error
+    head = model.get_output_embeddings()
+    if head is None:
+        raise RoSEError(_not_plain(model, "it has no language modelling head"))
     return EditableModel(
         model=model,
         layers=layers,
-        down_projections=[layer.get_submodule(row.down_projection) for layer in layers],
-        post_norms=[row.post_norm and layer.get_submodule(row.post_norm) for layer in layers],
-        final_norm=model.get_submodule(row.final_norm),
-        head=model.get_output_embeddings(),
+        down_projections=down_projections,
+        post_norms=post_norms,
+        final_norm=final_norm,
+        head=head,
         logit_softcap=getattr(config, "final_logit_softcapping", None),
         layer_path=row.layers,
         down_path=row.down_projection,
@@ -117,6 +126,14 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
 def first_tensor(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     """The hidden states of a layer's output, which some families wrap in a tuple."""
     return output[0] if isinstance(output, tuple) else output
+
+
+def _not_plain(model: PreTrainedModel, reason: str) -> str:
+    return (
+        f"{type(model).__name__} is not laid out as a causal language model of type "
+        f"{model.config.model_type!r} ({reason}); load it with AutoModelForCausalLM, without "
+        "adapters around it."
+    )
 
 
 def _refusal(model: PreTrainedModel, config: object) -> str | None:
