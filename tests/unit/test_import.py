@@ -175,3 +175,67 @@ class BaseEditor:
     else:
         assert ours == "['cuda:0', 'cuda:1', 'cpu', 'cuda:2'] ('x', 'x', 'cuda:x!')"
         assert not compiled
+
+
+def test_what_a_failed_plain_import_left_behind_is_imported_again(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        place='def place(device):\n    return f"cuda:{device}"\n',
+        editor="from .place import place\nimport absent\n\nclass BaseEditor:\n    pass\n",
+    )
+    out = run(
+        """
+try:
+    import easyeditor
+except ModuleNotFoundError as error:
+    print(error)
+from rose_easyedit.easyedit_import import import_easyeditor
+print(import_easyeditor().editor.place("cpu"))
+""",
+        tmp_path,
+    )
+    assert out.splitlines() == ["No module named 'absent'", "cpu"]
+
+
+def test_an_intrusive_import_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        editor="""
+import logging, os, random, sys, warnings
+import numpy, torch
+os.environ.update(KEPT="changed", NEW="set")
+del os.environ["REMOVED"]
+os.chdir("easyeditor")
+sys.path.append("elsewhere")
+warnings.simplefilter("error")
+logging.basicConfig(level=logging.DEBUG)
+random.seed(42), numpy.random.seed(42), torch.manual_seed(42)
+
+class BaseEditor:
+    pass
+""",
+    )
+    run(
+        """
+import builtins, logging, os, random, sys, warnings
+import numpy, torch
+os.environ.update(KEPT="as it was", REMOVED="not really")
+
+def state():
+    root = logging.getLogger()
+    return {
+        "random": random.getstate(), "numpy": numpy.random.get_state()[1].tolist(),
+        "torch": torch.get_rng_state().tolist(), "seed": torch.initial_seed(),
+        "level": root.level, "handlers": list(root.handlers), "environment": dict(os.environ),
+        "directory": os.getcwd(), "path": list(sys.path), "finders": list(sys.meta_path),
+        "import": builtins.__import__, "filters": list(warnings.filters),
+    }
+
+from rose_easyedit.easyedit_import import import_easyeditor
+before = state()
+import_easyeditor()
+now = state()
+assert now == before, [name for name in now if now[name] != before[name]]
+""",
+        tmp_path,
+    )
