@@ -1,4 +1,4 @@
-"""Each architecture, on a tiny random model: the edit takes hold, comes off, and touches nothing."""
+"""Each architecture on a tiny random model: the edit takes hold, comes off, touches nothing."""
 
 from __future__ import annotations
 
