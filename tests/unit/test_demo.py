@@ -1,0 +1,84 @@
+"""The demonstration's tables say what the records say, and the model comes back unedited."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from rose_easyedit.demo import (
+    answer_tables,
+    mark_target,
+    one_query_per_form,
+    run_demo,
+    totals_table,
+)
+from rose_easyedit.evaluation.evaluate import EvaluationSettings
+from rose_easyedit.evaluation.facts import load_facts
+from rose_easyedit.hparams import RoSEHyperParams
+
+METHODS = ("memit-merge", "rose")
+
+
+@pytest.fixture
+def quick_methods() -> list[tuple[str, RoSEHyperParams]]:
+    hparams = [RoSEHyperParams.preset(name) for name in METHODS]
+    for each in hparams:
+        each.layers = [1, 2]
+        each.n_contexts = 2
+        each.alignment.statistics_tokens = 300
+        each.hierarchy.fact_steps = each.hierarchy.subject_steps = 2
+    return list(zip(("A", "B"), hparams, strict=True))
+
+
+def test_tables_show_every_query_and_the_model_is_restored(
+    tiny_llama: Any,
+    tiny_tokenizer: Any,
+    quick_methods: list[tuple[str, RoSEHyperParams]],
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path))
+    facts = [one_query_per_form(fact) for fact in load_facts(demo=True)[:5]]
+    weights = {name: value.clone() for name, value in tiny_llama.state_dict().items()}
+    settings = EvaluationSettings(max_new_tokens=2)
+    outcomes = run_demo(tiny_llama, tiny_tokenizer, facts, quick_methods, settings)
+    assert all(torch.equal(value, weights[key]) for key, value in tiny_llama.state_dict().items())
+    assert [outcome.name for outcome in outcomes] == ["A", "B"]
+    assert all(max(outcome.result.kl) > 0 for outcome in outcomes)
+
+    tables = list(answer_tables(facts, outcomes))
+    assert [table.row_count for table in tables] == [16, 4]
+    console = Console(file=io.StringIO(), width=400)
+    console.print(*tables, totals_table(outcomes))
+    text = console.file.getvalue()
+    for fact in facts:
+        assert len(fact.queries) == 4
+        assert all(query.text in text for query in fact.queries)
+    assert "5" in text and "seconds for the edit" in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (" The capital is\n Lisbon, yes.", "The capital is [Lisbon], yes."),
+        ("Tirana, not Lisbonne", "Tirana, not Lisbonne"),
+        ("In portugal they say so", "In [portugal] they say so"),
+        ("[link] to lisbon [1]", "[link] to [lisbon] [1]"),
+        ("x" * 50, "x" * 30 + "..."),
+        ("word " * 10 + "Lisbon and more", "... word word word word [Lisbon]..."),
+        ("", ""),
+    ],
+)
+def test_the_target_is_marked_in_one_line(answer: str, shown: str) -> None:
+    assert mark_target(answer, ["Lisbon", "Portugal"], width=30).plain == shown
+
+
+def test_the_mark_is_bold_green_on_terminals() -> None:
+    marked = mark_target("to Lisbon", ["Lisbon"])
+    assert [(marked.plain[span.start : span.end], span.style) for span in marked.spans] == [
+        ("[Lisbon]", "bold green")
+    ]
