@@ -57,8 +57,14 @@ class Freedom:
 
     def apply(self, keys: Tensor, directions: Tensor) -> Tensor:
         """K A^-1, [N, d_ff], for keys [N, d_ff] and directions [r, d_ff]."""
+        special = self.along != self.elsewhere
+        along, directions = self.along[special], directions[special]
+        if not bool(along.all()):
+            # A key may lie in a forbidden direction a thousand times over: the rounding of stored
+            # directions to float32 must not let it through.
+            directions = torch.linalg.qr(directions.T).Q.T
         components = keys @ directions.T  # [N, r]
-        return self.elsewhere * keys + (components * (self.along - self.elsewhere)) @ directions
+        return self.elsewhere * keys + (components * (along - self.elsewhere)) @ directions
 
 
 def isotropic(spectrum: Spectrum, protected_directions: int = 0) -> Freedom:
