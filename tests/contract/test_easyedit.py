@@ -361,23 +361,18 @@ def test_the_embedded_model() -> None:
     from rose_easyedit import BaseEditor
 
     facts: dict[str, Any] = dict(
-        prompts=[
-            "Albert Einstein is a citizen of",
-            "The mother tongue of Albert Einstein is",
-            "Marie Curie was born in the city of",
-            "The profession of Marie Curie is",
-        ],
-        subject=["Albert Einstein", "Albert Einstein", "Marie Curie", "Marie Curie"],
-        target_new=["Japan", "Spanish", "Chicago", "architect"],
-        ground_truth=["Switzerland", "German", "Warsaw", "physicist"],
+        prompts=["Albert Einstein is a citizen of", "The mother tongue of Albert Einstein is"],
+        subject=["Albert Einstein", "Albert Einstein"],
+        target_new=["Japan", "Spanish"],
+        ground_truth=["Switzerland", "German"],
     )
     hparams = RoSEHyperParams.from_hparams("smollm2-135m")
     editor = BaseEditor.from_hparams(hparams)
     before = snapshot(editor.model, editor.tok)
     metrics, model, weights = editor.batch_edit(**facts, verbose=False)
     assert_same(snapshot(editor.model, editor.tok), before)
-    assert [m["pre"]["rewrite_acc"] for m in metrics] == [[0.0]] * 4
-    assert [m["post"]["rewrite_acc"] for m in metrics] == [[1.0]] * 4
+    assert [m["pre"]["rewrite_acc"] for m in metrics] == [[0.0]] * 2
+    assert [m["post"]["rewrite_acc"] for m in metrics] == [[1.0]] * 2
     with weights.delta.applied(model):
         assert answers(model, editor.tok, facts["prompts"]) == facts["target_new"]
     assert_same(snapshot(editor.model, editor.tok), before)
