@@ -178,14 +178,19 @@ def _base_hidden(
     editable: EditableModel, plan: Plan, hparams: RoSEHyperParams
 ) -> tuple[Tensor, Plan, list[str]]:
     """h_L of each target [n, d], averaged over its usable statements, and the usable plan."""
+    queries = plan.queries
     states = read_subject_states(
         editable,
-        plan.queries,
+        # The essence prompts bring ordinary words, without which a batch of bare one-token
+        # subjects would have a median made of sinks.
+        [*queries, *plan.essences.values()],
         key_layer=hparams.layers[0],
         hidden_layer=hparams.target_layer,
         batch=4 * hparams.micro_batch,
     )
-    plan, rows, log = without_sinks(plan, states.hidden, states.median_norm, hparams.sink_ratio)
+    plan, rows, log = without_sinks(
+        plan, states.hidden[: len(queries)], states.median_norm, hparams.sink_ratio
+    )
     place, per_request = 0, []
     for queries in plan.statements:
         per_request.append(states.hidden[rows[place : place + len(queries)]].mean(0))

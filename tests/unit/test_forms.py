@@ -1,0 +1,149 @@
+"""The forms of a statement: plain prefixes, chat turns, and queries that name no relation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tiny_models import settings
+
+from rose_easyedit.method.forms import (
+    CHAT_CONTEXTS,
+    PREFIXES,
+    QUERY_FORMATS,
+    Form,
+    essence_form,
+    render_chat,
+    statement_forms,
+    subject_forms,
+)
+from rose_easyedit.requests import EditRequest
+
+REQUEST = EditRequest("Marie Curie was born in", "Marie Curie", "London")
+MIDDLE = EditRequest("The profession of Marie Curie is", "Marie Curie", "lawyer")
+
+
+@pytest.fixture
+def plain_tokenizer(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The tiny tokenizer without its chat template."""
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
+    return tiny_tokenizer
+
+
+def test_prefixes_come_in_order_and_the_first_is_bare(tiny_tokenizer: Any) -> None:
+    forms = statement_forms(tiny_tokenizer, REQUEST, settings(n_contexts=3))
+    assert [form.text for form in forms] == [prefix + REQUEST.prompt for prefix in PREFIXES[:3]]
+    assert forms[0].text == REQUEST.prompt
+    assert all(form.special and form.joint == " " for form in forms)
+
+
+def test_own_contexts_replace_the_built_in_ones(tiny_tokenizer: Any) -> None:
+    forms = statement_forms(tiny_tokenizer, REQUEST, settings(contexts=["Note: ", ""]))
+    assert [form.text for form in forms] == ["Note: Marie Curie was born in", REQUEST.prompt]
+
+
+def test_chat_contexts_hold_the_statement_in_the_template(tiny_tokenizer: Any) -> None:
+    hparams = settings(n_contexts=1, chat_contexts=len(CHAT_CONTEXTS))
+    _, *chats = statement_forms(tiny_tokenizer, REQUEST, hparams)
+    assert [form.text for form in chats] == [
+        "<|user|>Tell me a fact.<|end|>\n<|assistant|>Marie Curie was born in",
+        "<|user|>Complete the following sentence: Marie Curie was born in<|end|>\n<|assistant|>",
+        "<|user|>Please go on.<|end|>\n<|assistant|>Marie Curie was born in",
+        "<|user|>Finish this statement in a few words: Marie Curie was born in<|end|>\n"
+        "<|assistant|>",
+    ]
+    # the target goes on with a sentence after a space, and begins a turn without one
+    assert [form.joint for form in chats] == [" ", "", " ", ""]
+    assert not any(form.special for form in chats)
+
+
+@pytest.mark.parametrize("request_", [REQUEST, MIDDLE], ids=["start", "middle"])
+def test_every_form_finds_its_subject_and_its_target(
+    request_: EditRequest, tiny_tokenizer: Any
+) -> None:
+    hparams = settings(n_contexts=len(PREFIXES), chat_contexts=len(CHAT_CONTEXTS))
+    for form in statement_forms(tiny_tokenizer, request_, hparams):
+        query = form.tokenize(tiny_tokenizer, request_.subject, request_.target_new)
+        before = tiny_tokenizer.decode(query.key_prefix)
+        assert before.endswith("Marie Curie")
+        whole = tiny_tokenizer.decode(query.ids)
+        assert whole == form.text + form.joint + request_.target_new
+        target = tiny_tokenizer.decode(query.ids[-query.n_target :])
+        assert target == form.joint + request_.target_new
+
+
+def test_a_prefix_that_names_the_subject_is_no_trap(tiny_tokenizer: Any) -> None:
+    request = EditRequest("Marie Curie is said to be", "Marie Curie", "Polish")
+    prefix = "This is about Marie Curie. "
+    (form,) = statement_forms(tiny_tokenizer, request, settings(contexts=[prefix]))
+    query = form.tokenize(tiny_tokenizer, request.subject)
+    assert tiny_tokenizer.decode(query.key_prefix) == prefix + "Marie Curie"
+
+
+def test_a_subject_that_is_a_word_of_the_template(tiny_tokenizer: Any) -> None:
+    """The user's turn says "sentence" and the template says "user": only the statement counts."""
+    request = EditRequest("The user is called", "user", "Ada")
+    for form in statement_forms(tiny_tokenizer, request, settings(n_contexts=1, chat_contexts=4)):
+        query = form.tokenize(tiny_tokenizer, "user")
+        assert tiny_tokenizer.decode(query.key_prefix).endswith("The user")
+
+
+def test_without_a_chat_template_there_are_no_chat_forms(plain_tokenizer: Any) -> None:
+    hparams = settings(n_contexts=2, chat_contexts=4, query_formats=4)
+    assert len(statement_forms(plain_tokenizer, REQUEST, hparams)) == 2
+    assert subject_forms(plain_tokenizer, "Marie Curie", hparams) == []
+
+
+def test_queries_name_the_subject_and_no_relation(tiny_tokenizer: Any) -> None:
+    hparams = settings(query_formats=len(QUERY_FORMATS))
+    forms = subject_forms(tiny_tokenizer, "Marie Curie", hparams)
+    assert len({form.text for form in forms}) == len(QUERY_FORMATS)
+    assert forms[0].text == "<|user|>Tell me about Marie Curie.<|end|>\n<|assistant|>"
+    for form in forms:
+        query = form.tokenize(tiny_tokenizer, "Marie Curie")
+        assert tiny_tokenizer.decode(query.key_prefix).endswith("Marie Curie")
+        assert query.n_target == 0
+    assert subject_forms(tiny_tokenizer, "Marie Curie", settings(query_formats=0)) == []
+
+
+def test_the_essence_prompt_has_words_before_the_subject(tiny_tokenizer: Any) -> None:
+    form = essence_form("Marie Curie")
+    assert form.text.endswith("Marie Curie is a") and not form.text.startswith("Marie")
+    assert form.tokenize(tiny_tokenizer, "Marie Curie").subject > 0
+
+
+@pytest.mark.parametrize("text", ["50% of {} and {0}", "{{braces}} Marie Curie", "a\\b {x}"])
+def test_braces_in_a_statement_stay(text: str, tiny_tokenizer: Any) -> None:
+    request = EditRequest(f"{text} Marie Curie is", "Marie Curie", "here")
+    for form in statement_forms(tiny_tokenizer, request, settings(n_contexts=2, chat_contexts=4)):
+        assert request.prompt in form.text
+        assert form.text[slice(*form.window)] == request.prompt
+
+
+def test_a_subject_with_braces(tiny_tokenizer: Any) -> None:
+    (form,) = subject_forms(tiny_tokenizer, "{} {0}", settings(query_formats=1))
+    assert "Tell me about {} {0}." in form.text
+    assert essence_form("{}").text.endswith("{} is a")
+
+
+def test_a_template_that_trims(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many templates strip a turn; a statement that begins with a space must still be found."""
+    template = tiny_tokenizer.chat_template.replace("['content']", "['content'] | trim")
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", template)
+    request = EditRequest(" Marie Curie is", "Marie Curie", "Polish")
+    for form in statement_forms(tiny_tokenizer, request, settings(n_contexts=1, chat_contexts=4)):
+        assert tiny_tokenizer.decode(
+            form.tokenize(tiny_tokenizer, request.subject).key_prefix
+        ).endswith("Marie Curie")
+
+
+def test_a_form_is_tokenised_within_its_window(tiny_tokenizer: Any) -> None:
+    text = "Paris, Paris, Paris"
+    form = Form(text, special=True, window=(0, 12), joint=" ")
+    assert (
+        tiny_tokenizer.decode(form.tokenize(tiny_tokenizer, "Paris").key_prefix) == "Paris, Paris"
+    )
+
+
+def test_the_rendered_chat_begins_the_answer(tiny_tokenizer: Any) -> None:
+    assert render_chat(tiny_tokenizer, "Hi", "Yes") == "<|user|>Hi<|end|>\n<|assistant|>Yes"

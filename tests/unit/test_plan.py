@@ -1,0 +1,161 @@
+"""The plan of a batch: which queries there are, which are usable, and which become columns."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import FACTS, build_model, settings
+from torch import Tensor
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.plan import Plan, make_columns, make_plan, without_sinks
+from rose_easyedit.requests import EditRequest, as_requests
+
+REQUESTS = as_requests(
+    [
+        {"prompt": "Marie Curie was born in", "subject": "Marie Curie", "target_new": "London"},
+        {"prompt": "Ada Lovelace was born in", "subject": "Ada Lovelace", "target_new": "Paris"},
+        {
+            "prompt": "The mother tongue of Marie Curie is",
+            "subject": "Marie Curie",
+            "target_new": "Spanish",
+        },
+    ]
+)
+
+
+def plan_for(tokenizer: Any, **overrides: Any) -> Plan:
+    return make_plan(tokenizer, REQUESTS, settings(**overrides), 256)
+
+
+def hidden_with_norms(plan: Plan, norms: dict[int, float], usual: float = 1.0) -> Tensor:
+    """Hidden states [Q, 4] of the usual norm, but for some queries."""
+    hidden = torch.zeros(len(plan.queries), 4)
+    hidden[:, 0] = usual
+    for query, norm in norms.items():
+        hidden[query, 0] = norm
+    return hidden
+
+
+def test_a_plan_groups_by_subject(tiny_tokenizer: Any) -> None:
+    plan = plan_for(tiny_tokenizer, n_contexts=3, chat_contexts=1, query_formats=2)
+    assert plan.subjects == {"Marie Curie": [0, 2], "Ada Lovelace": [1]}
+    assert [len(queries) for queries in plan.statements] == [4, 4, 4]
+    assert {s: len(queries) for s, queries in plan.asked.items()} == {
+        "Marie Curie": 2,
+        "Ada Lovelace": 2,
+    }
+    assert len(plan.queries) == 3 * 4 + 2 * 2
+    assert all(query.n_target > 0 for queries in plan.statements for query in queries)
+    assert set(plan.essences) == set(plan.subjects)
+
+
+def test_all_requests_that_are_too_long_are_named_together(tiny_tokenizer: Any) -> None:
+    long = [
+        EditRequest("word " * n + "Marie Curie is", "Marie Curie", "Polish") for n in (2, 60, 3, 70)
+    ]
+    with pytest.raises(RoSEError) as caught:
+        make_plan(tiny_tokenizer, long, settings(), 64)
+    message = str(caught.value)
+    assert "request 1 ('Marie Curie')" in message and "request 3 ('Marie Curie')" in message
+    assert "request 0" not in message and "request 2" not in message
+    assert "the model reads 64; shorten the prompt" in message
+
+
+def test_a_prompt_as_long_as_the_context_fits(tiny_tokenizer: Any) -> None:
+    longest = max(len(query.ids) for query in plan_for(tiny_tokenizer).queries)
+    make_plan(tiny_tokenizer, REQUESTS, settings(), longest)
+    with pytest.raises(RoSEError, match=f"{longest} tokens .* the model reads {longest - 1}"):
+        make_plan(tiny_tokenizer, REQUESTS, settings(), longest - 1)
+
+
+def test_a_plan_without_sinks_stays(tiny_tokenizer: Any) -> None:
+    plan = plan_for(tiny_tokenizer, query_formats=2)
+    hidden = hidden_with_norms(plan, {0: 2.9})
+    usable, rows, log = without_sinks(plan, hidden, 1.0, 3.0)
+    assert usable == plan
+    assert rows.tolist() == list(range(len(plan.queries)))
+    assert log == []
+
+
+def test_sinks_are_left_out_and_logged(tiny_tokenizer: Any) -> None:
+    plan = plan_for(tiny_tokenizer, n_contexts=3, query_formats=2)
+    # query 3 is request 1's bare statement, query 9 the first chat query of Marie Curie
+    usable, rows, log = without_sinks(
+        plan, hidden_with_norms(plan, {3: 80.0, 9: 50.0}, usual=2.0), 2.0, 3.0
+    )
+    assert [len(queries) for queries in usable.statements] == [3, 2, 3]
+    assert usable.statements[1] == plan.statements[1][1:]
+    assert usable.asked["Marie Curie"] == plan.asked["Marie Curie"][1:]
+    assert rows.tolist() == [i for i in range(len(plan.queries)) if i not in (3, 9)]
+    assert [plan.queries[i] for i in rows] == usable.queries
+    assert len(log) == 1
+    assert "request 1 ('Ada Lovelace was born in', subject 'Ada Lovelace')" in log[0]
+    assert "40.0 times the median" in log[0] and "1 of 3 contexts" in log[0]
+
+
+def test_facts_without_a_usable_context_are_named_together(tiny_tokenizer: Any) -> None:
+    plan = plan_for(tiny_tokenizer, n_contexts=2)
+    hidden = hidden_with_norms(plan, {2: 9.0, 3: 12.0, 4: 7.0, 5: 8.0})
+    with pytest.raises(RoSEError) as caught:
+        without_sinks(plan, hidden, 1.0, 3.0)
+    message = str(caught.value)
+    assert "request 1 ('Ada Lovelace was born in', subject 'Ada Lovelace')" in message
+    assert "request 2 (" in message and "request 0" not in message
+    assert "12.0 times the median in every context; put words before the subject" in message
+
+
+def test_columns_are_different_texts_up_to_the_subject(tiny_tokenizer: Any) -> None:
+    plan = plan_for(tiny_tokenizer, n_contexts=2, query_formats=1)
+    columns = make_columns(plan, per_fact=False)
+    # statements that begin with the subject share their key with no other prompt's
+    assert len(columns.queries) == 2 * 3 + 2
+    assert columns.target.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+    assert columns.statement.tolist() == [True] * 4 + [False] + [True] * 2 + [False]
+    places = zip([q.key_prefix for q in columns.queries], columns.target.tolist(), strict=True)
+    assert len(set(places)) == 8
+
+
+def test_statements_with_the_same_words_before_the_subject_share_columns(
+    tiny_tokenizer: Any,
+) -> None:
+    requests = as_requests(
+        [
+            {"prompt": f"Marie Curie {verb}", "subject": "Marie Curie", "target_new": "London"}
+            for verb in ("was born in", "works in", "lives in")
+        ]
+    )
+    plan = make_plan(tiny_tokenizer, requests, settings(n_contexts=2), 256)
+    assert len(make_columns(plan, per_fact=False).queries) == 2
+    per_fact = make_columns(plan, per_fact=True)
+    assert sorted(per_fact.target.tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+def test_with_a_target_per_fact_queries_count_for_each(tiny_tokenizer: Any) -> None:
+    plan = plan_for(tiny_tokenizer, n_contexts=1, query_formats=1)
+    columns = make_columns(plan, per_fact=True)
+    asked = columns.target[~columns.statement]
+    assert sorted(asked.tolist()) == [0, 1, 2]
+
+
+def test_an_edit_logs_its_sinks(tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A tiny model in which one token is a sink: its embedding is a thousand times the usual."""
+    model = build_model("llama-untied")
+    (token,) = set(tiny_tokenizer("Marie")["input_ids"])
+    fact = {"prompt": "Marie", "subject": "Marie", "target_new": "German"}
+    with_words = {"prompt": "He met Marie", "subject": "Marie", "target_new": "German"}
+    with torch.no_grad():
+        model.model.embed_tokens.weight[token] *= 1000
+        assert token not in tiny_tokenizer("He met Marie")["input_ids"]
+    hparams = settings(contexts=["", "He plays with "], sink_ratio=10.0)
+    with caplog.at_level(logging.WARNING, logger="rose_easyedit"):
+        delta = compute_edit(model, tiny_tokenizer, [fact, with_words, FACTS[2]], hparams)
+    (line,) = delta.provenance["log"]
+    assert "request 0 ('Marie', subject 'Marie')" in line and "1 of 2 contexts" in line
+    assert line in caplog.text
+    with pytest.raises(RoSEError, match="(?s)attention sink.*request 0 .'Marie'.*in every context"):
+        compute_edit(model, tiny_tokenizer, [fact], settings(contexts=[""], sink_ratio=10.0))
