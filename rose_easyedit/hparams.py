@@ -209,9 +209,9 @@ def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    unknown = [fault for layer in layers for fault in _unknown_keys(layer)]
-    if unknown:
-        raise RoSEError.of("These RoSE settings cannot be used:", unknown)
+    faults = [fault for layer in layers for fault in _key_faults(layer)]
+    if faults:
+        raise RoSEError.of("These RoSE settings cannot be used:", faults)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(RoSEHyperParams), *map(dict, layers))
     except OmegaConfBaseException as error:
@@ -220,12 +220,15 @@ def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
     return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 
-def _unknown_keys(values: Mapping[str, Any]) -> list[str]:
+def _key_faults(values: Mapping[str, Any]) -> list[str]:
     groups = {"hierarchy": HierarchyHyperParams, "alignment": AlignmentHyperParams}
     faults = _unknown_in(values, RoSEHyperParams, "")
     for name, schema in groups.items():
-        if isinstance(values.get(name), Mapping):
-            faults += _unknown_in(values[name], schema, f"{name}.")
+        group = values.get(name, {})
+        if isinstance(group, Mapping):
+            faults += _unknown_in(group, schema, f"{name}.")
+        elif not isinstance(group, schema):
+            faults.append(f"{name} is {group!r}; give a group of settings (`key: value`)")
     return faults
 
 

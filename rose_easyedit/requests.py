@@ -83,8 +83,10 @@ def as_requests(records: Iterable[EditRequest | Mapping[str, Any]]) -> list[Edit
         faults.append("there is no request; give at least one")
     if faults:
         raise RoSEError.of("The edit requests cannot be used:", faults)
-    unique = {(r.subject, r.prompt, r.target_new): r for _, r in reversed(parsed)}
-    return list(reversed(unique.values()))
+    unique: dict[tuple[str, str, str], EditRequest] = {}
+    for _, request in parsed:
+        unique.setdefault((request.subject, request.prompt, request.target_new), request)
+    return list(unique.values())
 
 
 def load_requests(path: str | Path) -> list[EditRequest]:
@@ -161,7 +163,8 @@ def _contradictions(parsed: Sequence[tuple[int, EditRequest]]) -> list[str]:
 
 def _parse_lines(path: Path, text: str) -> list[Any]:
     records, faults = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # not splitlines, which also splits at separators that a JSON string may hold
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 records.append(json.loads(line))

@@ -1,0 +1,237 @@
+"""Settings: types and values are checked, faults told together, presets and files merged."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.hparams import AlignmentHyperParams, HierarchyHyperParams, RoSEHyperParams
+
+LAYERS = {"layers": [7, 8, 9]}
+PRESETS = ("rose", "rose-paper", "memit-merge", "memit", "alphaedit")
+
+
+def test_settings_survive_a_round_trip() -> None:
+    hparams = RoSEHyperParams.from_dict(
+        {**LAYERS, "seed": 3, "hierarchy": {"fact_steps": 7}, "alignment": {"strength": 0.5}}
+    )
+    assert RoSEHyperParams.from_dict(hparams.as_dict()) == hparams
+    assert hparams.hierarchy == HierarchyHyperParams(fact_steps=7)
+    assert hparams.alignment == AlignmentHyperParams(strength=0.5)
+
+
+def test_groups_may_be_given_as_mappings() -> None:
+    hparams = RoSEHyperParams(layers=[1], hierarchy={"fact_steps": 3})  # type: ignore[arg-type]
+    assert hparams.hierarchy == HierarchyHyperParams(fact_steps=3)
+
+
+def test_the_target_layer_is_the_last_edited_one_unless_named() -> None:
+    assert RoSEHyperParams(layers=[3, 5]).target_layer == 5
+    assert RoSEHyperParams(layers=[3, 5], z_layer=5).target_layer == 5
+    assert RoSEHyperParams(layers=[3, 5], z_layer=9).target_layer == 9
+
+
+def test_overrides_make_a_copy() -> None:
+    hparams = RoSEHyperParams(layers=[3, 5], seed=4)
+    other = hparams.with_overrides(layers=[6], alignment={"strength": 2.0})
+    assert (other.layers, other.seed, other.alignment.strength) == ([6], 4, 2.0)
+    assert (hparams.layers, hparams.alignment.strength) == ([3, 5], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("layer", "layers"),
+        ("micro_bach", "micro_batch"),
+        ("z_layers", "z_layer"),
+        ("hierarchy.fact_step", "hierarchy.fact_steps"),
+        ("alignment.strenght", "alignment.strength"),
+        ("alignment.protected_direction", "alignment.protected_directions"),
+    ],
+)
+def test_a_typo_names_the_nearest_setting(key: str, nearest: str) -> None:
+    group, _, name = key.rpartition(".")
+    values = {group: {name: 1}} if group else {name: 1}
+    with pytest.raises(RoSEError, match=f"{key} is not a setting; did you mean {nearest}\\?"):
+        RoSEHyperParams.from_dict({**LAYERS, **values})
+
+
+def test_all_typos_are_told_together() -> None:
+    with pytest.raises(RoSEError) as caught:
+        RoSEHyperParams.from_dict({"layer": [1], "sed": 1, "hierarchy": {"stepz": 1}})
+    assert str(caught.value).count("is not a setting") == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"seed": "three"}, "seed"),
+        ({"layers": "seven"}, "layers"),
+        ({"layers": ["seven"]}, "layers"),
+        ({"layers": [7.5]}, "layers"),
+        ({"fp16": "perhaps"}, "fp16"),
+        ({"alignment": {"strength": "strong"}}, "alignment.strength"),
+        ({"hierarchy": {"fact_steps": 2.5}}, "hierarchy.fact_steps"),
+        ({"hierarchy": 3}, "hierarchy"),
+        ({"seed": None}, "seed"),
+    ],
+)
+def test_a_wrong_type_names_the_setting(values: dict[str, Any], key: str) -> None:
+    with pytest.raises(RoSEError, match=f"(?s)cannot be used.*{key}"):
+        RoSEHyperParams.from_dict({**LAYERS, **values})
+
+
+VALUES = [
+    ("alg_name", "ROME", "alg_name is 'ROME'; choose one of RoSE"),
+    ("key_columns", "all", "key_columns is 'all'; choose one of per_query, merged"),
+    ("precision", "half", "precision is 'half'; choose one of auto, bfloat16, weights"),
+    ("hierarchy.integration", "sum", "hierarchical, joint, independent"),
+    ("alignment.constraint", "none", "isotropic, shrinkage, covariance, null_space"),
+    ("batch_size", 0, "batch_size is 0; it must be above 0"),
+    ("max_length", -1, "must be above 0"),
+    ("micro_batch", 0, "must be above 0"),
+    ("n_contexts", 0, "must be above 0"),
+    ("chat_contexts", -1, "must be 0 or more"),
+    ("query_formats", -1, "must be 0 or more"),
+    ("seed", -1, "must be 0 or more"),
+    ("sink_ratio", 1.0, "must be above 1"),
+    ("hierarchy.fact_steps", 0, "hierarchy.fact_steps is 0; it must be above 0"),
+    ("hierarchy.subject_steps", 0, "must be above 0"),
+    ("hierarchy.fact_learning_rate", 0.0, "must be above 0"),
+    ("hierarchy.subject_learning_rate", -1.0, "must be above 0"),
+    ("hierarchy.clamp_norm", 0.0, "must be above 0"),
+    ("hierarchy.loss_threshold", -0.1, "must be 0 or more"),
+    ("hierarchy.kl_factor", -1.0, "must be 0 or more"),
+    ("hierarchy.weight_decay", -1.0, "must be 0 or more"),
+    ("hierarchy.smoothing_radius", -1.0, "must be 0 or more"),
+    ("alignment.strength", 0.0, "must be above 0"),
+    ("alignment.covariance_weight", 0.0, "must be above 0"),
+    ("alignment.statistics_tokens", 0, "must be above 0"),
+    ("alignment.protected_directions", -1, "must be 0 or more"),
+    ("alignment.null_space_threshold", -1.0, "must be 0 or more"),
+    ("alignment.shrinkage", 1.5, "must be between 0 and 1"),
+    ("layers", [], "layers is empty; name the layers to edit"),
+    ("layers", [8, 7], r"layers is \[8, 7\]; list different layers, 0 or more, in order"),
+    ("layers", [7, 7], "list different layers"),
+    ("layers", [-1, 3], "0 or more"),
+    ("z_layer", 8, "z_layer is 8, before the last edited layer 9"),
+    ("model_parallel", True, "model_parallel is true"),
+    ("contexts", [], "contexts is an empty list"),
+]
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    group, _, name = key.rpartition(".")
+    return {group: {name: value}} if group else {name: value}
+
+
+@pytest.mark.parametrize(("key", "value", "message"), VALUES)
+def test_a_value_out_of_range(key: str, value: Any, message: str) -> None:
+    with pytest.raises(RoSEError, match=f"(?s){message}"):
+        RoSEHyperParams.from_dict({**LAYERS, **nested(key, value)})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"{prefix}{f.name}"
+        for prefix, schema in (
+            ("", RoSEHyperParams),
+            ("hierarchy.", HierarchyHyperParams),
+            ("alignment.", AlignmentHyperParams),
+        )
+        for f in fields(schema)
+        if f.type in ("int", "float")
+    ],
+)
+def test_what_is_no_number_is_refused(key: str) -> None:
+    with pytest.raises(RoSEError, match=key.rpartition(".")[2]):
+        RoSEHyperParams.from_dict({**LAYERS, **nested(key, float("nan"))})
+
+
+def test_all_faulty_values_are_told_together() -> None:
+    with pytest.raises(RoSEError) as caught:
+        RoSEHyperParams(
+            layers=[],
+            seed=-1,
+            key_columns="x",
+            hierarchy=HierarchyHyperParams(fact_steps=0),
+            alignment=AlignmentHyperParams(strength=-1),
+        )
+    message = str(caught.value)
+    for fault in ("layers is", "seed is", "key_columns is", "fact_steps is", "strength is"):
+        assert fault in message
+
+
+def test_a_file_is_read_by_path_with_and_without_its_ending(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("layers: [1, 2]\nalignment:\n  strength: 0.7\n")
+    for name in (path, str(path), str(path).removesuffix(".yaml")):
+        hparams = RoSEHyperParams.from_hparams(name)
+        assert (hparams.layers, hparams.alignment.strength) == ([1, 2], 0.7)
+    assert RoSEHyperParams.preset("memit", base=path).hierarchy.integration == "independent"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("layers: [1", "is not a readable YAML file"),
+        ("- 1\n- 2\n", "holds no settings"),
+        ("", "cannot be used|holds no settings"),
+        ("layers: [1]\nlayer: 2\n", "did you mean layers"),
+        ("layers: [1]\nhierarchy:\n", "hierarchy"),
+    ],
+)
+def test_a_faulty_file(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(RoSEError, match=message):
+        RoSEHyperParams.from_hparams(path)
+
+
+def test_a_file_that_is_not_there_lists_those_that_are() -> None:
+    with pytest.raises(RoSEError, match="no settings file 'smollm3'.*gpt2-xl.*smollm2-135m"):
+        RoSEHyperParams.from_hparams("smollm3")
+    with pytest.raises(RoSEError, match="no preset file 'rome'.*alphaedit.*memit"):
+        RoSEHyperParams.preset("rome")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_keeps_what_is_the_models(name: str) -> None:
+    plain = RoSEHyperParams.from_hparams("smollm2-135m").with_overrides(seed=5, micro_batch=3)
+    preset = plain.with_preset(name)
+    assert preset.layers == plain.layers
+    assert (preset.seed, preset.micro_batch) == (5, 3)
+    assert preset.alignment.covariance_weight == plain.alignment.covariance_weight
+    assert plain.with_preset(name.replace("-", "_")) == preset
+
+
+def test_presets_are_the_methods_that_they_name() -> None:
+    def traits(name: str) -> tuple[Any, ...]:
+        hparams = RoSEHyperParams.preset(name)
+        return (
+            hparams.hierarchy.integration,
+            hparams.hierarchy.smoothing_radius > 0,
+            hparams.alignment.constraint,
+            hparams.alignment.protected_directions > 0,
+            hparams.key_columns,
+            hparams.query_formats > 0,
+        )
+
+    assert traits("rose") == ("hierarchical", True, "isotropic", True, "per_query", True)
+    assert traits("rose-paper")[:4] == ("hierarchical", False, "isotropic", False)
+    assert traits("memit-merge")[:3] == ("joint", False, "covariance")
+    assert traits("memit")[:3] == ("independent", False, "covariance")
+    assert traits("alphaedit")[:3] == ("independent", False, "null_space")
+    for name in ("memit", "memit-merge", "alphaedit", "rose-paper"):
+        assert traits(name)[4:] == ("merged", False)
+
+
+def test_a_preset_undoes_another() -> None:
+    assert RoSEHyperParams.preset("rose") == (
+        RoSEHyperParams.preset("memit-merge").with_preset("rose")
+    )
