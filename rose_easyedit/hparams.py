@@ -66,6 +66,8 @@ class AlignmentHyperParams:
         null_space_threshold: with `null_space`, eigenvalues above this are kept untouched.
         statistics_text: text file with generic text; null takes the built-in sentences.
         statistics_tokens: how many tokens of that text to use at the most.
+        subject_weight: weight of the keys of 200 built-in subjects, at their last tokens in
+            statements and chat queries, beside all tokens of the text (MEMIT has 0).
     """
 
     constraint: str = "isotropic"
@@ -76,6 +78,7 @@ class AlignmentHyperParams:
     null_space_threshold: float = 0.02
     statistics_text: str | None = None
     statistics_tokens: int = 8192
+    subject_weight: float = 0.0
 
     @property
     def needs_statistics(self) -> bool:
@@ -263,6 +266,7 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         (not_negative, "0 or more", hierarchy, ("smoothing_radius",)),
         (positive, "above 0", alignment, ("strength", "covariance_weight", "statistics_tokens")),
         (not_negative, "0 or more", alignment, ("protected_directions", "null_space_threshold")),
+        (not_negative, "0 or more", alignment, ("subject_weight",)),
         (lambda value: 0 <= value <= 1, "between 0 and 1", alignment, ("shrinkage",)),
     ]
     prefixes = {id(hparams): "", id(hierarchy): "hierarchy.", id(alignment): "alignment."}

@@ -119,15 +119,23 @@ def read_subject_states(
 
 
 @torch.no_grad()
-def read_all_keys(
-    editable: EditableModel, ids: Tensor, mask: Tensor, layers: Sequence[int]
+def read_keys(
+    editable: EditableModel, ids: Tensor, mask: Tensor, wanted: Tensor, layers: Sequence[int]
 ) -> dict[int, Tensor]:
-    """Keys of several layers at every real token of a batch: layer to [n_tokens, d_ff]."""
+    """Keys of several layers at the wanted tokens of a batch: layer to [n_wanted, d_ff].
+
+    Args:
+        editable: the model; call inside `frozen`.
+        ids: token ids, [B, T].
+        mask: 1 at real tokens, [B, T].
+        wanted: true where keys are wanted, [B, T].
+        layers: the layers to read.
+    """
     seen: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            seen[layer] = args[0][mask.bool()].float()
+            seen[layer] = args[0][wanted].float()
             if layer == max(layers):
                 raise _Enough
 

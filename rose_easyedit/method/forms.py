@@ -100,6 +100,25 @@ def subject_forms(
     ]
 
 
+def generic_subject_forms(
+    tokenizer: PreTrainedTokenizerBase, subject: str, number: int
+) -> list[Form]:
+    """A subject in one plain context and, with a chat template, in one chat query.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        subject: any subject.
+        number: chooses the context and the query in turn.
+    """
+    # The bare prefix would put the subject where attention sinks are.
+    prefix = PREFIXES[1 + number % (len(PREFIXES) - 1)]
+    forms = [_plain(prefix, subject)]
+    if tokenizer.chat_template is not None:
+        query = QUERY_FORMATS[number % len(QUERY_FORMATS)]
+        forms.append(_chat(tokenizer, "{}", "", query.format(subject)))
+    return forms
+
+
 def render_chat(
     tokenizer: PreTrainedTokenizerBase, user: str, assistant: str = ""
 ) -> str:

@@ -11,7 +11,6 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -21,14 +20,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel
-from rose_easyedit.errors import RoSEError
 from rose_easyedit.fingerprint import model_fingerprint
 from rose_easyedit.hparams import AlignmentHyperParams
-from rose_easyedit.method.activations import pad_right, read_all_keys
+from rose_easyedit.method.activations import pad_right, read_keys
 from rose_easyedit.method.alignment import Spectrum
+from rose_easyedit.method.generic import Passage, generic_passages
 from rose_easyedit.paths import cache_dir
 
-_PASSAGE_TOKENS = 128
 _BATCH = 16
 
 
@@ -51,7 +49,7 @@ def load_spectra(
     Raises:
         RoSEError: the text cannot be read or is empty.
     """
-    passages = _passages(tokenizer, hparams)
+    passages = generic_passages(tokenizer, hparams)
     folder = folder or cache_dir() / "statistics"
     base = model_fingerprint(editable.model)
     paths = {layer: folder / f"{_key(base, layer, passages)}.safetensors" for layer in layers}
@@ -71,65 +69,42 @@ def load_spectra(
 
 
 def spectrum_of(keys: Tensor) -> Spectrum:
-    """Eigenvalues and eigenvectors of the second moment of keys [T, d_ff], from its smaller side."""
+    """Eigenvalues and eigenvectors of K^T K for weighted keys K [T, d_ff], from its smaller side."""
     keys = keys.double()
     n_tokens, width = keys.shape
     if n_tokens < width:
-        values, vectors = torch.linalg.eigh(keys @ keys.T / n_tokens)  # [T], [T, T]
+        values, vectors = torch.linalg.eigh(keys @ keys.T)  # [T], [T, T]
         directions = torch.nn.functional.normalize(vectors.T @ keys, dim=1)  # [T, d_ff]
     else:
-        values, vectors = torch.linalg.eigh(keys.T @ keys / n_tokens)  # [d_ff], [d_ff, d_ff]
+        values, vectors = torch.linalg.eigh(keys.T @ keys)  # [d_ff], [d_ff, d_ff]
         directions = vectors.T
     values, directions = values.flip(0), directions.flip(0)
     real = values > values[0] * 1e-12
     return Spectrum(values[real].float(), directions[real].float().contiguous())
 
 
-def _passages(
-    tokenizer: PreTrainedTokenizerBase, hparams: AlignmentHyperParams
-) -> list[list[int]]:
-    """The text as token ids, line by line, cut off after the number of tokens asked for."""
-    if hparams.statistics_text is None:
-        text = resources.files("rose_easyedit.method").joinpath("data/generic_text.txt").read_text("utf-8")
-    else:
-        try:
-            text = Path(hparams.statistics_text).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RoSEError(
-                f"statistics_text {hparams.statistics_text!r} cannot be read ({error}); name a "
-                "UTF-8 text file, or leave it null for the built-in sentences."
-            ) from error
-    passages, left = [], hparams.statistics_tokens
-    for line in text.splitlines():
-        ids = tokenizer(line.strip())["input_ids"][: min(left, _PASSAGE_TOKENS)]
-        if line.strip() and ids:
-            passages.append(list(ids))
-            left -= len(ids)
-        if left <= 0:
-            break
-    if not passages:
-        raise RoSEError(
-            f"statistics_text {hparams.statistics_text!r} holds no text; give some hundred words."
-        )
-    return passages
-
-
 def _collect(
-    editable: EditableModel, passages: Sequence[list[int]], layers: Sequence[int]
+    editable: EditableModel, passages: Sequence[Passage], layers: Sequence[int]
 ) -> dict[int, Tensor]:
-    ordered = sorted(passages, key=len)
+    """Keys of each layer, each times the square root of its weight: layer to [T, d_ff]."""
+    ordered = sorted(passages, key=lambda passage: len(passage.ids))
     parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for start in range(0, len(ordered), _BATCH):
-        ids, mask = pad_right(ordered[start : start + _BATCH], editable.head.weight.device)
-        for layer, keys in read_all_keys(editable, ids, mask, layers).items():
-            parts[layer].append(keys.cpu())
+        batch = ordered[start : start + _BATCH]
+        ids, mask = pad_right([passage.ids for passage in batch], editable.head.weight.device)
+        wanted = mask.bool()
+        for row, passage in enumerate(batch):
+            wanted[row, : len(passage.ids) - 1] &= not passage.last_only
+        weights = torch.tensor([passage.weight for passage in batch], device=ids.device)
+        roots = weights.sqrt()[wanted.nonzero()[:, 0], None]
+        for layer, keys in read_keys(editable, ids, mask, wanted, layers).items():
+            parts[layer].append((keys * roots).cpu())
     return {layer: torch.cat(keys) for layer, keys in parts.items()}
 
 
-def _key(base: str, layer: int, passages: Sequence[list[int]]) -> str:
-    text = hashlib.sha256(json.dumps(passages).encode()).hexdigest()
-    n_tokens = sum(map(len, passages))
-    return hashlib.sha256(f"{base}:{layer}:{text}:{n_tokens}".encode()).hexdigest()[:32]
+def _key(base: str, layer: int, passages: Sequence[Passage]) -> str:
+    text = json.dumps([(p.ids, p.weight, p.last_only) for p in passages])
+    return hashlib.sha256(f"{base}:{layer}:{text}".encode()).hexdigest()[:32]
 
 
 def _load(path: Path) -> Spectrum | None:

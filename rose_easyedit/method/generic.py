@@ -1,0 +1,97 @@
+"""Generic text and generic subjects: what an edit should leave alone, as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.hparams import AlignmentHyperParams
+from rose_easyedit.method.forms import generic_subject_forms
+
+_PASSAGE_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Token ids whose keys are counted.
+
+    Attributes:
+        ids: the tokens.
+        weight: of each key that counts, in the second moment.
+        last_only: whether only the last token's key counts, instead of every token's.
+    """
+
+    ids: tuple[int, ...]
+    weight: float
+    last_only: bool = False
+
+
+def generic_passages(
+    tokenizer: PreTrainedTokenizerBase, hparams: AlignmentHyperParams
+) -> list[Passage]:
+    """The passages that fix a second moment C = E_text[k k^T] + subject_weight E_subjects[k k^T].
+
+    Args:
+        tokenizer: the model's tokenizer.
+        hparams: which text, how many tokens of it, and the weight of the built-in subjects.
+
+    Raises:
+        RoSEError: the text cannot be read or is empty.
+    """
+    lines = _lines(tokenizer, _read_text(hparams.statistics_text), hparams.statistics_tokens)
+    if not lines:
+        raise RoSEError(
+            f"statistics_text {hparams.statistics_text!r} holds no text; give some hundred words."
+        )
+    per_token = 1.0 / sum(map(len, lines))
+    passages = [Passage(tuple(ids), per_token) for ids in lines]
+    if hparams.subject_weight > 0:
+        prefixes = _subject_prefixes(tokenizer)
+        per_subject = hparams.subject_weight / len(prefixes)
+        passages += [Passage(ids, per_subject, last_only=True) for ids in prefixes]
+    return passages
+
+
+def _read_text(path: str | None) -> str:
+    if path is None:
+        return _package_text("generic_text.txt")
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RoSEError(
+            f"statistics_text {path!r} cannot be read ({error}); name a UTF-8 text file, or leave "
+            "it null for the built-in sentences."
+        ) from error
+
+
+def _package_text(name: str) -> str:
+    folder = resources.files("rose_easyedit.method").joinpath("data")
+    return folder.joinpath(name).read_text("utf-8")
+
+
+def _lines(tokenizer: PreTrainedTokenizerBase, text: str, n_tokens: int) -> list[Sequence[int]]:
+    """The text line by line, cut off after the number of tokens asked for."""
+    lines: list[Sequence[int]] = []
+    left = n_tokens
+    for line in text.splitlines():
+        if left <= 0:
+            break
+        if line.strip() and (ids := tokenizer(line.strip())["input_ids"]):
+            lines.append(ids[: min(left, _PASSAGE_TOKENS)])
+            left -= len(lines[-1])
+    return lines
+
+
+def _subject_prefixes(tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
+    """The built-in subjects, each in the forms of a statement and of chat queries."""
+    subjects = _package_text("generic_subjects.txt").split("\n")
+    return [
+        form.tokenize(tokenizer, subject).key_prefix
+        for number, subject in enumerate(filter(None, subjects))
+        for form in generic_subject_forms(tokenizer, subject, number)
+    ]
