@@ -38,15 +38,15 @@ class HierarchyHyperParams:
     """
 
     integration: str = "hierarchical"
-    fact_steps: int = 25
-    subject_steps: int = 50
+    fact_steps: int = 15
+    subject_steps: int = 40
     fact_learning_rate: float = 0.5
     subject_learning_rate: float = 0.5
     loss_threshold: float = 0.05
     kl_factor: float = 0.0625
     weight_decay: float = 0.5
     clamp_norm: float = 4.0
-    smoothing_radius: float = 0.3
+    smoothing_radius: float = 0.6
 
 
 @dataclass
@@ -71,14 +71,14 @@ class AlignmentHyperParams:
     """
 
     constraint: str = "isotropic"
-    strength: float = 0.1
-    protected_directions: int = 8
+    strength: float = 0.5
+    protected_directions: int = 32
     covariance_weight: float = 15000.0
     shrinkage: float = 0.3
     null_space_threshold: float = 0.02
     statistics_text: str | None = None
     statistics_tokens: int = 8192
-    subject_weight: float = 0.0
+    subject_weight: float = 1.0
 
     @property
     def needs_statistics(self) -> bool:
@@ -129,9 +129,9 @@ class RoSEHyperParams:
 
     layers: list[int] = field(default_factory=list)
     z_layer: int | None = None
-    n_contexts: int = 4
+    n_contexts: int = 3
     contexts: list[str] | None = None
-    chat_contexts: int = 0
+    chat_contexts: int = 2
     key_columns: str = "per_query"
     query_formats: int = 4
     sink_ratio: float = 3.0

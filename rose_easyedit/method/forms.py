@@ -28,9 +28,9 @@ PREFIXES = (
 # (user turn, beginning of the assistant's turn): "{}" stands for the statement.
 CHAT_CONTEXTS = (
     ("Tell me a fact.", "{}"),
-    ("Complete the following sentence: {}", ""),
+    ("What comes next? {}", ""),
     ("Please go on.", "{}"),
-    ("Finish this statement in a few words: {}", ""),
+    ("I am thinking of something. {}", ""),
 )
 
 QUERY_FORMATS = (
