@@ -116,7 +116,9 @@ class EditDelta:
         }
         bad = [name for name, weight in edited.items() if not bool(weight.isfinite().all())]
         if bad:
-            raise RoSEError(f"The edited weights {', '.join(bad)} are not finite; the edit is damaged.")
+            raise RoSEError(
+                f"The edited weights {', '.join(bad)} are not finite; the edit is damaged."
+            )
         self._originals[model] = {name: weight.clone() for name, weight in weights.items()}
         try:
             for name, weight in weights.items():
@@ -153,16 +155,15 @@ class EditDelta:
         """Writes one safetensors file, its provenance in the header; whole or not at all."""
         from safetensors.torch import save
 
-        tensors = {}
-        for name, factors in self.layers.items():
-            tensors[f"{name}.left"] = factors.left.cpu().contiguous()
-            tensors[f"{name}.right"] = factors.right.cpu().contiguous()
-        metadata = {
-            "format": FORMAT,
+        tensors = _tensors(self.layers)
+        record = {
             "base": self.base,
-            "layers": json.dumps({name: f.transposed for name, f in self.layers.items()}),
-            "provenance": json.dumps(self.provenance, ensure_ascii=False, sort_keys=True),
+            "layers": {name: factors.transposed for name, factors in self.layers.items()},
+            "provenance": self.provenance,
+            "sha256": weights_fingerprint(sorted(tensors.items())),
         }
+        # One entry: safetensors writes several in random order, and equal edits are equal files.
+        metadata = {FORMAT: json.dumps(record, ensure_ascii=False, sort_keys=True)}
         return _write(Path(path), save(tensors, metadata))
 
     @classmethod
@@ -180,24 +181,30 @@ class EditDelta:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
+                if FORMAT not in metadata:
                     raise RoSEError(
-                        f"{str(path)!r} is not an edit of this version (its format is "
-                        f"{metadata.get('format')!r}, expected {FORMAT!r})."
+                        f"{str(path)!r} is not an edit of this version (its header has "
+                        f"{', '.join(sorted(metadata)) or 'nothing'}, expected {FORMAT})."
                     )
+                record = json.loads(metadata[FORMAT])
                 layers = {
                     name: Factors(
                         file.get_tensor(f"{name}.left"),
                         file.get_tensor(f"{name}.right"),
                         bool(transposed),
                     )
-                    for name, transposed in json.loads(metadata["layers"]).items()
+                    for name, transposed in record["layers"].items()
                 }
-                delta = cls(layers, metadata["base"], json.loads(metadata["provenance"]))
+            delta = cls(layers, record["base"], record["provenance"])
+            whole = record["sha256"] == weights_fingerprint(sorted(_tensors(layers).items()))
         except (SafetensorError, OSError, KeyError, AttributeError, json.JSONDecodeError) as error:
             raise RoSEError(
                 f"{str(path)!r} is damaged or no edit ({error}); save or copy it again."
             ) from error
+        if not whole:
+            raise RoSEError(
+                f"{str(path)!r} is damaged (its numbers have changed); save or copy it again."
+            )
         _check_factors(path, layers)
         return delta
 
@@ -225,7 +232,9 @@ class EditDelta:
             if name not in parameters:
                 faults.append(f"{name}: the model has no such weight")
             elif tuple(parameters[name].shape) != wanted:
-                faults.append(f"{name}: shape {tuple(parameters[name].shape)}, the edit has {wanted}")
+                faults.append(
+                    f"{name}: shape {tuple(parameters[name].shape)}, the edit has {wanted}"
+                )
             elif not parameters[name].is_floating_point() or parameters[name].is_meta:
                 faults.append(
                     f"{name}: {parameters[name].dtype} on {parameters[name].device} cannot be "
@@ -236,6 +245,15 @@ class EditDelta:
         return {name: parameters[name].detach() for name in self.layers}
 
 
+def _tensors(layers: Mapping[str, Factors]) -> dict[str, Tensor]:
+    """The factors as a file holds them."""
+    tensors = {}
+    for name, factors in layers.items():
+        tensors[f"{name}.left"] = factors.left.cpu().contiguous()
+        tensors[f"{name}.right"] = factors.right.cpu().contiguous()
+    return tensors
+
+
 def _check_factors(path: Path, layers: Mapping[str, Factors]) -> None:
     faults = []
     if not layers:
@@ -243,7 +261,9 @@ def _check_factors(path: Path, layers: Mapping[str, Factors]) -> None:
     for name, factors in layers.items():
         left, right = factors.left, factors.right
         if left.dim() != 2 or right.dim() != 2 or left.shape[1] != right.shape[0]:
-            faults.append(f"{name}: factors {tuple(left.shape)} and {tuple(right.shape)} do not match")
+            faults.append(
+                f"{name}: factors {tuple(left.shape)} and {tuple(right.shape)} do not match"
+            )
         elif not (left.is_floating_point() and right.is_floating_point()):
             faults.append(f"{name}: factors of type {left.dtype} and {right.dtype}")
         elif not (bool(left.isfinite().all()) and bool(right.isfinite().all())):

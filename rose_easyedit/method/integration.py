@@ -248,7 +248,8 @@ class _Noise:
     def __init__(self, groups: Sequence[Group], seed: int, width: int, radius: float) -> None:
         self._radius, self._width = radius, width
         self._generators = [
-            torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(group.name.encode()))
+            # a CPU generator heeds 32 bits of its seed
+            torch.Generator().manual_seed(zlib.crc32(f"{seed}\n{group.name}".encode()))
             for group in groups
         ]
 
