@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -72,6 +73,15 @@ class EditableModel:
         """How many decoder layers there are."""
         return len(self.layers)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def weight(self, layer: int) -> Tensor:
+        """The edited weight of a layer, as the module stores it."""
+        return self.down_projections[layer].get_parameter("weight")
+
     def weight_name(self, layer: int) -> str:
         """Name of the edited weight of a layer, as in the model's state dict."""
         return f"{self.layer_path}.{layer}.{self.down_path}.weight"
@@ -103,7 +113,10 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
     try:
         layers = list(model.get_submodule(row.layers).children())
         down_projections = [layer.get_submodule(row.down_projection) for layer in layers]
-        post_norms = [row.post_norm and layer.get_submodule(row.post_norm) for layer in layers]
+        post_norms = [
+            None if row.post_norm is None else layer.get_submodule(row.post_norm)
+            for layer in layers
+        ]
         final_norm = model.get_submodule(row.final_norm)
     except AttributeError as error:
         raise RoSEError(_not_plain(model, str(error))) from error

@@ -219,7 +219,9 @@ def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
         merged = OmegaConf.merge(OmegaConf.structured(RoSEHyperParams), *map(dict, layers))
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
-        raise RoSEError(f"These RoSE settings cannot be used: {error.full_key}: {message}") from error
+        raise RoSEError(
+            f"These RoSE settings cannot be used: {error.full_key}: {message}"
+        ) from error
     return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 
@@ -304,7 +306,9 @@ def _combination_faults(hparams: RoSEHyperParams) -> list[str]:
             "the model on one device (device: cpu works for any size)"
         )
     if hparams.contexts is not None and not hparams.contexts:
-        faults.append('contexts is an empty list; leave it null or give prefixes ("" is the bare one)')
+        faults.append(
+            'contexts is an empty list; leave it null or give prefixes ("" is the bare one)'
+        )
     return faults
 
 

@@ -70,7 +70,8 @@ def as_requests(records: Iterable[EditRequest | Mapping[str, Any]]) -> list[Edit
         mapping = record.as_dict() if isinstance(record, EditRequest) else record
         if not isinstance(mapping, Mapping):
             faults.append(
-                f"request {index}: expected a mapping or an EditRequest, got {type(record).__name__}"
+                f"request {index}: expected a mapping or an EditRequest, got "
+                f"{type(record).__name__}"
             )
             continue
         found = _field_faults(mapping)
@@ -155,8 +156,8 @@ def _contradictions(parsed: Sequence[tuple[int, EditRequest]]) -> list[str]:
         )
         if earlier.target_new != request.target_new:
             faults.append(
-                f"requests {earlier_index} and {index} contradict each other: {request.prompt!r} is "
-                f"to be {earlier.target_new!r} and {request.target_new!r}; keep one"
+                f"requests {earlier_index} and {index} contradict each other: {request.prompt!r} "
+                f"is to be {earlier.target_new!r} and {request.target_new!r}; keep one"
             )
     return faults
 

@@ -95,7 +95,7 @@ def read_subject_states(
         hidden_layer: layer after which the residual stream is read.
         batch: sequences per forward pass.
     """
-    device = editable.head.weight.device
+    device = editable.device
     order = sorted(range(len(queries)), key=lambda i: queries[i].subject)
     keys, outputs, hidden, norms = [], [], [], []
     for start in range(0, len(order), batch):

@@ -68,7 +68,7 @@ class Freedom:
 
 
 def isotropic(spectrum: Spectrum, protected_directions: int = 0) -> Freedom:
-    """A = I, with an infinite penalty on the top directions of generic keys if any are protected."""
+    """A = I, with an infinite penalty on the top directions of generic keys, if any."""
     along = torch.ones_like(spectrum.eigenvalues)
     along[:protected_directions] = 0.0
     return Freedom(along, 1.0)
@@ -81,12 +81,12 @@ def shrinkage(spectrum: Spectrum, gamma: float) -> Freedom:
 
 
 def covariance(spectrum: Spectrum) -> Freedom:
-    """A = C (MEMIT), its eigenvalues raised by a thousandth of their mean so that it has an inverse."""
+    """A = C (MEMIT), plus a thousandth of its mean eigenvalue so that it has an inverse."""
     return shrinkage(spectrum, 0.0)
 
 
 def null_space(spectrum: Spectrum, threshold: float) -> Freedom:
-    """A = I on the directions with an eigenvalue up to the threshold, forbidden elsewhere (AlphaEdit)."""
+    """A = I on directions with an eigenvalue up to the threshold, else forbidden (AlphaEdit)."""
     return Freedom((spectrum.eigenvalues <= threshold).to(spectrum.eigenvalues.dtype), 1.0)
 
 

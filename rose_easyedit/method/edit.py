@@ -21,8 +21,8 @@ from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
 from rose_easyedit.method.alignment import Spectrum, align
 from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
-from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.plan import Columns, Plan, make_columns, make_plan, without_sinks
+from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.requests import EditRequest, as_requests
 
@@ -71,9 +71,7 @@ def compute_edit(
     names = {layer: editable.weight_name(layer) for layer in updates}
     return EditDelta(
         layers={names[layer]: update for layer, update in updates.items()},
-        base=weights_fingerprint(
-            (name, model.get_parameter(name)) for name in names.values()
-        ),
+        base=weights_fingerprint((name, model.get_parameter(name)) for name in names.values()),
         provenance=_provenance(model, facts, hparams, plan, shifts, report, log),
     )
 
@@ -83,7 +81,7 @@ def integrate(editable: EditableModel, plan: Plan, hparams: RoSEHyperParams) -> 
     hierarchy = hparams.hierarchy
     subjects = list(plan.subjects.items())
     width = editable.model.config.get_text_config().hidden_size
-    device = editable.head.weight.device
+    device = editable.device
     fact_groups = [
         Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), plan.essences[r.subject])
         for r, queries in zip(plan.requests, plan.statements, strict=True)
@@ -114,7 +112,9 @@ def integrate(editable: EditableModel, plan: Plan, hparams: RoSEHyperParams) -> 
     if hierarchy.integration == "joint":
         start = torch.zeros(len(subjects), width, device=device)
         return run(subject_groups, start, subject_level, "subjects")
-    facts = run(fact_groups, torch.zeros(len(fact_groups), width, device=device), fact_level, "facts")
+    facts = run(
+        fact_groups, torch.zeros(len(fact_groups), width, device=device), fact_level, "facts"
+    )
     if hierarchy.integration == "independent":
         return facts
     means = torch.stack([facts.deltas[indices].mean(0) for _, indices in subjects])
@@ -145,9 +145,7 @@ def solve_layers(
     report = []
     target = columns.target.to(targets.device)
     merge = _merging(columns, len(targets), hparams.key_columns == "merged").to(targets)
-    for left_to_come, layer in zip(
-        range(len(hparams.layers), 0, -1), hparams.layers, strict=True
-    ):
+    for left_to_come, layer in zip(range(len(hparams.layers), 0, -1), hparams.layers, strict=True):
         with with_updates(editable, updates):
             states = read_subject_states(
                 editable,
@@ -162,7 +160,7 @@ def solve_layers(
         factors = align(keys, merge @ wanted, spectra.get(layer), hparams.alignment)
         update = Factors(factors.left, factors.right, editable.is_transposed(layer)).compressed()
         updates[layer] = update
-        weight = editable.down_projections[layer].weight
+        weight = editable.weight(layer)
         report.append(
             {
                 "layer": layer,
@@ -191,11 +189,9 @@ def _base_hidden(
     plan, rows, log = without_sinks(
         plan, states.hidden[: len(queries)], states.median_norm, hparams.sink_ratio
     )
-    place, per_request = 0, []
-    for queries in plan.statements:
-        per_request.append(states.hidden[rows[place : place + len(queries)]].mean(0))
-        place += len(queries)
-    hidden = torch.stack(per_request)
+    n_statements = [len(queries) for queries in plan.statements]
+    of_statements = states.hidden[rows[: sum(n_statements)]].split(n_statements)
+    hidden = torch.stack([group.mean(0) for group in of_statements])
     if hparams.hierarchy.integration != "independent":
         hidden = torch.stack([hidden[indices].mean(0) for indices in plan.subjects.values()])
     return hidden, plan, log
@@ -210,9 +206,7 @@ def _merging(columns: Columns, n_targets: int, merged: bool) -> Tensor:
     return member / member.sum(1, keepdim=True)
 
 
-def _before_norm(
-    editable: EditableModel, layer: int, wanted: Tensor, outputs: Tensor
-) -> Tensor:
+def _before_norm(editable: EditableModel, layer: int, wanted: Tensor, outputs: Tensor) -> Tensor:
     """What the down projection must gain [N, d] so that the residual stream gains `wanted`.
 
     Families with a norm behind the down projection add gain * v / rms(v); to first order the
@@ -229,7 +223,7 @@ def _before_norm(
 
 @torch.no_grad()
 def _rounding_loss(weight: Tensor, update: Factors, keys: Tensor) -> float:
-    """Relative error of the update's effect on its own keys [N, d_ff] when stored in the weight's type."""
+    """Relative error of an update's effect on its keys [N, d_ff] as the weight's type stores it."""
     exact = update.dense()
     stored = (weight.double() + exact).to(weight.dtype).double() - weight.double()
     if update.transposed:

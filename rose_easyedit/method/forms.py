@@ -61,9 +61,7 @@ class Form:
     window: tuple[int, int]
     joint: str
 
-    def tokenize(
-        self, tokenizer: PreTrainedTokenizerBase, subject: str, target: str = ""
-    ) -> Query:
+    def tokenize(self, tokenizer: PreTrainedTokenizerBase, subject: str, target: str = "") -> Query:
         """The form as token ids, with the target behind it when one is given."""
         joined = self.joint + target if target else ""
         return tokenize(
@@ -119,9 +117,7 @@ def generic_subject_forms(
     return forms
 
 
-def render_chat(
-    tokenizer: PreTrainedTokenizerBase, user: str, assistant: str = ""
-) -> str:
+def render_chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str = "") -> str:
     """The chat template with one user turn and the assistant's turn begun."""
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True

@@ -1,4 +1,4 @@
-"""Stage 1, Hierarchical Knowledge Integration: the shift of the hidden state for each fact and subject.
+"""Stage 1, Hierarchical Knowledge Integration: the shift of the hidden state of each subject.
 
 A *group* is what shares one shift: a fact at the fact level, a subject at the subject level. All
 groups are optimised side by side, a micro-batch at a time; a group that has converged leaves it.
@@ -39,6 +39,11 @@ class Group:
     def n_rows(self) -> int:
         """Sequences that a step of this group runs."""
         return sum(map(len, self.facts)) + 1
+
+    @property
+    def n_replayed(self) -> int:
+        """Tokens from the subject on in its longest sequence, the width that a step runs."""
+        return max(len(query.ids) - query.subject for queries in self.facts for query in queries)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Setting:
     micro_batch: int
     seed: int
     autocast: Callable[[], AbstractContextManager[None]]
-    on_step: Callable[[int], None] = lambda _groups: None
+    on_step: Callable[[int], object] = lambda _groups: None
 
 
 def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
@@ -121,8 +126,8 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
 
 
 def _chunks(groups: Sequence[Group], micro_batch: int) -> Iterator[list[int]]:
-    """Groups of similar length together, as many as the micro-batch holds, one at the least."""
-    order = sorted(range(len(groups)), key=lambda i: max(len(q.ids) for q in groups[i].facts[0]))
+    """Groups of similar cost together, as many as the micro-batch holds, one at the least."""
+    order = sorted(range(len(groups)), key=lambda i: groups[i].n_replayed)
     chunk: list[int] = []
     rows = 0
     for index in order:

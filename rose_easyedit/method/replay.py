@@ -112,15 +112,17 @@ def capture(editable: EditableModel, queries: Sequence[Query], layer: int) -> Re
             token of those without a target.
         layer: the target layer.
     """
-    device = editable.head.weight.device
+    device = editable.device
     before = max(query.subject for query in queries)
-    after = max(len(query.ids) - query.subject for query in queries)
+    # Nothing is asked for behind the last target token, so it is not read.
+    texts = [query.ids[:-1] if query.n_target else query.ids for query in queries]
+    after = max(len(text) - query.subject for text, query in zip(texts, queries, strict=True))
     ids = torch.zeros(len(queries), before + after, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for row, query in enumerate(queries):
+    for row, (text, query) in enumerate(zip(texts, queries, strict=True)):
         start = before - query.subject
-        ids[row, start : start + len(query.ids)] = torch.tensor(query.ids)
-        mask[row, start : start + len(query.ids)] = 1
+        ids[row, start : start + len(text)] = torch.tensor(text)
+        mask[row, start : start + len(text)] = 1
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     ids, mask, positions = ids.to(device), mask.to(device), positions.to(device)
 
@@ -170,17 +172,13 @@ def _prefix_cache(
     real = mask[:, None, :before, None].bool()
     return Cache(
         layers=[
-            FrozenLayer(
-                layer.keys.masked_fill(~real, 0.0), layer.values.masked_fill(~real, 0.0)
-            )
+            FrozenLayer(layer.keys.masked_fill(~real, 0.0), layer.values.masked_fill(~real, 0.0))
             for layer in cache.layers
         ]
     )
 
 
-def _wanted_places(
-    queries: Sequence[Query], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
+def _wanted_places(queries: Sequence[Query], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     rows, columns, targets = [], [], []
     for row, query in enumerate(queries):
         length = len(query.ids)
@@ -192,7 +190,11 @@ def _wanted_places(
             rows.append(row)
             columns.append(length - 1 - query.subject)
             targets.append(-1)
-    return tuple(torch.tensor(values, device=device) for values in (rows, columns, targets))
+    return (
+        torch.tensor(rows, device=device),
+        torch.tensor(columns, device=device),
+        torch.tensor(targets, device=device),
+    )
 
 
 def _select_rows(value: Any, keep: Tensor, n_rows: int, pick: Callable[[Any], Any]) -> Any:

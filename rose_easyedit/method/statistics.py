@@ -53,23 +53,23 @@ def load_spectra(
     folder = folder or cache_dir() / "statistics"
     base = model_fingerprint(editable.model)
     paths = {layer: folder / f"{_key(base, layer, passages)}.safetensors" for layer in layers}
-    spectra = {layer: _load(path) for layer, path in paths.items()}
-    missing = [layer for layer, spectrum in spectra.items() if spectrum is None]
+    stored = {layer: _load(path) for layer, path in paths.items()}
+    spectra = {layer: spectrum for layer, spectrum in stored.items() if spectrum is not None}
+    missing = [layer for layer in layers if layer not in spectra]
     if missing:
         keys = _collect(editable, passages, missing)
         for layer in missing:
             spectra[layer] = spectrum_of(keys.pop(layer))
             _save(paths[layer], spectra[layer])
-    device = editable.head.weight.device
+    device = editable.device
     return {
         layer: Spectrum(spectrum.eigenvalues.to(device), spectrum.directions.to(device))
         for layer, spectrum in spectra.items()
-        if spectrum is not None
     }
 
 
 def spectrum_of(keys: Tensor) -> Spectrum:
-    """Eigenvalues and eigenvectors of K^T K for weighted keys K [T, d_ff], from its smaller side."""
+    """Eigenvalues and eigenvectors of K^T K for keys K [T, d_ff], from its smaller side."""
     keys = keys.double()
     n_tokens, width = keys.shape
     if n_tokens < width:
@@ -91,7 +91,7 @@ def _collect(
     parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for start in range(0, len(ordered), _BATCH):
         batch = ordered[start : start + _BATCH]
-        ids, mask = pad_right([passage.ids for passage in batch], editable.head.weight.device)
+        ids, mask = pad_right([passage.ids for passage in batch], editable.device)
         wanted = mask.bool()
         for row, passage in enumerate(batch):
             wanted[row, : len(passage.ids) - 1] &= not passage.last_only
