@@ -38,8 +38,8 @@ class HierarchyHyperParams:
     """
 
     integration: str = "hierarchical"
-    fact_steps: int = 15
-    subject_steps: int = 40
+    fact_steps: int = 25
+    subject_steps: int = 50
     fact_learning_rate: float = 0.5
     subject_learning_rate: float = 0.5
     loss_threshold: float = 0.05

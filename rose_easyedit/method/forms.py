@@ -28,9 +28,9 @@ PREFIXES = (
 # (user turn, beginning of the assistant's turn): "{}" stands for the statement.
 CHAT_CONTEXTS = (
     ("Tell me a fact.", "{}"),
-    ("What comes next? {}", ""),
+    ("Complete the following sentence: {}", ""),
     ("Please go on.", "{}"),
-    ("I am thinking of something. {}", ""),
+    ("Finish this statement in a few words: {}", ""),
 )
 
 QUERY_FORMATS = (

@@ -47,9 +47,10 @@ def test_chat_contexts_hold_the_statement_in_the_template(tiny_tokenizer: Any) -
     _, *chats = statement_forms(tiny_tokenizer, REQUEST, hparams)
     assert [form.text for form in chats] == [
         "<|user|>Tell me a fact.<|end|>\n<|assistant|>Marie Curie was born in",
-        "<|user|>What comes next? Marie Curie was born in<|end|>\n<|assistant|>",
+        "<|user|>Complete the following sentence: Marie Curie was born in<|end|>\n<|assistant|>",
         "<|user|>Please go on.<|end|>\n<|assistant|>Marie Curie was born in",
-        "<|user|>I am thinking of something. Marie Curie was born in<|end|>\n<|assistant|>",
+        "<|user|>Finish this statement in a few words: Marie Curie was born in<|end|>\n"
+        "<|assistant|>",
     ]
     # the target goes on with a sentence after a space, and begins a turn without one
     assert [form.joint for form in chats] == [" ", "", " ", ""]
