@@ -10,7 +10,7 @@ PACKAGE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint style clean
+.PHONY: help venv demo test test-slow bench lint style clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ test: $(DEV) ## Run the fast tests, with the real SmolLM2 and the real EasyEdit
 
 test-slow: $(DEV) ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: $(PACKAGE) ## Compare CPU seconds per fact with EasyEdit (EASYEDIT_HOME names a clone)
+	$(BIN)/python benchmarks/speed_against_easyedit.py $(ARGS)
 
 lint: $(DEV) ## Check style and types, change nothing
 	$(BIN)/ruff check .

@@ -1,0 +1,261 @@
+"""CPU seconds per fact on one thread: this package's methods against EasyEdit's MEMIT.
+
+Both sides edit the same facts into the same layers of the embedded model. "memit" and "memit-merge"
+take the same context prefixes and the same number of optimisation steps as EasyEdit; "rose" takes
+its own, on two levels. A learning rate next to zero keeps every fact from converging, so none stops
+early. EasyEdit's covariances are given to it, and our statistics come from the disk cache, so
+neither side pays for a corpus. CPU time is counted, not the clock on the wall, and the sides take
+turns, so a busy machine does not favour one.
+
+    EASYEDIT_HOME=/path/to/EasyEdit python benchmarks/speed_against_easyedit.py
+
+Without EASYEDIT_HOME (a clone of EasyEdit) only this package is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest import mock
+
+import torch
+from tqdm import tqdm
+
+from rose_easyedit.easyedit_import import import_easyeditor
+from rose_easyedit.evaluation.facts import load_facts
+from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.method import edit
+from rose_easyedit.method.forms import PREFIXES
+from rose_easyedit.models import load_model
+from rose_easyedit.requests import EditRequest
+
+STEPS = 25
+CONTEXTS = list(PREFIXES[:4])
+LEARNING_RATE = 1e-6
+PRESETS = ("memit", "memit-merge", "rose")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """CPU seconds of one edit, or per fact."""
+
+    target: float
+    rest: float
+
+    @property
+    def total(self) -> float:
+        return self.target + self.rest
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is measured: its row of the table, and one edit of its facts."""
+
+    name: str
+    precision: str
+    steps: str
+    n_facts: int
+    measure: Callable[[], Seconds]
+
+
+def cpu_seconds(run: Callable[[], Any], module: Any, target_stage: str) -> Seconds:
+    """Runs an edit and tells the CPU time within `module.target_stage` from that of the rest."""
+    inside = 0.0
+    stage = getattr(module, target_stage)
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        nonlocal inside
+        began = time.process_time()
+        result = stage(*args, **kwargs)
+        inside += time.process_time() - began
+        return result
+
+    with mock.patch.object(module, target_stage, timed):
+        began = time.process_time()
+        run()
+        return Seconds(inside, time.process_time() - began - inside)
+
+
+def our_settings(preset: str, precision: str, steps: int | None = STEPS) -> RoSEHyperParams:
+    """A preset that takes all its steps: those given, or its own (None)."""
+    hierarchy = {
+        "fact_learning_rate": LEARNING_RATE,
+        "subject_learning_rate": LEARNING_RATE,
+        "loss_threshold": 0.0,
+    }
+    hparams = RoSEHyperParams.preset(preset).with_overrides(
+        precision=precision, hierarchy=hierarchy
+    )
+    if steps is None:
+        return hparams
+    return hparams.with_overrides(
+        contexts=CONTEXTS, hierarchy={"fact_steps": steps, "subject_steps": steps}
+    )
+
+
+def ours(
+    model: Any, tokenizer: Any, preset: str, precision: str, requests: Sequence[EditRequest]
+) -> Contender:
+    hparams = our_settings(preset, precision, None if preset == "rose" else STEPS)
+    hierarchy = hparams.hierarchy
+    two_levels = f"{hierarchy.fact_steps}+{hierarchy.subject_steps}"
+
+    def run() -> Any:
+        return edit.compute_edit(model, tokenizer, requests, hparams)
+
+    return Contender(
+        preset,
+        precision,
+        two_levels if hierarchy.integration == "hierarchical" else str(STEPS),
+        len(requests),
+        lambda: cpu_seconds(run, edit, "integrate"),
+    )
+
+
+@contextlib.contextmanager
+def easyedit_at(home: str) -> Iterator[Any]:
+    """EasyEdit's MEMIT module from a clone, its prints put away."""
+    if not (Path(home) / "easyeditor" / "__init__.py").is_file():
+        sys.exit(f"EASYEDIT_HOME is {home!r}, which holds no easyeditor package.")
+    with mock.patch.object(sys, "path", [home, *sys.path]):
+        import_easyeditor()
+        yield importlib.import_module("easyeditor.models.memit.memit_main")
+
+
+def easyedit_settings(memit: Any, model: Any, steps: int = STEPS) -> Any:
+    """EasyEdit's MEMIT settings that correspond to our preset "memit"."""
+    reference = our_settings("memit", "weights")
+    return memit.MEMITHyperParams(
+        layers=list(reference.layers),
+        layer_selection="all",
+        fact_token="subject_last",
+        v_num_grad_steps=steps,
+        v_lr=LEARNING_RATE,
+        v_loss_layer=model.config.num_hidden_layers - 1,
+        v_weight_decay=reference.hierarchy.weight_decay,
+        clamp_norm_factor=reference.hierarchy.clamp_norm,
+        kl_factor=reference.hierarchy.kl_factor,
+        mom2_adjustment=True,
+        mom2_update_weight=reference.alignment.covariance_weight,
+        rewrite_module_tmp="model.layers.{}.mlp.down_proj",
+        layer_module_tmp="model.layers.{}",
+        mlp_module_tmp="model.layers.{}.mlp",
+        attn_module_tmp="model.layers.{}.self_attn",
+        ln_f_module="model.norm",
+        lm_head_module="model.embed_tokens",  # tied
+        mom2_dataset="wikipedia",
+        mom2_n_samples=1,
+        mom2_dtype="float32",
+        alg_name="MEMIT",
+        device="cpu",
+        model_name=model.config.name_or_path,
+        stats_dir="",
+    )
+
+
+def easyedits(
+    memit: Any, model: Any, tokenizer: Any, requests: Sequence[EditRequest], steps: int = STEPS
+) -> Contender:
+    hparams = easyedit_settings(memit, model, steps)
+    records = [request.as_dict() for request in requests]
+    base = model.config.name_or_path.replace("/", "_")
+    identity = torch.eye(model.config.intermediate_size)
+    for layer in hparams.layers:
+        memit.COV_CACHE[base, hparams.rewrite_module_tmp.format(layer)] = identity
+    memit.CONTEXT_TEMPLATES_CACHE = [["{}"], [f"{prefix}{{}}" for prefix in CONTEXTS[1:]]]
+
+    def run() -> None:
+        # it asks the tokenizer for right padding, as its own editor sets it for MEMIT
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            mock.patch.object(tokenizer, "padding_side", "right"),
+        ):
+            memit.execute_memit(model, tokenizer, records, hparams)
+
+    return Contender(
+        "EasyEdit MEMIT",
+        "weights",
+        str(steps),
+        len(requests),
+        lambda: cpu_seconds(run, memit, "compute_z"),
+    )
+
+
+def contenders(
+    model: Any, tokenizer: Any, memit: Any, n_facts: int, n_batch: int
+) -> list[Contender]:
+    """Everything to measure, EasyEdit first if it is there; each has run a little before."""
+    requests = [fact.to_request() for fact in load_facts()]
+    if max(n_facts, n_batch) > len(requests):
+        sys.exit(f"The bundled set has {len(requests)} facts; ask for no more.")
+    few, many = requests[:n_facts], requests[:n_batch]
+    found = []
+    if memit is not None:
+        easyedits(memit, model, tokenizer, few[:1], steps=2).measure()
+        found.append(easyedits(memit, model, tokenizer, few))
+    for precision in ("auto", "weights"):
+        for preset in PRESETS:
+            edit.compute_edit(model, tokenizer, few[:1], our_settings(preset, precision, steps=1))
+            for batch in (few, many):
+                found.append(ours(model, tokenizer, preset, precision, batch))
+    return found
+
+
+def table(rows: Sequence[tuple[Contender, list[Seconds]]]) -> str:
+    """CPU seconds per fact, medians over the repetitions, and how many times less than EasyEdit."""
+    lines = [
+        f"{'method':15} {'precision':9} {'facts':>5} {'steps':>6}"
+        f" {'target':>8} {'rest':>8} {'total':>8} {'ratio':>7}"
+    ]
+    first, reference = rows[0]
+    compared = first.name.startswith("EasyEdit")
+    for contender, seconds in rows:
+        target, rest, total = (
+            median(getattr(s, name) / contender.n_facts for s in seconds)
+            for name in ("target", "rest", "total")
+        )
+        # repetition by repetition, since these ran side by side
+        ratio = median(
+            (theirs.total / first.n_facts) / (mine.total / contender.n_facts)
+            for theirs, mine in zip(reference, seconds, strict=True)
+        )
+        lines.append(
+            f"{contender.name:15} {contender.precision:9} {contender.n_facts:5}"
+            f" {contender.steps:>6} {target:8.3f} {rest:8.3f} {total:8.3f}"
+            + (f" {ratio:6.1f}x" if compared else f" {'-':>7}")
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--facts", type=int, default=8, help="edited by both sides (default 8)")
+    parser.add_argument("--batch", type=int, default=40, help="edited by ours too (default 40)")
+    parser.add_argument("--repetitions", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model, tokenizer = load_model()
+    home = os.environ.get("EASYEDIT_HOME")
+    with easyedit_at(home) if home else contextlib.nullcontext() as memit:
+        if memit is None:
+            print("EASYEDIT_HOME is not set: only this package is measured.")
+        rows = [(c, []) for c in contenders(model, tokenizer, memit, args.facts, args.batch)]
+        turns = [row for _ in range(args.repetitions) for row in rows]
+        for contender, seconds in tqdm(turns, unit="edit", disable=None):
+            seconds.append(contender.measure())
+    print("CPU seconds per fact, one thread")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
