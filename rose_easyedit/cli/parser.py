@@ -57,7 +57,7 @@ Show what an edit file holds: facts with their losses, model, layers, settings a
 Example:
   rose-edit info edit.safetensors
 """
-DEMO = "Write facts about well-known people into the embedded model and show its answers"
+DEMO = "Write facts about well-known subjects into the embedded model and show its answers"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from torch import Tensor
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import HierarchyHyperParams
-from rose_easyedit.method import edit, integration
+from rose_easyedit.method import edit, integration, targets
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
@@ -252,7 +252,7 @@ def spy_on_optimise(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], Te
         calls.append(([group_.name for group_ in groups], start.clone(), found))
         return found
 
-    monkeypatch.setattr(edit, "optimise", spy)
+    monkeypatch.setattr(targets, "optimise", spy)
     return calls
 
 
@@ -350,19 +350,27 @@ def test_an_interrupt_leaves_the_model_as_it_was(
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-@pytest.mark.parametrize("function", ["read_subject_states", "solve_layers", "integrate"])
+@pytest.mark.parametrize(
+    ("stage", "function"),
+    [
+        (targets, "read_subject_states"),
+        (targets, "integrate"),
+        (edit, "read_subject_states"),
+        (edit, "solve_layers"),
+    ],
+)
 def test_an_interrupt_in_another_stage(
-    function: str, monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: Any
+    stage: Any, function: str, monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: Any
 ) -> None:
     model = build_model("llama-untied")
     weights = weights_of(model)
-    original = getattr(edit, function)
+    original = getattr(stage, function)
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         original(*args, **kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(edit, function, interrupted)
+    monkeypatch.setattr(stage, function, interrupted)
     with pytest.raises(KeyboardInterrupt):
         compute_edit(model, tiny_tokenizer, FACTS, settings())
     assert same_weights(model, weights)

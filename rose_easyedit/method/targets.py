@@ -1,0 +1,158 @@
+"""Stage 1 driven: from requests to the hidden state that each subject shall have."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rose_easyedit.architectures import EditableModel, read_architecture
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.method.activations import frozen, read_subject_states
+from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
+from rose_easyedit.method.plan import Plan, make_plan, without_sinks
+from rose_easyedit.method.precision import precision_context
+from rose_easyedit.requests import EditRequest, as_requests
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What stage 1 gives stage 2; several constraints can be solved for the same targets.
+
+    Attributes:
+        plan: the usable queries of the requests.
+        values: z_s = h_L(s) + delta_s of each subject, or of each fact, [n, d].
+        per_fact: whether each fact has a value of its own, instead of each subject.
+        shifts: how the values were found.
+        log: what was left out.
+    """
+
+    plan: Plan
+    values: Tensor
+    per_fact: bool
+    shifts: Shifts
+    log: list[str]
+
+
+def compute_targets(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Iterable[EditRequest | Mapping[str, Any]],
+    hparams: RoSEHyperParams,
+) -> Targets:
+    """Stage 1: the costly part of an edit, independent of `alignment`.
+
+    Args:
+        model: a causal language model of a known architecture, on one device; not changed.
+        tokenizer: its tokenizer, which is left as it is.
+        requests: the facts.
+        hparams: the method's settings.
+
+    Raises:
+        RoSEError: as `compute_edit`.
+    """
+    facts = as_requests(requests)
+    hparams.check()
+    editable = read_architecture(model)
+    _check_layers(editable, hparams)
+    plan = make_plan(tokenizer, facts, hparams, _context_length(model))
+    with frozen(model):
+        hidden, plan, log = _base_hidden(editable, plan, hparams)
+        shifts = integrate(editable, plan, hparams)
+    for line in log:
+        logger.warning("%s", line)
+    per_fact = hparams.hierarchy.integration == "independent"
+    return Targets(plan, hidden + shifts.deltas.to(hidden), per_fact, shifts, log)
+
+
+def integrate(editable: EditableModel, plan: Plan, hparams: RoSEHyperParams) -> Shifts:
+    """Stage 1 (HKI): the shift of each subject, or of each fact with `independent`, [n, d]."""
+    hierarchy = hparams.hierarchy
+    subjects = list(plan.subjects.items())
+    width = editable.model.config.get_text_config().hidden_size
+    device = editable.device
+    fact_groups = [
+        Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), plan.essences[r.subject])
+        for r, queries in zip(plan.requests, plan.statements, strict=True)
+    ]
+    subject_groups = [
+        Group(subject, tuple(tuple(plan.statements[i]) for i in indices), plan.essences[subject])
+        for subject, indices in subjects
+    ]
+    fact_level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate)
+    subject_level = Level(
+        hierarchy.subject_steps, hierarchy.subject_learning_rate, hierarchy.smoothing_radius
+    )
+
+    def run(groups: list[Group], start: Tensor, level: Level, name: str) -> Shifts:
+        total = len(groups) * level.steps
+        with tqdm(total=total, desc=name, unit="step", leave=False, disable=None) as bar:
+            setting = Setting(
+                editable=editable,
+                layer=hparams.target_layer,
+                hparams=hierarchy,
+                micro_batch=hparams.micro_batch,
+                seed=hparams.seed,
+                autocast=precision_context(hparams.precision, device),
+                on_step=bar.update,
+            )
+            return optimise(setting, groups, start, level)
+
+    if hierarchy.integration == "joint":
+        start = torch.zeros(len(subjects), width, device=device)
+        return run(subject_groups, start, subject_level, "subjects")
+    facts = run(
+        fact_groups, torch.zeros(len(fact_groups), width, device=device), fact_level, "facts"
+    )
+    if hierarchy.integration == "independent":
+        return facts
+    means = torch.stack([facts.deltas[indices].mean(0) for _, indices in subjects])
+    return run(subject_groups, means, subject_level, "subjects")
+
+
+def _base_hidden(
+    editable: EditableModel, plan: Plan, hparams: RoSEHyperParams
+) -> tuple[Tensor, Plan, list[str]]:
+    """h_L of each target [n, d], averaged over its usable statements, and the usable plan."""
+    queries = plan.queries
+    states = read_subject_states(
+        editable,
+        # The essence prompts bring ordinary words, without which a batch of bare one-token
+        # subjects would have a median made of sinks.
+        [*queries, *plan.essences.values()],
+        key_layer=hparams.layers[0],
+        hidden_layer=hparams.target_layer,
+        batch=4 * hparams.micro_batch,
+    )
+    plan, rows, log = without_sinks(
+        plan, states.hidden[: len(queries)], states.median_norm, hparams.sink_ratio
+    )
+    n_statements = [len(queries) for queries in plan.statements]
+    of_statements = states.hidden[rows[: sum(n_statements)]].split(n_statements)
+    hidden = torch.stack([group.mean(0) for group in of_statements])
+    if hparams.hierarchy.integration != "independent":
+        hidden = torch.stack([hidden[indices].mean(0) for indices in plan.subjects.values()])
+    return hidden, plan, log
+
+
+def _check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+    last = max([*hparams.layers, hparams.target_layer])
+    if last >= editable.n_layers:
+        raise RoSEError(
+            f"Layer {last} is asked for, but the model has {editable.n_layers} layers "
+            f"(0 to {editable.n_layers - 1}); set layers and z_layer within them."
+        )
+
+
+def _context_length(model: PreTrainedModel) -> int:
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 10**9)
