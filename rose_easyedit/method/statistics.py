@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ from rose_easyedit.method.activations import pad_right, read_keys
 from rose_easyedit.method.alignment import Spectrum
 from rose_easyedit.method.generic import Passage, generic_passages
 from rose_easyedit.paths import cache_dir
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 16
 
@@ -60,7 +63,10 @@ def load_spectra(
         keys = _collect(editable, passages, missing)
         for layer in missing:
             spectra[layer] = spectrum_of(keys.pop(layer))
-            _save(paths[layer], spectra[layer])
+            try:
+                _save(paths[layer], spectra[layer])
+            except OSError as error:
+                logger.warning("statistics are not kept for the next edit: %s", error)
     device = editable.device
     return {
         layer: Spectrum(spectrum.eigenvalues.to(device), spectrum.directions.to(device))

@@ -36,7 +36,7 @@ def test_the_target_layer_is_the_last_edited_one_unless_named() -> None:
 
 
 def test_overrides_make_a_copy() -> None:
-    hparams = RoSEHyperParams(layers=[3, 5], seed=4)
+    hparams = RoSEHyperParams(layers=[3, 5], seed=4, alignment=AlignmentHyperParams(strength=0.1))
     other = hparams.with_overrides(layers=[6], alignment={"strength": 2.0})
     assert (other.layers, other.seed, other.alignment.strength) == ([6], 4, 2.0)
     assert (hparams.layers, hparams.alignment.strength) == ([3, 5], 0.1)
@@ -112,6 +112,7 @@ VALUES = [
     ("alignment.covariance_weight", 0.0, "must be above 0"),
     ("alignment.statistics_tokens", 0, "must be above 0"),
     ("alignment.protected_directions", -1, "must be 0 or more"),
+    ("alignment.subject_weight", -1.0, "must be 0 or more"),
     ("alignment.null_space_threshold", -1.0, "must be 0 or more"),
     ("alignment.shrinkage", 1.5, "must be between 0 and 1"),
     ("layers", [], "layers is empty; name the layers to edit"),

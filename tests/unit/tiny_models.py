@@ -87,6 +87,7 @@ def settings(**overrides: Any) -> Any:
     hparams = RoSEHyperParams(
         layers=[0, 1],
         n_contexts=2,
+        chat_contexts=0,
         query_formats=0,
         precision="weights",
         # random weights have no sinks, but norms that vary a lot
