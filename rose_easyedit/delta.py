@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -139,8 +139,9 @@ class EditDelta:
                 "are not at hand; reload the base model."
             )
         weights = self._weights_of(model)
-        for name, original in self._originals.pop(model).items():
+        for name, original in self._originals[model].items():
             weights[name].copy_(original)
+        del self._originals[model]
 
     @contextmanager
     def applied(self, model: PreTrainedModel, *, verify: bool = True) -> Iterator[PreTrainedModel]:
@@ -197,7 +198,14 @@ class EditDelta:
                 }
             delta = cls(layers, record["base"], record["provenance"])
             whole = record["sha256"] == weights_fingerprint(sorted(_tensors(layers).items()))
-        except (SafetensorError, OSError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        except (
+            SafetensorError,
+            OSError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            json.JSONDecodeError,
+        ) as error:
             raise RoSEError(
                 f"{str(path)!r} is damaged or no edit ({error}); save or copy it again."
             ) from error
@@ -275,13 +283,14 @@ def _check_factors(path: Path, layers: Mapping[str, Factors]) -> None:
 def _write(path: Path, content: bytes) -> Path:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        try:
-            part.write(content)
-            part.flush()
-            os.fsync(part.fileno())
-            os.replace(part.name, path)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
+    # not a temporary file of the library's, which its owner alone may read
+    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     return path

@@ -1,0 +1,465 @@
+"""The edit as an object: on and off bit-exactly, bound to its base, whole on disk or not at all."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import build_model, same_weights, weights_of
+
+from rose_easyedit.delta import EditDelta, Factors
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.fingerprint import weights_fingerprint
+
+NAMES = {
+    "llama-tied": [f"model.layers.{layer}.mlp.down_proj.weight" for layer in (1, 2)],
+    "gpt2": [f"transformer.h.{layer}.mlp.c_proj.weight" for layer in (1, 2)],
+}
+
+
+def make_delta(model: Any, name: str = "llama-tied", scale: float = 0.1) -> EditDelta:
+    """A random edit of rank 3 and 2 that fits the model."""
+    generator = torch.Generator().manual_seed(0)
+    transposed = name == "gpt2"
+    layers = {}
+    for rank, weight_name in zip((3, 2), NAMES[name], strict=True):
+        weight = model.get_parameter(weight_name)
+        d, d_ff = weight.shape[::-1] if transposed else weight.shape
+        layers[weight_name] = Factors(
+            scale * torch.randn(d, rank, generator=generator),
+            torch.randn(rank, d_ff, generator=generator),
+            transposed,
+        )
+    base = weights_fingerprint((n, model.get_parameter(n)) for n in layers)
+    return EditDelta(
+        layers, base, {"requests": [{"prompt": "\u6771\u4eac"}], "losses": [0.1, 1e-9]}
+    )
+
+
+@pytest.fixture(params=list(NAMES))
+def pair(request: pytest.FixtureRequest) -> tuple[Any, EditDelta]:
+    """A model, with Linear or with Conv1D layers, and an edit of it."""
+    model = build_model(request.param)
+    return model, make_delta(model, request.param)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", list(NAMES))
+def test_an_edit_adds_its_product_and_comes_off(name: str, dtype: torch.dtype) -> None:
+    model = build_model(name).to(dtype)
+    delta, before = make_delta(model, name), weights_of(model)
+    assert not delta.is_applied(model)
+    delta.apply(model)
+    assert delta.is_applied(model)
+    for key, now in model.state_dict().items():
+        if key in delta.layers:
+            factors = delta.layers[key]
+            product = factors.left.double() @ factors.right.double()
+            exact = before[key].double() + (product.T if name == "gpt2" else product)
+            assert now.dtype == dtype
+            assert torch.equal(now, exact.to(dtype))
+            assert not torch.equal(now, before[key])
+        else:
+            assert torch.equal(now, before[key])
+    delta.revert(model)
+    assert not delta.is_applied(model)
+    assert same_weights(model, before)
+
+
+def test_weights_keep_their_place_and_their_gradients(pair: tuple[Any, EditDelta]) -> None:
+    model, delta = pair
+    before = {n: (p.data_ptr(), p.requires_grad) for n, p in model.named_parameters()}
+    delta.apply(model)
+    delta.revert(model)
+    assert {n: (p.data_ptr(), p.requires_grad) for n, p in model.named_parameters()} == before
+    assert all(parameter.grad_fn is None for parameter in model.parameters())
+
+
+def test_the_edited_model_lives_inside_the_block(pair: tuple[Any, EditDelta]) -> None:
+    model, delta = pair
+    before = weights_of(model)
+    with delta.applied(model) as edited:
+        assert edited is model
+        assert not same_weights(model, before)
+    assert same_weights(model, before)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_in_the_block_takes_the_edit_off(
+    error: type[BaseException], pair: tuple[Any, EditDelta]
+) -> None:
+    model, delta = pair
+    before = weights_of(model)
+    with pytest.raises(error, match="inside"), delta.applied(model):
+        raise error("inside")
+    assert same_weights(model, before)
+    delta.apply(model)
+
+
+def test_twice_is_refused(pair: tuple[Any, EditDelta]) -> None:
+    model, delta = pair
+    before = weights_of(model)
+    delta.apply(model)
+    edited = weights_of(model)
+    for verify in (True, False):
+        with pytest.raises(RoSEError, match="applied to this model already; revert it first"):
+            delta.apply(model, verify=verify)
+    assert same_weights(model, edited)
+    delta.revert(model)
+    assert same_weights(model, before)
+
+
+def test_a_copy_read_from_disk_is_no_way_to_apply_twice(tmp_path: Path) -> None:
+    model = build_model("llama-tied")
+    delta = make_delta(model)
+    copy = EditDelta.load(delta.save(tmp_path / "a.safetensors"))
+    delta.apply(model)
+    edited = weights_of(model)
+    with pytest.raises(RoSEError, match="edited already"):
+        copy.apply(model)
+    assert same_weights(model, edited)
+
+
+def test_reverting_what_was_not_applied_is_refused(pair: tuple[Any, EditDelta]) -> None:
+    model, delta = pair
+    before = weights_of(model)
+    with pytest.raises(RoSEError, match="not applied to this model by this object"):
+        delta.revert(model)
+    delta.apply(model)
+    delta.revert(model)
+    with pytest.raises(RoSEError, match="not applied to this model by this object"):
+        delta.revert(model)
+    assert same_weights(model, before)
+
+
+def test_one_edit_on_two_models() -> None:
+    one, other = build_model("llama-tied"), build_model("llama-tied")
+    delta, before = make_delta(one), weights_of(one)
+    delta.apply(one)
+    delta.apply(other)
+    delta.revert(one)
+    assert same_weights(one, before) and not same_weights(other, before)
+    delta.revert(other)
+    assert same_weights(other, before)
+
+
+def test_two_edits_of_one_model_are_stacked_and_unstacked() -> None:
+    model = build_model("llama-tied")
+    before, first = weights_of(model), make_delta(model)
+    first.apply(model)
+    middle, second = weights_of(model), make_delta(model, scale=0.3)
+    second.apply(model)
+    second.revert(model)
+    assert same_weights(model, middle)
+    first.revert(model)
+    assert same_weights(model, before)
+
+
+def test_an_edit_keeps_no_model_alive() -> None:
+    model = build_model("llama-tied")
+    delta = make_delta(model)
+    delta.apply(model)
+    assert len(delta._originals) == 1
+    del model
+    gc.collect()
+    assert len(delta._originals) == 0
+
+
+def changed(model: Any) -> Any:
+    with torch.no_grad():
+        model.get_parameter(NAMES["llama-tied"][1])[3, 5] += 1e-4
+    return model
+
+
+@pytest.mark.parametrize("how", ["changed", "precision"])
+def test_another_base_is_refused_unless_asked_for(how: str) -> None:
+    delta = make_delta(build_model("llama-tied"))
+    model = build_model("llama-tied")
+    model = changed(model) if how == "changed" else model.to(torch.bfloat16)
+    before = weights_of(model)
+    with pytest.raises(RoSEError, match="another precision, or edited already.*verify=False"):
+        delta.apply(model)
+    assert same_weights(model, before)
+    with delta.applied(model, verify=False):
+        assert not same_weights(model, before)
+    assert same_weights(model, before)
+
+
+def test_another_weight_that_is_not_edited_does_not_matter() -> None:
+    model = build_model("llama-tied")
+    delta = make_delta(model)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[0] += 1
+    delta.apply(model)
+
+
+def test_what_does_not_fit_is_told_together() -> None:
+    delta = make_delta(build_model("llama-tied"))
+    wider = build_model("llama-tied", intermediate_size=48)
+    before = weights_of(wider)
+    for verify in (True, False):
+        with pytest.raises(RoSEError, match="does not fit the model") as caught:
+            delta.apply(wider, verify=verify)
+        for name in delta.layers:
+            assert f"{name}: shape (32, 48), the edit has (32, 64)" in str(caught.value)
+    assert same_weights(wider, before)
+    with pytest.raises(RoSEError, match=r"layers.2.*the model has no such weight"):
+        delta.apply(build_model("llama-tied", num_hidden_layers=2), verify=False)
+
+
+def test_quantised_and_offloaded_weights_are_refused() -> None:
+    delta = make_delta(build_model("llama-tied"))
+    model = build_model("llama-tied").to("meta")
+    with pytest.raises(RoSEError, match="float32 on meta cannot be edited in place; use to_peft"):
+        delta.apply(model)
+    model = build_model("llama-tied")
+    layer = model.model.layers[1].mlp.down_proj
+    layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(RoSEError, match="int8 on cpu cannot be edited in place; use to_peft_lora"):
+        delta.apply(model)
+
+
+def test_an_edit_that_overflows_the_type_changes_nothing() -> None:
+    model = build_model("llama-tied").half()
+    delta, before = make_delta(model, scale=1e6), weights_of(model)
+    with pytest.raises(RoSEError, match="not finite"):
+        delta.apply(model)
+    assert same_weights(model, before)
+    assert not delta.is_applied(model)
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_an_interrupt_while_applying_restores(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model("llama-tied")
+    delta, before = make_delta(model), weights_of(model)
+    copy_, left = torch.Tensor.copy_, after
+
+    def interrupted(self: torch.Tensor, other: torch.Tensor, *args: Any) -> torch.Tensor:
+        nonlocal left
+        result = copy_(self, other, *args)
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(torch.Tensor, "copy_", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        delta.apply(model)
+    monkeypatch.undo()
+    assert same_weights(model, before)
+    assert not delta.is_applied(model)
+    delta.apply(model)
+
+
+def test_an_interrupt_while_reverting_can_be_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model("llama-tied")
+    delta, before = make_delta(model), weights_of(model)
+    delta.apply(model)
+
+    def interrupted(*_args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "copy_", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            delta.revert(model)
+    delta.revert(model)
+    assert same_weights(model, before)
+
+
+def test_an_edit_survives_the_disk(pair: tuple[Any, EditDelta], tmp_path: Path) -> None:
+    model, delta = pair
+    path = delta.save(tmp_path / "new" / "edit.safetensors")
+    loaded = EditDelta.load(path)
+    assert path == tmp_path / "new" / "edit.safetensors"
+    assert (loaded.base, loaded.provenance) == (delta.base, delta.provenance)
+    assert loaded.layers.keys() == delta.layers.keys()
+    for name, factors in delta.layers.items():
+        other = loaded.layers[name]
+        assert torch.equal(other.left, factors.left)
+        assert torch.equal(other.right, factors.right)
+        assert other.transposed == factors.transposed
+    with delta.applied(model):
+        weights = weights_of(model)
+    with loaded.applied(model):
+        assert same_weights(model, weights)
+    assert list(path.parent.iterdir()) == [path]
+    assert loaded.save(tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_the_file_is_plain_safetensors_with_the_record_in_its_header(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    delta = make_delta(build_model("llama-tied"))
+    with safe_open(delta.save(tmp_path / "a.safetensors"), framework="pt") as file:
+        record = json.loads(file.metadata()["rose_easyedit.delta/1"])
+        assert record["provenance"] == delta.provenance
+        assert len(list(file.keys())) == 2 * len(delta.layers)
+
+
+def test_an_edit_is_small(pair: tuple[Any, EditDelta], tmp_path: Path) -> None:
+    _, delta = pair
+    assert delta.n_parameters == (3 + 2) * sum(next(iter(delta.layers.values())).dense().shape)
+    assert delta.save(tmp_path / "a").stat().st_size < 4 * delta.n_parameters + 2000
+
+
+def test_every_truncation_is_detected(tmp_path: Path) -> None:
+    path = make_delta(build_model("llama-tied")).save(tmp_path / "a.safetensors")
+    content = path.read_bytes()
+    for size in (0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 4, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(RoSEError, match="damaged"):
+            EditDelta.load(path)
+
+
+def test_every_flipped_bit_in_the_numbers_is_detected(tmp_path: Path) -> None:
+    path = make_delta(build_model("llama-tied")).save(tmp_path / "a.safetensors")
+    content = path.read_bytes()
+    (header,) = struct.unpack("<Q", content[:8])
+    for place in range(8 + header, len(content), 97):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << (place % 8)
+        path.write_bytes(flipped)
+        with pytest.raises(RoSEError, match="damaged"):
+            EditDelta.load(path)
+
+
+def test_a_flipped_bit_in_the_header_does_no_harm(tmp_path: Path) -> None:
+    """It is detected, or it changes what no weight depends on, or the edit fits no model."""
+    model = build_model("llama-tied")
+    delta, before = make_delta(model), weights_of(model)
+    with delta.applied(model):
+        edited = weights_of(model)
+    path = delta.save(tmp_path / "a.safetensors")
+    content = path.read_bytes()
+    (header,) = struct.unpack("<Q", content[:8])
+    n_refused = 0
+    for place in range(0, 8 + header, 7):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << (place % 7)
+        path.write_bytes(flipped)
+        try:
+            with EditDelta.load(path).applied(model):
+                assert same_weights(model, edited)
+        except RoSEError:
+            n_refused += 1
+        assert same_weights(model, before)
+    assert n_refused > 10
+
+
+def write_foreign(path: Path, metadata: dict[str, str] | None) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.ones(2)}, path, metadata=metadata)
+
+
+def test_other_files_are_no_edits(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(RoSEError, match="There is no edit file"):
+        EditDelta.load(path)
+    with pytest.raises(RoSEError, match="There is no edit file"):
+        EditDelta.load(tmp_path)
+    path.write_text("layers: [1]")
+    with pytest.raises(RoSEError, match="damaged or no edit"):
+        EditDelta.load(path)
+    write_foreign(path, None)
+    with pytest.raises(RoSEError, match="not an edit of this version .its header has nothing"):
+        EditDelta.load(path)
+    write_foreign(path, {"rose_easyedit.delta/9": "{}", "format": "pt"})
+    with pytest.raises(RoSEError, match="has format, rose_easyedit.delta/9, expected .*delta/1"):
+        EditDelta.load(path)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "{",
+        "[]",
+        "3",
+        "null",
+        "{}",
+        '{"layers": [], "base": "", "provenance": {}, "sha256": ""}',
+        '{"layers": {"b": false}, "base": "", "provenance": {}, "sha256": ""}',
+        '{"layers": {}, "base": "", "provenance": {}, "sha256": ""}',
+    ],
+)
+def test_a_broken_record_is_an_error_of_ours(record: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    write_foreign(path, {"rose_easyedit.delta/1": record})
+    with pytest.raises(RoSEError, match="damaged"):
+        EditDelta.load(path)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "message"),
+    [
+        (torch.ones(4, 2), torch.ones(3, 5), "do not match"),
+        (torch.ones(4), torch.ones(3, 5), "do not match"),
+        (torch.ones(4, 2).int(), torch.ones(2, 5), "type torch.int32"),
+        (torch.full((4, 2), float("nan")), torch.ones(2, 5), "not finite"),
+    ],
+)
+def test_factors_that_are_no_update(
+    left: torch.Tensor, right: torch.Tensor, message: str, tmp_path: Path
+) -> None:
+    path = EditDelta({"w": Factors(left, right)}, "base").save(tmp_path / "a")
+    with pytest.raises(RoSEError, match=f"(?s)is damaged.*w: .*{message}"):
+        EditDelta.load(path)
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_old_file(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model("llama-tied")
+    path = make_delta(model).save(tmp_path / "a.safetensors")
+    old = path.read_bytes()
+
+    def fail(*_args: Any) -> None:
+        raise error
+
+    for function in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, fail)
+            with pytest.raises(type(error)):
+                make_delta(model, scale=0.7).save(path)
+        assert path.read_bytes() == old
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_can_be_read_by_others(tmp_path: Path) -> None:
+    """As any file that a program writes: by the user's own mask, not for the owner alone."""
+    path = make_delta(build_model("llama-tied")).save(tmp_path / "a.safetensors")
+    (tmp_path / "plain").write_text("")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_compression_keeps_the_product_and_drops_the_rest(transposed: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(8, 3, generator=generator).double()
+    right = torch.randn(3, 12, generator=generator).double()
+    doubled = Factors(torch.cat([left, left], 1), torch.cat([right, -0.5 * right]), transposed)
+    small = doubled.compressed()
+    assert small.rank == 3
+    assert small.left.dtype == small.right.dtype == torch.float32
+    wanted = 0.5 * left @ right
+    torch.testing.assert_close(small.dense(), wanted.T if transposed else wanted, rtol=0, atol=1e-5)
+    assert small.dense().shape == ((12, 8) if transposed else (8, 12))
+
+
+def test_compression_of_many_columns_and_of_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wide = Factors(torch.randn(4, 50, generator=generator), torch.randn(50, 6, generator=generator))
+    small = wide.compressed()
+    assert small.rank == 4
+    torch.testing.assert_close(small.dense(), wide.dense(), rtol=0, atol=1e-4)
+    nothing = Factors(torch.zeros(4, 3), torch.zeros(3, 6)).compressed()
+    assert nothing.rank == 1
+    assert float(nothing.dense().abs().max()) == 0.0
