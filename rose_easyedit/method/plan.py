@@ -132,6 +132,12 @@ def without_sinks(
                 f"{where}: the subject is an attention sink (hidden norm {highest:.1f} times the "
                 f"median) in {left_out} of {len(queries)} contexts, which are left out"
             )
+    for subject, queries in plan.asked.items():
+        if left_out := len(queries) - len(asked[subject]):
+            log.append(
+                f"subject {subject!r}: an attention sink in {left_out} of {len(queries)} chat "
+                "queries, which are left out"
+            )
     if faults:
         raise RoSEError.of("The subject is an attention sink, where no edit takes hold:", faults)
     rows = torch.tensor(usable, device=hidden.device).nonzero()[:, 0]

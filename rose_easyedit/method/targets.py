@@ -65,7 +65,8 @@ def compute_targets(
     editable = read_architecture(model)
     _check_layers(editable, hparams)
     plan = make_plan(tokenizer, facts, hparams, _context_length(model))
-    with frozen(model):
+    # gradients of the shifts are needed even where the caller has turned them off
+    with frozen(model), torch.enable_grad():
         hidden, plan, log = _base_hidden(editable, plan, hparams)
         shifts = integrate(editable, plan, hparams)
     for line in log:

@@ -111,6 +111,16 @@ def test_nothing_but_the_answer_is_left_of_a_computation(tiny_tokenizer: Any) ->
         tiny_tokenizer.padding_side = "right"
 
 
+def test_an_edit_within_no_grad(tiny_tokenizer: Any) -> None:
+    model = build_model("llama-tied")
+    with torch.no_grad():
+        within = compute_edit(model, tiny_tokenizer, FACTS, settings())
+        assert not torch.is_grad_enabled()
+    outside = compute_edit(model, tiny_tokenizer, FACTS, settings())
+    for name, factors in outside.layers.items():
+        assert torch.equal(factors.dense(), within.layers[name].dense())
+
+
 def test_dropout_is_off_while_editing(tiny_tokenizer: Any) -> None:
     still = build_model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
     in_training = build_model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5).train()

@@ -93,7 +93,8 @@ def test_sinks_are_left_out_and_logged(tiny_tokenizer: Any) -> None:
     assert usable.asked["Marie Curie"] == plan.asked["Marie Curie"][1:]
     assert rows.tolist() == [i for i in range(len(plan.queries)) if i not in (3, 9)]
     assert [plan.queries[i] for i in rows] == usable.queries
-    assert len(log) == 1
+    assert len(log) == 2
+    assert "subject 'Marie Curie': an attention sink in 1 of 2 chat queries" in log[1]
     assert "request 1 ('Ada Lovelace was born in', subject 'Ada Lovelace')" in log[0]
     assert "40.0 times the median" in log[0] and "1 of 3 contexts" in log[0]
 
