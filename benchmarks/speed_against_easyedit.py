@@ -118,7 +118,7 @@ def ours(
         precision,
         two_levels if hierarchy.integration == "hierarchical" else str(STEPS),
         len(requests),
-        lambda: cpu_seconds(run, edit, "integrate"),
+        lambda: cpu_seconds(run, edit, "compute_targets"),
     )
 
 

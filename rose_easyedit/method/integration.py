@@ -17,7 +17,7 @@ from torch import Tensor
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import HierarchyHyperParams
-from rose_easyedit.method.replay import Replay, capture
+from rose_easyedit.method.replay import Replay, capture, matrices_in_autocast, n_replayed
 from rose_easyedit.method.tokens import Query
 
 
@@ -39,11 +39,6 @@ class Group:
     def n_rows(self) -> int:
         """Sequences that a step of this group runs."""
         return sum(map(len, self.facts)) + 1
-
-    @property
-    def n_replayed(self) -> int:
-        """Tokens from the subject on in its longest sequence, the width that a step runs."""
-        return max(len(query.ids) - query.subject for queries in self.facts for query in queries)
 
 
 @dataclass(frozen=True)
@@ -117,8 +112,12 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
     deltas = start.clone()
     losses: list[list[float]] = [[] for _ in groups]
     steps = [0] * len(groups)
+    with setting.autocast():
+        matrices = matrices_in_autocast(setting.editable, setting.layer)
     for chunk in _chunks(groups, setting.micro_batch):
-        found = _optimise_chunk(setting, [groups[i] for i in chunk], start[chunk], level)
+        members = [groups[i] for i in chunk]
+        pieces = _pieces(setting, members, matrices)
+        found = _optimise_chunk(setting, members, pieces, start[chunk], level)
         deltas[chunk] = found.deltas
         for place, group in enumerate(chunk):
             losses[group], steps[group] = found.losses[place], found.steps[place]
@@ -127,7 +126,8 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
 
 def _chunks(groups: Sequence[Group], micro_batch: int) -> Iterator[list[int]]:
     """Groups of similar cost together, as many as the micro-batch holds, one at the least."""
-    order = sorted(range(len(groups)), key=lambda i: groups[i].n_replayed)
+    widths = [max(n_replayed(q) for queries in group.facts for q in queries) for group in groups]
+    order = sorted(range(len(groups)), key=widths.__getitem__)
     chunk: list[int] = []
     rows = 0
     for index in order:
@@ -167,10 +167,9 @@ class _Piece:
 
 
 def _optimise_chunk(
-    setting: Setting, groups: Sequence[Group], start: Tensor, level: Level
+    setting: Setting, groups: Sequence[Group], pieces: list[_Piece], start: Tensor, level: Level
 ) -> Shifts:
     hparams = setting.hparams
-    pieces = _pieces(setting, groups)
     fact_group = torch.tensor([i for i, group in enumerate(groups) for _ in group.facts])
     norms = _subject_norms(pieces, len(groups)).to(start.device)  # [n]
     noise = _Noise(groups, setting.seed, start.shape[1], level.smoothing_radius)
@@ -209,7 +208,9 @@ def _optimise_chunk(
     return Shifts(delta.detach(), per_group, steps.tolist())
 
 
-def _pieces(setting: Setting, groups: Sequence[Group]) -> list[_Piece]:
+def _pieces(
+    setting: Setting, groups: Sequence[Group], matrices: Sequence[dict[str, Tensor]]
+) -> list[_Piece]:
     rows: list[tuple[Query, int, int, float]] = []
     n_facts = 0
     for index, group in enumerate(groups):
@@ -217,11 +218,21 @@ def _pieces(setting: Setting, groups: Sequence[Group]) -> list[_Piece]:
             rows.extend((query, index, n_facts, 1.0 / len(queries)) for query in queries)
             n_facts += 1
         rows.append((group.essence, index, -1, 0.0))
+    rows.sort(key=lambda row: n_replayed(row[0]))
+    parts: list[list[tuple[Query, int, int, float]]] = []
+    for row in rows:
+        # Little padding, and yet few pieces: a row joins those that it is at most half longer than.
+        if (
+            not parts
+            or len(parts[-1]) == setting.micro_batch
+            or n_replayed(row[0]) > 1.5 * n_replayed(parts[-1][0][0])
+        ):
+            parts.append([])
+        parts[-1].append(row)
     pieces = []
-    for begin in range(0, len(rows), setting.micro_batch):
-        part = rows[begin : begin + setting.micro_batch]
+    for part in parts:
         with setting.autocast():
-            replay = capture(setting.editable, [row[0] for row in part], setting.layer)
+            replay = capture(setting.editable, [row[0] for row in part], setting.layer, matrices)
         device = replay.hidden.device
         piece = _Piece(
             replay,

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel, first_tensor
@@ -46,7 +47,9 @@ class Replay:
     Attributes:
         editable: the model.
         hidden: residual stream after the target layer from the subject's last token on, [B, S, d].
+        layers: the later layers.
         calls: for each later layer, the further arguments of the model's own call.
+        matrices: for each later layer and then the head, weights to take in place of its own.
         rows, columns: where logits are wanted: M places, each [M].
         targets: token that should follow at each place, [M]; -1 where none is asked for.
     """
@@ -55,6 +58,7 @@ class Replay:
     hidden: Tensor
     layers: Sequence[nn.Module]
     calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+    matrices: Sequence[dict[str, Tensor]]
     rows: Tensor
     columns: Tensor
     targets: Tensor
@@ -68,10 +72,11 @@ class Replay:
         """Log-probabilities [M, vocabulary] with each subject's hidden state shifted by [B, d]."""
         first = self.hidden[:, :1] + shift[:, None].to(self.hidden.dtype)
         hidden = torch.cat([first, self.hidden[:, 1:]], dim=1)  # [B, S, d]
-        for layer, (args, kwargs) in zip(self.layers, self.calls, strict=True):
-            hidden = first_tensor(layer(hidden, *args, **kwargs))
+        *matrices, head_matrix = self.matrices
+        for layer, weights, (args, kwargs) in zip(self.layers, matrices, self.calls, strict=True):
+            hidden = first_tensor(functional_call(layer, weights, (hidden, *args), kwargs))
         wanted = self.editable.final_norm(hidden[self.rows, self.columns])  # [M, d]
-        logits = self.editable.head(wanted).float()
+        logits = functional_call(self.editable.head, head_matrix, (wanted,)).float()
         if cap := self.editable.logit_softcap:
             logits = cap * torch.tanh(logits / cap)
         return logits.log_softmax(-1)
@@ -102,8 +107,36 @@ class Replay:
         )
 
 
+def n_replayed(query: Query) -> int:
+    """Tokens of a query that a replay runs: from the subject to the last place asked for."""
+    return len(query.ids) - query.subject - (1 if query.n_target else 0)
+
+
 @torch.no_grad()
-def capture(editable: EditableModel, queries: Sequence[Query], layer: int) -> Replay:
+def matrices_in_autocast(editable: EditableModel, layer: int) -> list[dict[str, Tensor]]:
+    """Weight matrices of the layers after `layer` and of the head, in autocast's type if it is on.
+
+    Autocast would cast frozen weights at every use, which takes longer than using them on a few
+    rows does. Empty without autocast.
+    """
+    modules = [*editable.layers[layer + 1 :], editable.head]
+    device = editable.head.weight.device.type
+    if not torch.is_autocast_enabled(device):
+        return [{} for _ in modules]
+    dtype = torch.get_autocast_dtype(device)
+    return [
+        {name: weight.to(dtype) for name, weight in module.named_parameters() if weight.dim() == 2}
+        for module in modules
+    ]
+
+
+@torch.no_grad()
+def capture(
+    editable: EditableModel,
+    queries: Sequence[Query],
+    layer: int,
+    matrices: Sequence[dict[str, Tensor]] | None = None,
+) -> Replay:
     """Runs queries once and keeps what a replay of the layers after `layer` needs.
 
     Args:
@@ -111,12 +144,13 @@ def capture(editable: EditableModel, queries: Sequence[Query], layer: int) -> Re
         queries: B queries; logits are wanted where their targets are predicted, or at the last
             token of those without a target.
         layer: the target layer.
+        matrices: from `matrices_in_autocast`, to share them between replays.
     """
+    matrices = matrices or matrices_in_autocast(editable, layer)
     device = editable.device
     before = max(query.subject for query in queries)
-    # Nothing is asked for behind the last target token, so it is not read.
-    texts = [query.ids[:-1] if query.n_target else query.ids for query in queries]
-    after = max(len(text) - query.subject for text, query in zip(texts, queries, strict=True))
+    texts = [query.ids[: query.subject + n_replayed(query)] for query in queries]
+    after = max(map(n_replayed, queries))
     ids = torch.zeros(len(queries), before + after, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, (text, query) in enumerate(zip(texts, queries, strict=True)):
@@ -151,7 +185,7 @@ def capture(editable: EditableModel, queries: Sequence[Query], layer: int) -> Re
         for handle in handles:
             handle.remove()
     rows, columns, targets = _wanted_places(queries, device)
-    return Replay(editable, seen[0], later, calls, rows, columns, targets)
+    return Replay(editable, seen[0], later, calls, matrices, rows, columns, targets)
 
 
 def _prefix_cache(
