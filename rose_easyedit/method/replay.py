@@ -107,11 +107,6 @@ class Replay:
         )
 
 
-def n_replayed(query: Query) -> int:
-    """Tokens of a query that a replay runs: from the subject to the last place asked for."""
-    return len(query.ids) - query.subject - (1 if query.n_target else 0)
-
-
 @torch.no_grad()
 def matrices_in_autocast(editable: EditableModel, layer: int) -> list[dict[str, Tensor]]:
     """Weight matrices of the layers after `layer` and of the head, in autocast's type if it is on.
@@ -149,8 +144,9 @@ def capture(
     matrices = matrices or matrices_in_autocast(editable, layer)
     device = editable.device
     before = max(query.subject for query in queries)
-    texts = [query.ids[: query.subject + n_replayed(query)] for query in queries]
-    after = max(map(n_replayed, queries))
+    # Nothing is asked for behind the last target token, so it is not read.
+    texts = [query.ids[:-1] if query.n_target else query.ids for query in queries]
+    after = max(len(text) - query.subject for text, query in zip(texts, queries, strict=True))
     ids = torch.zeros(len(queries), before + after, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, (text, query) in enumerate(zip(texts, queries, strict=True)):
