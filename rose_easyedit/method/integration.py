@@ -17,7 +17,7 @@ from torch import Tensor
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import HierarchyHyperParams
-from rose_easyedit.method.replay import Replay, capture, matrices_in_autocast, n_replayed
+from rose_easyedit.method.replay import Replay, capture, matrices_in_autocast
 from rose_easyedit.method.tokens import Query
 
 
@@ -39,6 +39,11 @@ class Group:
     def n_rows(self) -> int:
         """Sequences that a step of this group runs."""
         return sum(map(len, self.facts)) + 1
+
+    @property
+    def n_replayed(self) -> int:
+        """Tokens from the subject on in its longest sequence, the width that a step runs."""
+        return max(len(query.ids) - query.subject for queries in self.facts for query in queries)
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,7 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
 
 def _chunks(groups: Sequence[Group], micro_batch: int) -> Iterator[list[int]]:
     """Groups of similar cost together, as many as the micro-batch holds, one at the least."""
-    widths = [max(n_replayed(q) for queries in group.facts for q in queries) for group in groups]
-    order = sorted(range(len(groups)), key=widths.__getitem__)
+    order = sorted(range(len(groups)), key=lambda i: groups[i].n_replayed)
     chunk: list[int] = []
     rows = 0
     for index in order:
@@ -218,19 +222,9 @@ def _pieces(
             rows.extend((query, index, n_facts, 1.0 / len(queries)) for query in queries)
             n_facts += 1
         rows.append((group.essence, index, -1, 0.0))
-    rows.sort(key=lambda row: n_replayed(row[0]))
-    parts: list[list[tuple[Query, int, int, float]]] = []
-    for row in rows:
-        # Little padding, and yet few pieces: a row joins those that it is at most half longer than.
-        if (
-            not parts
-            or len(parts[-1]) == setting.micro_batch
-            or n_replayed(row[0]) > 1.5 * n_replayed(parts[-1][0][0])
-        ):
-            parts.append([])
-        parts[-1].append(row)
     pieces = []
-    for part in parts:
+    for begin in range(0, len(rows), setting.micro_batch):
+        part = rows[begin : begin + setting.micro_batch]
         with setting.autocast():
             replay = capture(setting.editable, [row[0] for row in part], setting.layer, matrices)
         device = replay.hidden.device

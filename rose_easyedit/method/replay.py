@@ -115,7 +115,7 @@ def matrices_in_autocast(editable: EditableModel, layer: int) -> list[dict[str, 
     rows does. Empty without autocast.
     """
     modules = [*editable.layers[layer + 1 :], editable.head]
-    device = editable.head.weight.device.type
+    device = editable.device.type
     if not torch.is_autocast_enabled(device):
         return [{} for _ in modules]
     dtype = torch.get_autocast_dtype(device)
