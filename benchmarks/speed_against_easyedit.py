@@ -192,7 +192,12 @@ def easyedits(
 
 
 def contenders(
-    model: Any, tokenizer: Any, memit: Any, n_facts: int, n_batch: int
+    model: Any,
+    tokenizer: Any,
+    memit: Any,
+    presets: Sequence[str],
+    n_facts: int,
+    n_batch: int,
 ) -> list[Contender]:
     """Everything to measure, EasyEdit first if it is there; each has run a little before."""
     requests = [fact.to_request() for fact in load_facts()]
@@ -204,7 +209,7 @@ def contenders(
         easyedits(memit, model, tokenizer, few[:1], steps=2).measure()
         found.append(easyedits(memit, model, tokenizer, few))
     for precision in ("auto", "weights"):
-        for preset in PRESETS:
+        for preset in presets:
             edit.compute_edit(model, tokenizer, few[:1], our_settings(preset, precision, steps=1))
             for batch in (few, many):
                 found.append(ours(model, tokenizer, preset, precision, batch))
@@ -241,6 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--facts", type=int, default=8, help="edited by both sides (default 8)")
     parser.add_argument("--batch", type=int, default=40, help="edited by ours too (default 40)")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     parser.add_argument("--repetitions", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -249,7 +255,8 @@ def main() -> None:
     with easyedit_at(home) if home else contextlib.nullcontext() as memit:
         if memit is None:
             print("EASYEDIT_HOME is not set: only this package is measured.")
-        rows = [(c, []) for c in contenders(model, tokenizer, memit, args.facts, args.batch)]
+        measured = contenders(model, tokenizer, memit, args.presets, args.facts, args.batch)
+        rows: list[tuple[Contender, list[Seconds]]] = [(contender, []) for contender in measured]
         turns = [row for _ in range(args.repetitions) for row in rows]
         for contender, seconds in tqdm(turns, unit="edit", disable=None):
             seconds.append(contender.measure())

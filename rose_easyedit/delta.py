@@ -63,6 +63,27 @@ class Factors:
         return Factors(left.float().contiguous(), right.float().contiguous(), self.transposed)
 
 
+@dataclass(frozen=True)
+class _Record:
+    """What `apply` found and what it left.
+
+    Attributes:
+        originals: weight name to its numbers before.
+        edited: weight name to the SHA-256 of its numbers after.
+    """
+
+    originals: dict[str, Tensor]
+    edited: dict[str, str]
+
+    def is_original(self, name: str, weight: Tensor) -> bool:
+        """Whether a weight is as `apply` found it."""
+        return torch.equal(weight, self.originals[name])
+
+    def is_edited(self, name: str, weight: Tensor) -> bool:
+        """Whether a weight is as `apply` left it; both, where the edit was rounded away."""
+        return weights_fingerprint([(name, weight)]) == self.edited[name]
+
+
 @dataclass(eq=False)
 class EditDelta:
     """The update of each edited weight, and where it came from.
@@ -76,7 +97,7 @@ class EditDelta:
     layers: dict[str, Factors]
     base: str
     provenance: dict[str, Any] = field(default_factory=dict)
-    _originals: weakref.WeakKeyDictionary[Any, dict[str, Tensor]] = field(
+    _records: weakref.WeakKeyDictionary[Any, _Record] = field(
         default_factory=weakref.WeakKeyDictionary, init=False, repr=False
     )
 
@@ -86,8 +107,14 @@ class EditDelta:
         return sum(f.left.numel() + f.right.numel() for f in self.layers.values())
 
     def is_applied(self, model: PreTrainedModel) -> bool:
-        """Whether this object has edited that model and not reverted it."""
-        return model in self._originals
+        """Whether this object has edited that model, and nobody has put its weights back."""
+        if model not in self._records:
+            return False
+        record = self._records[model]
+        return any(
+            not record.is_original(name, weight) or record.is_edited(name, weight)
+            for name, weight in self._weights_of(model).items()
+        )
 
     def apply(self, model: PreTrainedModel, *, verify: bool = True) -> None:
         """Adds the edit to the model's weights, computed in float64, rounded to their type.
@@ -119,29 +146,41 @@ class EditDelta:
             raise RoSEError(
                 f"The edited weights {', '.join(bad)} are not finite; the edit is damaged."
             )
-        self._originals[model] = {name: weight.clone() for name, weight in weights.items()}
+        originals = {name: weight.clone() for name, weight in weights.items()}
+        digests = {name: weights_fingerprint([(name, weight)]) for name, weight in edited.items()}
+        self._records[model] = _Record(originals, digests)
         try:
             for name, weight in weights.items():
                 weight.copy_(edited[name])
         except BaseException:
-            self.revert(model)
+            self._restore(model)
             raise
 
     def revert(self, model: PreTrainedModel) -> None:
         """Puts the weights back as `apply` found them, bit for bit.
 
         Raises:
-            RoSEError: this object has not edited that model.
+            RoSEError: this object has not edited that model, or its weights have changed since
+                (by a later edit, say); nothing is changed.
         """
         if not self.is_applied(model):
             raise RoSEError(
                 "This edit is not applied to this model by this object, so its original weights "
                 "are not at hand; reload the base model."
             )
-        weights = self._weights_of(model)
-        for name, original in self._originals[model].items():
-            weights[name].copy_(original)
-        del self._originals[model]
+        weights, record = self._weights_of(model), self._records[model]
+        changed = [
+            name
+            for name, weight in weights.items()
+            if not record.is_edited(name, weight) and not record.is_original(name, weight)
+        ]
+        if changed:
+            raise RoSEError(
+                f"The weights {', '.join(changed)} have changed since this edit was applied, and "
+                "putting them back would lose that change: revert later edits first, the last "
+                "one first, or reload the base model."
+            )
+        self._restore(model)
 
     @contextmanager
     def applied(self, model: PreTrainedModel, *, verify: bool = True) -> Iterator[PreTrainedModel]:
@@ -151,6 +190,12 @@ class EditDelta:
             yield model
         finally:
             self.revert(model)
+
+    def _restore(self, model: PreTrainedModel) -> None:
+        weights = self._weights_of(model)
+        for name, original in self._records[model].originals.items():
+            weights[name].copy_(original)
+        del self._records[model]
 
     def save(self, path: str | Path) -> Path:
         """Writes one safetensors file, its provenance in the header; whole or not at all."""

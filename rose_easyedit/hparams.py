@@ -33,6 +33,8 @@ class HierarchyHyperParams:
         kl_factor: weight of the drift of the essence prompt "{subject} is a".
         weight_decay: weight of |delta| / |h|**2, as MEMIT has it.
         clamp_norm: largest |delta| / |h|.
+        context_turns: the contexts of a fact are taken in this many turns, one turn a step; a
+            step costs so many times less (1: all contexts at every step).
         smoothing_radius: largest random displacement of the subject-level delta during its
             optimisation, relative to |h| (0 turns randomised smoothing off).
     """
@@ -46,6 +48,7 @@ class HierarchyHyperParams:
     kl_factor: float = 0.0625
     weight_decay: float = 0.5
     clamp_norm: float = 4.0
+    context_turns: int = 1
     smoothing_radius: float = 0.6
 
 
@@ -263,7 +266,12 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         (not_negative, "0 or more", hparams, ("chat_contexts", "query_formats", "seed")),
         (lambda value: value > 1, "above 1", hparams, ("sink_ratio",)),
         (positive, "above 0", hierarchy, ("fact_learning_rate", "subject_learning_rate")),
-        (positive, "above 0", hierarchy, ("clamp_norm", "fact_steps", "subject_steps")),
+        (
+            positive,
+            "above 0",
+            hierarchy,
+            ("clamp_norm", "context_turns", "fact_steps", "subject_steps"),
+        ),
         (not_negative, "0 or more", hierarchy, ("loss_threshold", "kl_factor", "weight_decay")),
         (not_negative, "0 or more", hierarchy, ("smoothing_radius",)),
         (positive, "above 0", alignment, ("strength", "covariance_weight", "statistics_tokens")),

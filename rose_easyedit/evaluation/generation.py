@@ -10,6 +10,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.opening import common_opening, read_opening
 
 
 def generate_greedy(
@@ -47,10 +48,12 @@ def generate_greedy(
     answers = [""] * len(rows)
     for indices in length_batches(rows, batch_size):
         batch = [rows[i] for i in indices]
-        opening = _common_opening(batch)
+        opening = common_opening(batch)
         inputs = pad_left(batch, config.pad_token_id, model.device, opening)
         with inference(model, autocast):
-            cache = _read_opening(model, batch[0][:opening], len(batch))
+            cache = DynamicCache(config=model.config)
+            if opening:
+                read_opening(model.base_model, batch[0][:opening], cache, len(batch))
             output = model.generate(**inputs, past_key_values=cache, generation_config=config)
         new_tokens = output[:, inputs["input_ids"].shape[1] :]
         decoded = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
@@ -122,26 +125,6 @@ def inference(model: Any, autocast: torch.dtype | None) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
-
-
-def _common_opening(rows: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all rows share, leaving each at least one token of its own."""
-    shared = 0
-    for column in zip(*(row[:-1] for row in rows), strict=False):
-        if len(set(column)) > 1:
-            break
-        shared += 1
-    return shared
-
-
-def _read_opening(model: Any, tokens: Sequence[int], rows: int) -> DynamicCache:
-    """Keys and values of the tokens, computed once and repeated for each row."""
-    cache = DynamicCache(config=model.config)
-    if tokens:
-        ids = torch.tensor([list(tokens)], device=model.device)
-        model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache.batch_repeat_interleave(rows)
-    return cache
 
 
 def _greedy_config(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:

@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import DynamicCache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.delta import Factors
 from rose_easyedit.method.tokens import Query
+from rose_easyedit.opening import common_opening, families, read_opening
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,55 @@ class SubjectStates:
     outputs: Tensor
     hidden: Tensor
     median_norm: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows that run together.
+
+    Attributes:
+        indices: of the rows among all, [B].
+        opening: the tokens that open every row.
+        ids: the tokens behind them, padded on the right with 0, [B, T].
+        mask: 1 at real tokens, [B, T].
+    """
+
+    indices: Sequence[int]
+    opening: tuple[int, ...]
+    ids: Tensor
+    mask: Tensor
+
+
+def batches(
+    rows: Sequence[Sequence[int]], size: int, device: torch.device, *, share: bool = True
+) -> Iterator[Batch]:
+    """Rows of like length together, those that open alike in batches of their own.
+
+    Args:
+        rows: token ids.
+        size: most rows of a batch.
+        device: of the model.
+        share: whether an opening is read once; without, every token is in `ids`.
+    """
+    for family in families(rows) if share else [list(range(len(rows)))]:
+        family = sorted(family, key=lambda i: len(rows[i]))
+        for start in range(0, len(family), size):
+            indices = family[start : start + size]
+            members = [rows[i] for i in indices]
+            shared = common_opening(members) if share else 0
+            ids, mask = pad_right([row[shared:] for row in members], device)
+            yield Batch(indices, tuple(members[0][:shared]), ids, mask)
+
+
+def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids [B, T] padded on the right with 0, and the mask of real tokens [B, T]."""
+    width = max(len(sequence) for sequence in sequences)
+    ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    mask = torch.zeros(len(sequences), width, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(list(sequence))
+        mask[row, : len(sequence)] = 1
+    return ids.to(device), mask.to(device)
 
 
 class _Enough(Exception):
@@ -95,21 +147,18 @@ def read_subject_states(
         hidden_layer: layer after which the residual stream is read.
         batch: sequences per forward pass.
     """
-    device = editable.device
-    order = sorted(range(len(queries)), key=lambda i: queries[i].subject)
     keys, outputs, hidden, norms = [], [], [], []
-    for start in range(0, len(order), batch):
-        prefixes = [queries[i].key_prefix for i in order[start : start + batch]]
-        ids, mask = pad_right(prefixes, device)
-        last = mask.sum(1) - 1
-        rows = torch.arange(len(prefixes), device=device)
-        seen = _read(editable, ids, mask, key_layer, hidden_layer)
+    order: list[int] = []
+    for part in batches([query.key_prefix for query in queries], batch, editable.device):
+        last = part.mask.sum(1) - 1
+        rows = torch.arange(len(last), device=last.device)
+        seen = _read(editable, part, key_layer, hidden_layer)
         keys.append(seen["key"][rows, last].float())
         outputs.append(seen["output"][rows, last].float())
         hidden.append(seen["hidden"][rows, last].float())
-        norms.append(seen["hidden"].float().norm(dim=-1)[mask.bool()])
-    back = torch.empty(len(order), dtype=torch.long, device=device)
-    back[torch.tensor(order, device=device)] = torch.arange(len(order), device=device)
+        norms.append(seen["hidden"].float().norm(dim=-1)[part.mask.bool()])
+        order += part.indices
+    back = torch.tensor(order, device=editable.device).argsort()
     return SubjectStates(
         keys=torch.cat(keys)[back],
         outputs=torch.cat(outputs)[back],
@@ -120,14 +169,13 @@ def read_subject_states(
 
 @torch.no_grad()
 def read_keys(
-    editable: EditableModel, ids: Tensor, mask: Tensor, wanted: Tensor, layers: Sequence[int]
+    editable: EditableModel, batch: Batch, wanted: Tensor, layers: Sequence[int]
 ) -> dict[int, Tensor]:
     """Keys of several layers at the wanted tokens of a batch: layer to [n_wanted, d_ff].
 
     Args:
         editable: the model; call inside `frozen`.
-        ids: token ids, [B, T].
-        mask: 1 at real tokens, [B, T].
+        batch: B rows of T tokens.
         wanted: true where keys are wanted, [B, T].
         layers: the layers to read.
     """
@@ -141,26 +189,17 @@ def read_keys(
 
         return hook
 
-    handles = [
-        editable.down_projections[layer].register_forward_pre_hook(keep(layer)) for layer in layers
-    ]
-    _run_until_enough(editable, ids, mask, handles)
+    downs = editable.down_projections
+    _run_until_enough(
+        editable,
+        batch,
+        lambda: [downs[layer].register_forward_pre_hook(keep(layer)) for layer in layers],
+    )
     return seen
 
 
-def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids [B, T] padded on the right with 0, and the mask of real tokens [B, T]."""
-    width = max(len(sequence) for sequence in sequences)
-    ids = torch.zeros(len(sequences), width, dtype=torch.long)
-    mask = torch.zeros(len(sequences), width, dtype=torch.long)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(list(sequence))
-        mask[row, : len(sequence)] = 1
-    return ids.to(device), mask.to(device)
-
-
 def _read(
-    editable: EditableModel, ids: Tensor, mask: Tensor, key_layer: int, hidden_layer: int
+    editable: EditableModel, batch: Batch, key_layer: int, hidden_layer: int
 ) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
 
@@ -176,19 +215,35 @@ def _read(
         seen["hidden"] = first_tensor(output)
         stop_when_complete()
 
-    handles = [
-        editable.down_projections[key_layer].register_forward_hook(key_hook),
-        editable.layers[hidden_layer].register_forward_hook(hidden_hook),
-    ]
-    _run_until_enough(editable, ids, mask, handles)
+    _run_until_enough(
+        editable,
+        batch,
+        lambda: [
+            editable.down_projections[key_layer].register_forward_hook(key_hook),
+            editable.layers[hidden_layer].register_forward_hook(hidden_hook),
+        ],
+    )
     return seen
 
 
 def _run_until_enough(
-    editable: EditableModel, ids: Tensor, mask: Tensor, handles: Sequence[Any]
+    editable: EditableModel, batch: Batch, register: Callable[[], Sequence[RemovableHandle]]
 ) -> None:
+    """Runs a batch with some hooks, of which one may say that it is enough."""
+    base, n_shared = editable.model.base_model, len(batch.opening)
+    cache = DynamicCache() if n_shared else None
+    if cache is not None:
+        read_opening(base, batch.opening, cache, len(batch.ids))
+    positions = torch.arange(n_shared, n_shared + batch.ids.shape[1], device=batch.ids.device)
+    handles = register()
     try:
-        editable.model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+        base(
+            input_ids=batch.ids,
+            attention_mask=nn.functional.pad(batch.mask, (n_shared, 0), value=1),
+            position_ids=positions[None],
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
     except _Enough:
         pass
     finally:

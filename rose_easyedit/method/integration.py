@@ -6,7 +6,6 @@ groups are optimised side by side, a micro-batch at a time; a group that has con
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -17,33 +16,9 @@ from torch import Tensor
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import HierarchyHyperParams
-from rose_easyedit.method.replay import Replay, capture, matrices_in_autocast
-from rose_easyedit.method.tokens import Query
-
-
-@dataclass(frozen=True)
-class Group:
-    """What shares one shift.
-
-    Attributes:
-        name: the subject, or the subject and prompt of a fact; seeds its random directions.
-        facts: for each fact, its queries with targets.
-        essence: the query whose next-token distribution shall stay.
-    """
-
-    name: str
-    facts: tuple[tuple[Query, ...], ...]
-    essence: Query
-
-    @property
-    def n_rows(self) -> int:
-        """Sequences that a step of this group runs."""
-        return sum(map(len, self.facts)) + 1
-
-    @property
-    def n_replayed(self) -> int:
-        """Tokens from the subject on in its longest sequence, the width that a step runs."""
-        return max(len(query.ids) - query.subject for queries in self.facts for query in queries)
+from rose_easyedit.method.pieces import Group, Piece, Row, cut, make_turns
+from rose_easyedit.method.replay import capture, matrices_in_autocast
+from rose_easyedit.method.smoothing import Noise
 
 
 @dataclass(frozen=True)
@@ -119,23 +94,24 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
     steps = [0] * len(groups)
     with setting.autocast():
         matrices = matrices_in_autocast(setting.editable, setting.layer)
-    for chunk in _chunks(groups, setting.micro_batch):
+    n_turns = max(1, min(setting.hparams.context_turns, level.steps))
+    for chunk in _chunks(groups, setting.micro_batch, n_turns):
         members = [groups[i] for i in chunk]
-        pieces = _pieces(setting, members, matrices)
-        found = _optimise_chunk(setting, members, pieces, start[chunk], level)
+        turns = [_capture(setting, rows, matrices) for rows in make_turns(members, n_turns)]
+        found = _optimise_chunk(setting, members, turns, start[chunk], level)
         deltas[chunk] = found.deltas
         for place, group in enumerate(chunk):
             losses[group], steps[group] = found.losses[place], found.steps[place]
     return Shifts(deltas, losses, steps)
 
 
-def _chunks(groups: Sequence[Group], micro_batch: int) -> Iterator[list[int]]:
+def _chunks(groups: Sequence[Group], micro_batch: int, n_turns: int) -> Iterator[list[int]]:
     """Groups of similar cost together, as many as the micro-batch holds, one at the least."""
     order = sorted(range(len(groups)), key=lambda i: groups[i].n_replayed)
     chunk: list[int] = []
     rows = 0
     for index in order:
-        if chunk and rows + groups[index].n_rows > micro_batch:
+        if chunk and rows + groups[index].n_rows > micro_batch * n_turns:
             yield chunk
             chunk, rows = [], 0
         chunk.append(index)
@@ -143,106 +119,71 @@ def _chunks(groups: Sequence[Group], micro_batch: int) -> Iterator[list[int]]:
     yield chunk
 
 
-@dataclass
-class _Piece:
-    """A micro-batch of rows: each row belongs to a group, and to a fact or to the essence."""
-
-    replay: Replay
-    group: Tensor  # [B]
-    fact: Tensor  # [B], index over all facts of the chunk; -1 for the essence
-    weight: Tensor  # [B], 1 / queries of the fact
-    before: Tensor  # [essence rows, vocabulary], log-probabilities without a shift
-
-    def without(self, converged: Tensor) -> _Piece | None:
-        """The piece with only the rows of groups that go on; None when there is no such row."""
-        going_on = ~converged[self.group]
-        if bool(going_on.all()):
-            return self
-        keep = going_on.nonzero()[:, 0]
-        if len(keep) == 0:
-            return None
-        return _Piece(
-            self.replay.select(keep),
-            self.group[keep],
-            self.fact[keep],
-            self.weight[keep],
-            self.before[going_on[self.fact < 0]],
-        )
-
-
 def _optimise_chunk(
-    setting: Setting, groups: Sequence[Group], pieces: list[_Piece], start: Tensor, level: Level
+    setting: Setting, groups: Sequence[Group], turns: list[list[Piece]], start: Tensor, level: Level
 ) -> Shifts:
     hparams = setting.hparams
     fact_group = torch.tensor([i for i, group in enumerate(groups) for _ in group.facts])
-    norms = _subject_norms(pieces, len(groups)).to(start.device)  # [n]
-    noise = _Noise(groups, setting.seed, start.shape[1], level.smoothing_radius)
+    norms = _subject_norms([piece for pieces in turns for piece in pieces], len(groups)).to(
+        start.device
+    )  # [n]
+    noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
 
     delta = start.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([delta], lr=level.learning_rate)
-    losses = torch.zeros(len(fact_group))
+    # each turn tells of its own contexts; what is on record of a fact is the sum over the turns
+    losses = torch.full((len(turns), len(fact_group)), torch.inf)
     steps = torch.zeros(len(groups), dtype=torch.long)
     converged = torch.zeros(len(groups), dtype=torch.bool)
     for step in range(level.steps):
         optimiser.zero_grad()
+        turn = step % len(turns)
         current = torch.zeros(len(fact_group))
-        for piece in pieces:
-            displaced = delta[piece.group] + noise.draw(piece.group, norms)
-            loss, fact_loss = _loss(piece, displaced, hparams.kl_factor, setting.autocast)
-            loss.backward()
-            current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), fact_loss.cpu())
+        for piece in turns[turn]:
+            displaced = delta[piece.group] + noise.draw(piece.names, norms[piece.group])
+            facts, drift = _loss(piece, displaced, setting.autocast)
+            (len(turns) * facts.sum() + hparams.kl_factor * drift).backward()
+            current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
         _check_finite(current, fact_group, groups)
         going_on = ~converged
-        losses = torch.where(going_on[fact_group], current, losses)
-        worst = torch.zeros(len(groups)).scatter_reduce(0, fact_group, losses, "amax")
+        losses[turn] = torch.where(going_on[fact_group], current, losses[turn])
+        worst = torch.zeros(len(groups)).scatter_reduce(0, fact_group, losses.sum(0), "amax")
         newly = going_on & (worst < hparams.loss_threshold)
         converged |= newly
         steps += ~converged
         setting.on_step(len(groups))
         if bool(newly.any()):
-            kept = [piece.without(converged.to(start.device)) for piece in pieces]
-            pieces = [piece for piece in kept if piece is not None]
-        if not pieces:
+            turns = [_without(pieces, converged.to(start.device)) for pieces in turns]
+        if bool(converged.all()):
             setting.on_step(len(groups) * (level.steps - step - 1))
             break
         decay = hparams.weight_decay * (delta.norm(dim=1) / norms.square()).sum()
         decay.backward()
         _step(optimiser, delta, converged.to(start.device), hparams.clamp_norm * norms)
-    per_group = [losses[fact_group == i].tolist() for i in range(len(groups))]
+    per_fact = losses.sum(0)
+    per_group = [per_fact[fact_group == i].tolist() for i in range(len(groups))]
     return Shifts(delta.detach(), per_group, steps.tolist())
 
 
-def _pieces(
-    setting: Setting, groups: Sequence[Group], matrices: Sequence[dict[str, Tensor]]
-) -> list[_Piece]:
-    rows: list[tuple[Query, int, int, float]] = []
-    n_facts = 0
-    for index, group in enumerate(groups):
-        for queries in group.facts:
-            rows.extend((query, index, n_facts, 1.0 / len(queries)) for query in queries)
-            n_facts += 1
-        rows.append((group.essence, index, -1, 0.0))
+def _capture(
+    setting: Setting, rows: Sequence[Row], matrices: Sequence[dict[str, Tensor]]
+) -> list[Piece]:
+    """The rows, run once and ready to be replayed."""
     pieces = []
-    for begin in range(0, len(rows), setting.micro_batch):
-        part = rows[begin : begin + setting.micro_batch]
-        with setting.autocast():
-            replay = capture(setting.editable, [row[0] for row in part], setting.layer, matrices)
-        device = replay.hidden.device
-        piece = _Piece(
-            replay,
-            torch.tensor([row[1] for row in part], device=device),
-            torch.tensor([row[2] for row in part], device=device),
-            torch.tensor([row[3] for row in part], device=device),
-            torch.empty(0),
-        )
+    for part in cut(rows, setting.micro_batch):
         with torch.no_grad(), setting.autocast():
+            replay = capture(setting.editable, [row.query for row in part], setting.layer, matrices)
             still = replay.log_probabilities(torch.zeros_like(replay.subject_hidden))
-        piece.before = still[piece.fact[replay.rows] < 0]
-        pieces.append(piece)
+        pieces.append(Piece.of(part, replay, still))
     return pieces
 
 
-def _subject_norms(pieces: Sequence[_Piece], n_groups: int) -> Tensor:
+def _without(pieces: Sequence[Piece], converged: Tensor) -> list[Piece]:
+    kept = [piece.without(converged) for piece in pieces]
+    return [piece for piece in kept if piece is not None]
+
+
+def _subject_norms(pieces: Sequence[Piece], n_groups: int) -> Tensor:
     """Mean |h| at the subject over the rows of each group, [n]."""
     total, count = torch.zeros(n_groups), torch.zeros(n_groups)
     for piece in pieces:
@@ -252,37 +193,12 @@ def _subject_norms(pieces: Sequence[_Piece], n_groups: int) -> Tensor:
     return total / count
 
 
-class _Noise:
-    """Seeded random displacements, independent of what else shares the batch."""
-
-    def __init__(self, groups: Sequence[Group], seed: int, width: int, radius: float) -> None:
-        self._radius, self._width = radius, width
-        self._generators = [
-            # a CPU generator heeds 32 bits of its seed
-            torch.Generator().manual_seed(zlib.crc32(f"{seed}\n{group.name}".encode()))
-            for group in groups
-        ]
-
-    def draw(self, group: Tensor, norms: Tensor) -> Tensor:
-        """One displacement a row [B, d]: uniform direction, length uniform in 0..radius * |h|."""
-        if self._radius == 0:
-            return torch.zeros(1, device=norms.device)
-        rows = []
-        for index in group.tolist():
-            generator = self._generators[index]
-            direction = torch.randn(self._width, generator=generator)
-            length = torch.rand((), generator=generator) * self._radius
-            rows.append(direction * (length / direction.norm()))
-        return torch.stack(rows).to(norms.device) * norms[group][:, None]
-
-
 def _loss(
-    piece: _Piece,
+    piece: Piece,
     shift: Tensor,
-    kl_factor: float,
     autocast: Callable[[], AbstractContextManager[None]],
 ) -> tuple[Tensor, Tensor]:
-    """The piece's share of the loss, and of each fact row's weighted -log P(target)."""
+    """Weighted -log P(target) of each row with a target, and the drift of the essences."""
     replay = piece.replay
     with autocast():
         log_p = replay.log_probabilities(shift)  # [M, vocabulary]
@@ -291,10 +207,9 @@ def _loss(
     rows = replay.rows[is_target]
     count = torch.bincount(rows, minlength=len(piece.fact)).clamp(min=1)
     per_row = torch.zeros(len(piece.fact), device=log_p.device).index_add(0, rows, -chosen)
-    weighted = (per_row / count * piece.weight)[piece.fact >= 0]
+    facts = (per_row / count * piece.weight)[piece.fact >= 0]
     before = piece.before
-    drift = (before.exp() * (before - log_p[~is_target])).sum()
-    return weighted.sum() + kl_factor * drift, weighted.detach()
+    return facts, (before.exp() * (before - log_p[~is_target])).sum()
 
 
 def _check_finite(losses: Tensor, fact_group: Tensor, groups: Sequence[Group]) -> None:

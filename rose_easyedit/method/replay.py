@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.method.tokens import Query
+from rose_easyedit.opening import common_opening, read_opening
 
 
 class FrozenLayer(DynamicLayer):
@@ -143,6 +144,7 @@ def capture(
     """
     matrices = matrices or matrices_in_autocast(editable, layer)
     device = editable.device
+    opening = common_opening([query.key_prefix for query in queries])
     before = max(query.subject for query in queries)
     # Nothing is asked for behind the last target token, so it is not read.
     texts = [query.ids[:-1] if query.n_target else query.ids for query in queries]
@@ -150,13 +152,15 @@ def capture(
     ids = torch.zeros(len(queries), before + after, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, (text, query) in enumerate(zip(texts, queries, strict=True)):
-        start = before - query.subject
-        ids[row, start : start + len(text)] = torch.tensor(text)
-        mask[row, start : start + len(text)] = 1
+        start = before - query.subject + opening
+        stop = before - query.subject + len(text)
+        ids[row, :opening] = torch.tensor(text[:opening])
+        ids[row, start:stop] = torch.tensor(text[opening:])
+        mask[row, :opening] = mask[row, start:stop] = 1
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     ids, mask, positions = ids.to(device), mask.to(device), positions.to(device)
 
-    cache = _prefix_cache(editable, ids, mask, positions, before)
+    cache = _prefix_cache(editable, ids, mask, positions, opening, before)
     later = editable.layers[layer + 1 :]
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     seen: list[Tensor] = []
@@ -185,19 +189,25 @@ def capture(
 
 
 def _prefix_cache(
-    editable: EditableModel, ids: Tensor, mask: Tensor, positions: Tensor, before: int
+    editable: EditableModel, ids: Tensor, mask: Tensor, positions: Tensor, opening: int, before: int
 ) -> Cache | None:
-    """Keys and values [B, heads, before, d_head] of the tokens before the subject."""
+    """Keys and values [B, heads, before, d_head] of the tokens before the subject.
+
+    The first `opening` of them are the same in every row; padding is between them and the rest.
+    """
     if before == 0:
         return None
     cache = DynamicCache()
-    editable.model.base_model(
-        input_ids=ids[:, :before],
-        attention_mask=mask[:, :before],
-        position_ids=positions[:, :before],
-        past_key_values=cache,
-        use_cache=True,
-    )
+    if opening:
+        read_opening(editable.model.base_model, ids[0, :opening].tolist(), cache, len(ids))
+    if before > opening:
+        editable.model.base_model(
+            input_ids=ids[:, opening:before],
+            attention_mask=mask[:, :before],
+            position_ids=positions[:, opening:before],
+            past_key_values=cache,
+            use_cache=True,
+        )
     # Padding attends to nothing and may hold NaN, which a weight of zero would not remove.
     real = mask[:, None, :before, None].bool()
     return Cache(

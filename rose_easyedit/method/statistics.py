@@ -1,6 +1,7 @@
 """The spectrum of generic keys: which directions of a layer's keys ordinary text uses.
 
-A few hundred tokens fix the top directions; the whole second moment takes a few times d_ff.
+A few hundred tokens fix the massive outlier directions; those below, whose eigenvalues are
+close to each other, take thousands, and the whole second moment a few times d_ff.
 The spectrum is kept on disk under a key made of everything that changes it.
 """
 
@@ -23,14 +24,14 @@ from transformers import PreTrainedTokenizerBase
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.fingerprint import model_fingerprint
 from rose_easyedit.hparams import AlignmentHyperParams
-from rose_easyedit.method.activations import pad_right, read_keys
+from rose_easyedit.method.activations import batches, read_keys
 from rose_easyedit.method.alignment import Spectrum
 from rose_easyedit.method.generic import Passage, generic_passages
 from rose_easyedit.paths import cache_dir
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 16
+_BATCH = 32
 
 
 def load_spectra(
@@ -93,18 +94,17 @@ def _collect(
     editable: EditableModel, passages: Sequence[Passage], layers: Sequence[int]
 ) -> dict[int, Tensor]:
     """Keys of each layer, each times the square root of its weight: layer to [T, d_ff]."""
-    ordered = sorted(passages, key=lambda passage: len(passage.ids))
     parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    for start in range(0, len(ordered), _BATCH):
-        batch = ordered[start : start + _BATCH]
-        ids, mask = pad_right([passage.ids for passage in batch], editable.device)
-        wanted = mask.bool()
-        for row, passage in enumerate(batch):
-            wanted[row, : len(passage.ids) - 1] &= not passage.last_only
-        weights = torch.tensor([passage.weight for passage in batch], device=ids.device)
-        roots = weights.sqrt()[wanted.nonzero()[:, 0], None]
-        for layer, keys in read_keys(editable, ids, mask, wanted, layers).items():
-            parts[layer].append((keys * roots).cpu())
+    for last_only in (False, True):
+        chosen = [passage for passage in passages if passage.last_only == last_only]
+        weights = torch.tensor([passage.weight for passage in chosen], device=editable.device)
+        for batch in batches([p.ids for p in chosen], _BATCH, editable.device, share=last_only):
+            wanted = batch.mask.bool()
+            if last_only:
+                wanted = wanted & (batch.mask.cumsum(1) == batch.mask.sum(1, keepdim=True))
+            roots = weights[batch.indices].sqrt()[wanted.nonzero()[:, 0], None]
+            for layer, keys in read_keys(editable, batch, wanted, layers).items():
+                parts[layer].append((keys * roots).cpu())
     return {layer: torch.cat(keys) for layer, keys in parts.items()}
 
 

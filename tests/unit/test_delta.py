@@ -161,14 +161,52 @@ def test_two_edits_of_one_model_are_stacked_and_unstacked() -> None:
     assert same_weights(model, before)
 
 
+def test_edits_come_off_in_reverse_order_only() -> None:
+    model = build_model("llama-tied")
+    before, first = weights_of(model), make_delta(model)
+    first.apply(model)
+    second = make_delta(model, scale=0.3)
+    second.apply(model)
+    edited = weights_of(model)
+    with pytest.raises(RoSEError, match="have changed since .* the last one first"):
+        first.revert(model)
+    assert same_weights(model, edited)
+    second.revert(model)
+    first.revert(model)
+    assert same_weights(model, before)
+
+
+def test_weights_that_another_hand_put_back_count_as_reverted() -> None:
+    model = build_model("llama-tied")
+    delta, before = make_delta(model), weights_of(model)
+    delta.apply(model)
+    edited = weights_of(model)
+    model.load_state_dict(before)
+    assert not delta.is_applied(model)
+    with pytest.raises(RoSEError, match="not applied to this model"):
+        delta.revert(model)
+    delta.apply(model)
+    assert same_weights(model, edited)
+    delta.revert(model)
+    assert same_weights(model, before)
+
+
+def test_an_edit_that_rounding_swallows_is_applied_and_comes_off() -> None:
+    model = build_model("llama-tied").to(torch.bfloat16)
+    delta, before = make_delta(model, scale=1e-9), weights_of(model)
+    with delta.applied(model):
+        assert delta.is_applied(model) and same_weights(model, before)
+    assert not delta.is_applied(model)
+
+
 def test_an_edit_keeps_no_model_alive() -> None:
     model = build_model("llama-tied")
     delta = make_delta(model)
     delta.apply(model)
-    assert len(delta._originals) == 1
+    assert len(delta._records) == 1
     del model
     gc.collect()
-    assert len(delta._originals) == 0
+    assert len(delta._records) == 0
 
 
 def changed(model: Any) -> Any:

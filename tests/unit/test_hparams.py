@@ -104,6 +104,7 @@ VALUES = [
     ("hierarchy.fact_learning_rate", 0.0, "must be above 0"),
     ("hierarchy.subject_learning_rate", -1.0, "must be above 0"),
     ("hierarchy.clamp_norm", 0.0, "must be above 0"),
+    ("hierarchy.context_turns", 0, "must be above 0"),
     ("hierarchy.loss_threshold", -0.1, "must be 0 or more"),
     ("hierarchy.kl_factor", -1.0, "must be 0 or more"),
     ("hierarchy.weight_decay", -1.0, "must be 0 or more"),

@@ -19,6 +19,7 @@ from rose_easyedit.method import edit, integration, targets
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
+from rose_easyedit.method.smoothing import Noise
 from rose_easyedit.method.tokens import Query
 
 WIDTH = 32
@@ -182,20 +183,28 @@ def test_smoothing_is_seeded() -> None:
 
 
 def test_random_displacements_are_within_the_radius_and_fill_it() -> None:
-    noise = integration._Noise(GROUPS, 0, WIDTH, 0.5)
-    index = torch.zeros(400, dtype=torch.long)
-    lengths = noise.draw(index, torch.full((4,), 10.0)).norm(dim=1)
+    noise = Noise(0, WIDTH, 0.5)
+    names = [str(i) for i in range(400)]
+    lengths = noise.draw(names, torch.full((400,), 10.0)).norm(dim=1)
     assert float(lengths.max()) <= 5.0 + 1e-4
     assert float(lengths.mean()) == pytest.approx(2.5, abs=0.3)
-    rows = noise.draw(index[:2], torch.full((4,), 10.0))
-    assert not torch.equal(rows[0], rows[1])
+
+
+def test_random_displacements_go_on_and_are_a_rows_own() -> None:
+    norms = torch.ones(2)
+    noise, other = Noise(0, WIDTH, 0.5), Noise(0, WIDTH, 0.5)
+    first, second = (noise.draw(["a", "b"], norms) for _ in range(2))
+    assert not torch.equal(first[0], first[1]) and not torch.equal(first, second)
+    assert torch.equal(other.draw(["b"], norms[:1])[0], first[1])
+    assert torch.equal(other.draw(["c", "b"], norms)[1], second[1])
+    assert not torch.equal(Noise(1, WIDTH, 0.5).draw(["a", "b"], norms), first)
 
 
 def test_a_smoothed_shift_stands_displacement_better() -> None:
     model = decisive_model()
     mean_loss = {}
     for radius in (0.0, 0.6):
-        found = run(model=model, level=Level(30, 0.3, radius), loss_threshold=0.05, kl_factor=0.0)
+        found = run(model=model, level=Level(40, 0.3, radius), loss_threshold=0.0, kl_factor=0.0)
         displaced = [
             run(model=model, start=found.deltas, level=Level(1, 0.1, 0.6), seed=seed).losses
             for seed in range(10)
@@ -203,6 +212,48 @@ def test_a_smoothed_shift_stands_displacement_better() -> None:
         values = [value for losses in displaced for facts in losses for value in facts]
         mean_loss[radius] = sum(values) / len(values)
     assert mean_loss[0.6] < 0.9 * mean_loss[0.0]
+
+
+def test_contexts_in_turns_reach_the_threshold_too() -> None:
+    groups = [group("a", 0, n_queries=4), group("b", 1, n_facts=2, n_queries=3)]
+    found = run(groups, Level(200, 0.2), loss_threshold=0.2, context_turns=2)
+    assert all(0 < steps < 200 for steps in found.steps)
+    whole = run(groups, Level(1, 0.1), start=found.deltas, loss_threshold=0.2)
+    # one of the turns was last told of a step before the end
+    assert max(max(losses) for losses in whole.losses) < 0.5
+    assert [len(losses) for losses in found.losses] == [1, 2]
+
+
+def test_a_turn_runs_only_its_contexts() -> None:
+    model = decisive_model()
+    seen: list[int] = []
+    subject = [group("a", 0, n_queries=4)]
+    model.model.layers[3].register_forward_hook(lambda _m, args, _o: seen.append(args[0].shape[0]))
+    run(subject, Level(4, 0.1), model=model, context_turns=2, loss_threshold=0.0)
+    # each turn, with its essence: before the subject, from it on, without a shift, then the steps
+    assert sum(seen[-4:]) == 4 * 3
+
+
+def test_turns_report_the_mean_over_all_queries() -> None:
+    """Without a step between them, the turns add up to what one turn says."""
+    groups = [group("a", 0, n_queries=4), group("b", 1, n_facts=2, n_queries=3)]
+    level = Level(2, 1e-9)
+    in_turns, at_once = (run(groups, level, context_turns=n).losses for n in (2, 1))
+    for found, wanted in zip(in_turns, at_once, strict=True):
+        assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_there_are_no_more_turns_than_steps() -> None:
+    found = run(level=Level(1, 0.5), context_turns=5)
+    assert all(torch.isfinite(torch.tensor(losses)).all() for losses in found.losses)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_the_micro_batch_does_not_matter_to_turns(micro_batch: int) -> None:
+    level = Level(8, 0.1, 0.3)
+    whole = run(level=level, context_turns=2)
+    split = run(level=level, context_turns=2, micro_batch=micro_batch)
+    torch.testing.assert_close(split.deltas, whole.deltas, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("clamp", [0.2, 0.5])

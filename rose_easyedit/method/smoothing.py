@@ -1,0 +1,42 @@
+"""Randomised smoothing: a shift that works wherever a query lands near it.
+
+A query in another form reaches the layer with a hidden state displaced from the edited one. So
+every row of a step is displaced at random, and the shift found is one that tolerates it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class Noise:
+    """Seeded random displacements; a row's do not depend on which rows run beside it."""
+
+    def __init__(self, seed: int, width: int, radius: float) -> None:
+        self._seed, self._width, self._radius = seed, width, radius
+        self._generators: dict[str, torch.Generator] = {}
+
+    def draw(self, names: Sequence[str], norms: Tensor) -> Tensor:
+        """One displacement a row [B, d]: uniform direction, length uniform in 0..radius * |h|.
+
+        Args:
+            names: of the rows; each name has a sequence of displacements of its own.
+            norms: |h| of each row, [B].
+        """
+        if self._radius == 0:
+            return torch.zeros(1, device=norms.device)
+        return torch.stack([self._next(name) for name in names]).to(norms.device) * norms[:, None]
+
+    def _next(self, name: str) -> Tensor:
+        if name not in self._generators:
+            # a CPU generator heeds 32 bits of its seed
+            seed = zlib.crc32(f"{self._seed}\n{name}".encode())
+            self._generators[name] = torch.Generator().manual_seed(seed)
+        generator = self._generators[name]
+        direction = torch.randn(self._width, generator=generator)
+        length = torch.rand((), generator=generator) * self._radius
+        return direction * (length / direction.norm())

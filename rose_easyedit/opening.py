@@ -1,0 +1,50 @@
+"""Tokens that open every row of a batch, such as a chat's system prompt, are read once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+# Fewer tokens than these are cheaper to read again than to handle apart.
+_WORTH_SHARING = 16
+
+
+def common_opening(rows: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all rows share, leaving each at least one token of its own."""
+    shared = 0
+    for column in zip(*(row[:-1] for row in rows), strict=False):
+        if len(set(column)) > 1:
+            break
+        shared += 1
+    return shared
+
+
+def families(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Indices of the rows, those that open alike together; rows that do so with none come last."""
+    by_opening: dict[tuple[int, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        by_opening.setdefault(tuple(row[:_WORTH_SHARING]), []).append(index)
+    shared = [
+        indices
+        for opening, indices in by_opening.items()
+        if len(indices) > 1 and len(opening) == _WORTH_SHARING
+    ]
+    rest = sorted(set(range(len(rows))).difference(*shared))
+    return [*shared, rest] if rest else shared
+
+
+def read_opening(model: Any, tokens: Sequence[int], cache: DynamicCache, n_rows: int) -> None:
+    """Fills a cache with the keys and values of the tokens, computed once, for each of the rows.
+
+    Args:
+        model: The model without its head.
+        tokens: The opening, at least one token.
+        cache: An empty cache.
+        n_rows: Rows of the batch that will follow.
+    """
+    ids = torch.tensor([list(tokens)], device=model.device)
+    model(input_ids=ids, past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(n_rows)

@@ -1,0 +1,80 @@
+"""Tokens that all rows share: found, and read once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import build_model
+from transformers import DynamicCache
+
+from rose_easyedit.architectures import read_architecture
+from rose_easyedit.method.activations import batches, frozen, read_subject_states
+from rose_easyedit.method.tokens import Query
+from rose_easyedit.opening import common_opening, families, read_opening
+
+SYSTEM = tuple(range(100, 120))
+
+
+def test_the_opening_leaves_each_row_a_token() -> None:
+    assert common_opening([(1, 2, 3, 4), (1, 2, 5)]) == 2
+    assert common_opening([(1, 2, 3), (1, 2, 3)]) == 2
+    assert common_opening([(1,), (1, 2)]) == 0
+    assert common_opening([(1, 2), (3, 2)]) == 0
+
+
+def test_families_open_alike_and_the_rest_comes_last() -> None:
+    other = tuple(range(200, 220))
+    rows = [(1, 2), (*SYSTEM, 1), (*other, 1), (1, 2), (*SYSTEM, 2, 3), tuple(range(300, 330))]
+    assert families(rows) == [[1, 4], [0, 2, 3, 5]]
+    assert families([SYSTEM[:15], SYSTEM[:15]]) == [[0, 1]]
+    assert families([SYSTEM, SYSTEM]) == [[0, 1]]
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "gpt2", "gemma2"])
+def test_a_cached_opening_is_the_opening(name: str) -> None:
+    model = build_model(name)
+    rows = torch.tensor([[*SYSTEM, 1, 2], [*SYSTEM, 3, 4]])
+    cache = DynamicCache()
+    with torch.no_grad():
+        read_opening(model.base_model, SYSTEM, cache, 2)
+        found = model(rows[:, 20:], past_key_values=cache).logits
+        wanted = model(rows).logits[:, 20:]
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_batches_hold_every_row_once_and_share_what_they_can() -> None:
+    rows = [(1,), (*SYSTEM, 1), (2, 3), (*SYSTEM, 2, 3), (4, 5, 6)]
+    found = list(batches(rows, 2, torch.device("cpu")))
+    assert [list(batch.indices) for batch in found] == [[1, 3], [0, 2], [4]]
+    assert found[0].opening == SYSTEM
+    assert found[0].ids.tolist() == [[1, 0], [2, 3]] and found[0].mask.tolist() == [[1, 0], [1, 1]]
+    assert found[2].opening == (4, 5)
+    for batch in batches(rows, 2, torch.device("cpu"), share=False):
+        assert batch.opening == ()
+        kept = [ids[mask.bool()].tolist() for ids, mask in zip(batch.ids, batch.mask, strict=True)]
+        assert kept == [list(rows[i]) for i in batch.indices]
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-tied", "gpt2", "gemma2", "gpt_neox-parallel", "mistral-sliding"]
+)
+def test_states_behind_an_opening_are_those_of_the_whole_row(name: str) -> None:
+    model = build_model(name)
+    texts = [(*SYSTEM, 7, 8, 9), (*SYSTEM, 7), (5, 6), (*SYSTEM, 3, 4)]
+    queries = [Query(ids, len(ids) - 1, 0) for ids in texts]
+
+    def read(queries: list[Query]) -> Any:
+        with frozen(model):
+            return read_subject_states(
+                read_architecture(model), queries, key_layer=1, hidden_layer=2, batch=8
+            )
+
+    together = read(queries)
+    for row, query in enumerate(queries):
+        alone = read([Query((*query.ids, 1), query.subject, 0)])
+        for field in ("keys", "outputs", "hidden"):
+            torch.testing.assert_close(
+                getattr(together, field)[row], getattr(alone, field)[0], atol=1e-4, rtol=1e-4
+            )
