@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli import output
+from rose_easyedit.cli.conversation import conversation
 from rose_easyedit.cli.settings import edit_settings, load_base
 from rose_easyedit.errors import RoSEError
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
+    from rose_easyedit.evaluation.generation import Text
 
 
 def edit(arguments: Namespace) -> None:
@@ -52,23 +55,23 @@ def ask(arguments: Namespace) -> None:
     model, tokenizer = load_base(delta, arguments)
     chat = tokenizer.chat_template is not None and not arguments.plain
 
-    def answers(prompts: list[str]) -> list[dict[str, str]]:
+    def answers(before: Sequence[Text], after: Sequence[Text]) -> list[tuple[str, str]]:
+        """Of the base model to `before`, of the edited one to `after`."""
         from rose_easyedit.evaluation.generation import generate_greedy
 
         settings = dict(chat=chat, max_new_tokens=arguments.max_new_tokens)
-        before = generate_greedy(model, tokenizer, prompts, **settings)
+        old = generate_greedy(model, tokenizer, before, **settings)
         with delta.applied(model):
-            after = generate_greedy(model, tokenizer, prompts, **settings)
-        return [
-            {"prompt": prompt, "before": old.strip(), "after": new.strip()}
-            for prompt, old, new in zip(prompts, before, after, strict=True)
-        ]
+            new = generate_greedy(model, tokenizer, after, **settings)
+        return [(a.strip(), b.strip()) for a, b in zip(old, new, strict=True)]
 
     if arguments.prompt:
-        report = {"delta": arguments.delta, "chat": chat, "answers": answers(arguments.prompt)}
+        pairs = zip(arguments.prompt, answers(arguments.prompt, arguments.prompt), strict=True)
+        rows = [{"prompt": text, "before": old, "after": new} for text, (old, new) in pairs]
+        report = {"delta": arguments.delta, "chat": chat, "answers": rows}
         output.show(report, arguments.json, output.ask_report)
     else:
-        output.conversation(answers)
+        conversation(answers, chat)
 
 
 def apply(arguments: Namespace) -> None:

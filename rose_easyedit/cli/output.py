@@ -65,22 +65,6 @@ def info_report(report: Report, console: Any) -> None:
     _print_facts(report, console)
 
 
-def conversation(answers: Callable[[list[str]], list[dict[str, str]]]) -> None:
-    """Questions from the keyboard until end of input."""
-    from rich.console import Console
-
-    console = Console()
-    console.print("Ask something; Ctrl-D ends.")
-    while True:
-        try:
-            prompt = input("> ").strip()
-        except EOFError:
-            console.print()
-            return
-        if prompt:
-            ask_report({"answers": answers([prompt])}, console)
-
-
 def _print_facts(report: Report, console: Any) -> None:
     from rich.markup import escape
     from rich.table import Table

@@ -31,8 +31,8 @@ Examples:
   rose-edit edit --requests facts.jsonl --set alignment.strength=0.2 --out soft.safetensors
 """
 ASK = """\
-Ask the base model and the edited one, and read the answers side by side. Without --prompt, type
-questions one by one; each is a new conversation. Ctrl-D ends.
+Ask the base model and the edited one, and read the answers side by side. Without --prompt, chat
+with both at once: each remembers its own answers, an empty line starts anew, Ctrl-D ends.
 
 Examples:
   rose-edit ask --delta edit.safetensors

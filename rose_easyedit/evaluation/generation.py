@@ -12,11 +12,13 @@ from transformers import DynamicCache, GenerationConfig
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.opening import common_opening, read_opening
 
+Text = str | list[dict[str, str]]
+
 
 def generate_greedy(
     model: Any,
     tokenizer: Any,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     *,
     chat: bool,
     max_new_tokens: int = 24,
@@ -34,7 +36,8 @@ def generate_greedy(
         model: A causal language model; its training mode is restored.
         tokenizer: Its tokenizer; its padding side and padding token are not touched.
         texts: Prompts to continue, or user messages when `chat`.
-        chat: Put each text into the tokenizer's chat template as one user message.
+        chat: Put each text into the tokenizer's chat template as one user message; a list of
+            messages ("role", "content") goes in as it is.
         max_new_tokens: Most tokens per answer.
         batch_size: Rows per batch.
         autocast: Data type of the matrix products, say `torch.bfloat16`; None keeps the weights'.
@@ -64,7 +67,7 @@ def generate_greedy(
     return answers
 
 
-def encode(tokenizer: Any, texts: Sequence[str], *, chat: bool) -> list[list[int]]:
+def encode(tokenizer: Any, texts: Sequence[Text], *, chat: bool) -> list[list[int]]:
     """Token ids of each text, unpadded; a chat turn ends with the model's own turn opened.
 
     Raises:
@@ -76,10 +79,13 @@ def encode(tokenizer: Any, texts: Sequence[str], *, chat: bool) -> list[list[int
             "set tokenizer.chat_template, or ask with chat=False."
         )
     if chat:
-        turns = [[{"role": "user", "content": text}] for text in texts]
         texts = [
-            tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-            for turn in turns
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}] if isinstance(text, str) else text,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            for text in texts
         ]
     # The template writes its own special tokens; a second BOS would change the answers.
     rows = [tokenizer(text, add_special_tokens=not chat)["input_ids"] for text in texts]
