@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +167,14 @@ class RoSEHyperParams:
             raise RoSEError.of("These RoSE settings cannot be used:", faults)
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as plain nested data, as `from_dict` reads it."""
-        return asdict(self)
+        """The settings as plain nested data, as `from_dict` reads it.
+
+        A (model, tokenizer) pair, which EasyEdit takes for a name, is recorded by the model's name.
+        """
+        named: Any = self.model_name
+        if not isinstance(named, str):
+            named = named[0].name_or_path
+        return asdict(replace(self, model_name=named))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RoSEHyperParams:

@@ -237,3 +237,14 @@ def test_a_preset_undoes_another() -> None:
     assert RoSEHyperParams.preset("rose") == (
         RoSEHyperParams.preset("memit-merge").with_preset("rose")
     )
+
+
+def test_a_model_given_by_hand_is_recorded_by_its_name() -> None:
+    class Model:
+        name_or_path = "some/model"
+
+        def __deepcopy__(self, _memo: object) -> None:
+            raise AssertionError("models are not copied")
+
+    settings = RoSEHyperParams(layers=[1], model_name=(Model(), object()))  # type: ignore[arg-type]
+    assert settings.as_dict()["model_name"] == "some/model"
