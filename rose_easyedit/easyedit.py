@@ -270,13 +270,12 @@ def _write_again(model: Any, written: list[OriginalWeights]) -> None:
     The PyPI release and `normal_edit` do not know `sequential_edit`. Undone for the metrics "pre"
     and written again before the next edit, each edit still stands on those before it.
     """
-    if written and all(model.get_parameter(n).equal(tensor) for n, tensor in written[-1].items()):
-        written[-1].delta.revert(model)
+    if written and not written[-1].delta.is_applied(model):
         written[-1].delta.apply(model)
 
 
 def _take_back(model: Any, written: list[OriginalWeights]) -> None:
-    """Reverts the edits, last one first; also tells those that the host has undone."""
+    """Reverts the edits that the host has not undone, last one first."""
     for weights in reversed(written):
         if weights.delta.is_applied(model):
             weights.delta.revert(model)

@@ -349,6 +349,20 @@ def test_apply_rose_to_model(
     assert changed == ([] if copied else list(weights.delta.layers))
 
 
+def test_the_edit_can_be_applied_again_after_a_host_has_taken_it_off(
+    tiny_llama: Any, tiny_tokenizer: Any, hparams: Any
+) -> None:
+    before = snapshot(tiny_llama, tiny_tokenizer)
+    model, weights = apply_rose_to_model(tiny_llama, tiny_tokenizer, REQUESTS, hparams)
+    with torch.no_grad():  # as EasyEdit's own BaseEditor does
+        for name, tensor in weights.items():
+            model.get_parameter(name)[...] = tensor
+    weights.delta.apply(model)
+    assert answers(model, tiny_tokenizer, FACTS["prompts"]) == FACTS["target_new"]
+    weights.delta.revert(model)
+    assert_same(snapshot(model, tiny_tokenizer), before)
+
+
 def test_the_edit_does_not_depend_on_the_padding_side(
     tiny_llama: Any, tiny_tokenizer: Any, hparams: Any
 ) -> None:
