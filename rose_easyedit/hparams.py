@@ -40,15 +40,15 @@ class HierarchyHyperParams:
     """
 
     integration: str = "hierarchical"
-    fact_steps: int = 25
-    subject_steps: int = 50
-    fact_learning_rate: float = 0.5
-    subject_learning_rate: float = 0.5
+    fact_steps: int = 15
+    subject_steps: int = 75
+    fact_learning_rate: float = 0.7
+    subject_learning_rate: float = 0.7
     loss_threshold: float = 0.05
     kl_factor: float = 0.0625
     weight_decay: float = 0.5
     clamp_norm: float = 4.0
-    context_turns: int = 1
+    context_turns: int = 5
     smoothing_radius: float = 0.6
 
 

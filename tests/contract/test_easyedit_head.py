@@ -28,6 +28,6 @@ def test_the_contract_holds_on_a_clone() -> None:
         cwd=HERE.parents[1],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
     assert run.returncode == 0, run.stdout + run.stderr

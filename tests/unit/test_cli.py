@@ -88,12 +88,15 @@ def test_settings_come_from_file_then_preset_then_words(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--method", "rose-paper", "--set", "hierarchy.fact_steps=2", "--seed", "7"]
+    words += ["--set", "hierarchy.subject_steps=4"]
     main(_edit_words(workplace, "words.safetensors", *words))
     hparams = _json(capsys, "info", str(workplace / "words.safetensors"))["hparams"]
     assert hparams["layers"] == [1, 2]
     assert hparams["key_columns"] == "merged"
     assert hparams["hierarchy"]["fact_steps"] == 2
-    assert hparams["hierarchy"]["subject_steps"] == 3
+    assert hparams["hierarchy"]["subject_steps"] == 4
+    assert hparams["hierarchy"]["context_turns"] == 4
+    assert hparams["alignment"]["protected_directions"] == 0
     assert hparams["seed"] == 7
 
 

@@ -71,7 +71,7 @@ def run(
     setting = Setting(
         editable=read_architecture(model),
         layer=LAYER,
-        hparams=HierarchyHyperParams(**{"weight_decay": 0.01, **hparams}),
+        hparams=HierarchyHyperParams(**{"weight_decay": 0.01, "context_turns": 1, **hparams}),
         micro_batch=micro_batch,
         seed=seed,
         autocast=nullcontext,
