@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+# what is imported is compiled then; all of torch would take as long as its download
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
   --no-warn-conflicts -c constraints.txt
 
 PACKAGE := $(VENV)/.installed

@@ -36,10 +36,12 @@ INTRODUCTION = """\
 {facts} counterfactual facts about {subjects} subjects, several about each, are written into \
 {model}, all at once,
 first with the settings of MEMIT-Merge and then with those of RoSE. Only the statements are edited;
-paraphrases, questions and instructions are never shown to the edit. [Brackets] mark the target.
+paraphrases, questions and instructions are never shown to the edit. Answers are greedy, at most
+{tokens} tokens long; [brackets] mark the target.
 """
 _PLAIN_WIDTH = 150
 _ANSWER_WIDTH = 46
+_NEW_TOKENS = 16  # about what a cell of the table shows
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.json:
         shown = "SmolLM2-135M-Instruct" if options.model == EMBEDDED else options.model
         subjects = len({fact.subject for fact in facts})
-        text = INTRODUCTION.format(facts=len(facts), subjects=subjects, model=shown)
+        text = INTRODUCTION.format(
+            facts=len(facts), subjects=subjects, model=shown, tokens=_NEW_TOKENS
+        )
         console.print(text, markup=False, highlight=False)
-    outcomes = run_demo(*load_model(options.model), facts, methods)
+    asked = EvaluationSettings(max_new_tokens=_NEW_TOKENS)
+    outcomes = run_demo(*load_model(options.model), facts, methods, asked)
     seconds = time.perf_counter() - started
     if options.json:
         print(json.dumps(_as_data(outcomes, seconds), ensure_ascii=False, indent=2))

@@ -6,7 +6,7 @@ groups are optimised side by side, a micro-batch at a time; a group that has con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import HierarchyHyperParams
-from rose_easyedit.method.pieces import Group, Piece, Row, cut, make_turns
+from rose_easyedit.method.pieces import Group, Piece, count_turns, cut, make_rows
 from rose_easyedit.method.replay import capture, matrices_in_autocast
 from rose_easyedit.method.smoothing import Noise
 
@@ -97,7 +97,7 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
     n_turns = max(1, min(setting.hparams.context_turns, level.steps))
     for chunk in _chunks(groups, setting.micro_batch, n_turns):
         members = [groups[i] for i in chunk]
-        turns = [_capture(setting, rows, matrices) for rows in make_turns(members, n_turns)]
+        turns = _capture(setting, members, n_turns, matrices)
         found = _optimise_chunk(setting, members, turns, start[chunk], level)
         deltas[chunk] = found.deltas
         for place, group in enumerate(chunk):
@@ -124,9 +124,7 @@ def _optimise_chunk(
 ) -> Shifts:
     hparams = setting.hparams
     fact_group = torch.tensor([i for i, group in enumerate(groups) for _ in group.facts])
-    norms = _subject_norms([piece for pieces in turns for piece in pieces], len(groups)).to(
-        start.device
-    )  # [n]
+    norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
     noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
 
     delta = start.clone().requires_grad_(True)
@@ -153,7 +151,8 @@ def _optimise_chunk(
         steps += ~converged
         setting.on_step(len(groups))
         if bool(newly.any()):
-            turns = [_without(pieces, converged.to(start.device)) for pieces in turns]
+            gone = converged.to(start.device)
+            turns = [_present(piece.without(gone) for piece in pieces) for pieces in turns]
         if bool(converged.all()):
             setting.on_step(len(groups) * (level.steps - step - 1))
             break
@@ -166,30 +165,33 @@ def _optimise_chunk(
 
 
 def _capture(
-    setting: Setting, rows: Sequence[Row], matrices: Sequence[dict[str, Tensor]]
-) -> list[Piece]:
-    """The rows, run once and ready to be replayed."""
+    setting: Setting,
+    groups: Sequence[Group],
+    n_turns: int,
+    matrices: Sequence[dict[str, Tensor]],
+) -> list[list[Piece]]:
+    """The rows of the groups, run once and ready to be replayed: the pieces of each turn."""
+    n_turns = count_turns(groups, n_turns)
     pieces = []
-    for part in cut(rows, setting.micro_batch):
-        with torch.no_grad(), setting.autocast():
-            replay = capture(setting.editable, [row.query for row in part], setting.layer, matrices)
-            still = replay.log_probabilities(torch.zeros_like(replay.subject_hidden))
-        pieces.append(Piece.of(part, replay, still))
-    return pieces
+    for rows in cut(make_rows(groups, n_turns), setting.micro_batch):
+        with setting.autocast():
+            replay = capture(setting.editable, [row.query for row in rows], setting.layer, matrices)
+            pieces.append(Piece.of(rows, replay))
+    return [_present(piece.in_turn(turn) for piece in pieces) for turn in range(n_turns)]
 
 
-def _without(pieces: Sequence[Piece], converged: Tensor) -> list[Piece]:
-    kept = [piece.without(converged) for piece in pieces]
-    return [piece for piece in kept if piece is not None]
+def _present(pieces: Iterable[Piece | None]) -> list[Piece]:
+    return [piece for piece in pieces if piece is not None]
 
 
-def _subject_norms(pieces: Sequence[Piece], n_groups: int) -> Tensor:
-    """Mean |h| at the subject over the rows of each group, [n]."""
+def _subject_norms(turns: Sequence[Sequence[Piece]], n_groups: int) -> Tensor:
+    """Mean |h| at the subject over the statements of each group, [n]."""
     total, count = torch.zeros(n_groups), torch.zeros(n_groups)
-    for piece in pieces:
-        norms = piece.replay.subject_hidden.float().norm(dim=1).cpu()
-        total.index_add_(0, piece.group.cpu(), norms)
-        count.index_add_(0, piece.group.cpu(), torch.ones_like(norms))
+    for piece in (piece for pieces in turns for piece in pieces):
+        stated = piece.fact >= 0
+        norms = piece.replay.subject_hidden[stated].float().norm(dim=1).cpu()
+        total.index_add_(0, piece.group[stated].cpu(), norms)
+        count.index_add_(0, piece.group[stated].cpu(), torch.ones_like(norms))
     return total / count
 
 

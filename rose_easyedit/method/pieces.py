@@ -11,10 +11,9 @@ from torch import Tensor
 
 from rose_easyedit.method.replay import Replay
 from rose_easyedit.method.tokens import Query
-from rose_easyedit.opening import families
 
 # What one more piece costs, in tokens: its calls, and reading every matrix once more.
-_COST_OF_A_PIECE = 32
+_COST_OF_A_PIECE = 64
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,22 @@ class Group:
 
 
 class Row(NamedTuple):
-    """A sequence: the group it belongs to, its fact (-1: the essence) and its weight there."""
+    """A sequence of a group.
+
+    Attributes:
+        name: of the row, for its random displacements.
+        query: with a target, or the essence.
+        group: that it belongs to.
+        fact: that it belongs to, counted over all groups; -1 for the essence.
+        turn: in which it is run; -1 for every turn.
+        weight: in the loss of its fact.
+    """
 
     name: str
     query: Query
     group: int
     fact: int
+    turn: int
     weight: float
 
     @property
@@ -57,39 +66,35 @@ class Row(NamedTuple):
         return len(self.query.ids) - (self.query.n_target > 0) - self.query.subject
 
 
-def make_turns(groups: Sequence[Group], n_turns: int) -> list[list[Row]]:
+def count_turns(groups: Sequence[Group], wanted: int) -> int:
+    """How many turns there are: no more than the queries of the fact that has most."""
+    return min(wanted, max(len(queries) for group in groups for queries in group.facts))
+
+
+def make_rows(groups: Sequence[Group], n_turns: int) -> list[Row]:
     """All sequences of the groups; a fact's queries are dealt out to the turns, one after another.
 
-    Every turn has the essences, and weighs facts as the whole does on average. Facts are counted
-    over all groups, in order.
-
-    Args:
-        groups: at least one.
-        n_turns: at least 1; there are fewer turns where no fact has as many queries.
+    The essences are in every turn.
     """
-    most = max(len(queries) for group in groups for queries in group.facts)
-    turns: list[list[Row]] = [[] for _ in range(min(n_turns, most))]
+    rows: list[Row] = []
     n_facts = 0
     for index, group in enumerate(groups):
         for place, queries in enumerate(group.facts):
             for number, query in enumerate(queries):
-                name = f"{group.name}\n{place}\n{number}"
-                row = Row(name, query, index, n_facts + place, 1.0 / len(queries))
-                turns[number % len(turns)].append(row)
+                name, turn = f"{group.name}\n{place}\n{number}", number % n_turns
+                rows.append(Row(name, query, index, n_facts + place, turn, 1.0 / len(queries)))
         n_facts += len(group.facts)
-        for turn in turns:
-            turn.append(Row(f"{group.name}\nessence", group.essence, index, -1, 0.0))
-    return turns
+        rows.append(Row(f"{group.name}\nessence", group.essence, index, -1, -1, 0.0))
+    return rows
 
 
 def cut(rows: Sequence[Row], most: int) -> list[list[Row]]:
-    """The rows in pieces of at most `most`: those that open alike together, and of like length."""
-    alike = families([row.query.key_prefix for row in rows])
-    return [piece for family in alike for piece in _cut([rows[i] for i in family], most)]
+    """The rows by length, in the pieces that cost least: rows x width, and a price per piece.
 
-
-def _cut(rows: Sequence[Row], most: int) -> list[list[Row]]:
-    """The pieces, of at least one row, that cost least: rows x width, and a price per piece."""
+    Args:
+        rows: at least one.
+        most: rows of a piece.
+    """
     rows = sorted(rows, key=lambda row: row.width)
     cheapest: list[tuple[int, int]] = [
         (0, 0)
@@ -120,6 +125,7 @@ class Piece:
         replay: of their queries.
         group: of each row, [B].
         fact: of each row, counted over all groups; -1 for the essence, [B].
+        turn: of each row; -1 for every turn, [B].
         weight: 1 / queries of the fact, [B].
         before: log-probabilities without a shift, [essence rows, vocabulary].
     """
@@ -128,29 +134,38 @@ class Piece:
     replay: Replay
     group: Tensor
     fact: Tensor
+    turn: Tensor
     weight: Tensor
     before: Tensor
 
     @classmethod
-    def of(cls, rows: Sequence[Row], replay: Replay, still: Tensor) -> Piece:
-        """The rows with their replay and its log-probabilities without a shift, [M, vocabulary]."""
+    @torch.no_grad()
+    def of(cls, rows: Sequence[Row], replay: Replay) -> Piece:
+        """The rows with their replay."""
         device = replay.hidden.device
-        fact = torch.tensor([row.fact for row in rows], device=device)
-        return cls(
-            [row.name for row in rows],
-            replay,
-            torch.tensor([row.group for row in rows], device=device),
-            fact,
-            torch.tensor([row.weight for row in rows], device=device),
-            still[fact[replay.rows] < 0],
+        group, fact, turn, weight = (
+            torch.tensor([getattr(row, name) for row in rows], device=device)
+            for name in ("group", "fact", "turn", "weight")
         )
+        essences = (fact < 0).nonzero()[:, 0]
+        before = torch.empty(0, 1, device=device)
+        if len(essences):
+            still = replay.select(essences)
+            before = still.log_probabilities(torch.zeros_like(still.subject_hidden))
+        return cls([row.name for row in rows], replay, group, fact, turn, weight, before)
+
+    def in_turn(self, turn: int) -> Piece | None:
+        """The piece with only the rows of a turn; None when there is no such row."""
+        return self._select((self.turn == turn) | (self.turn < 0))
 
     def without(self, converged: Tensor) -> Piece | None:
         """The piece with only the rows of groups that go on; None when there is no such row."""
-        going_on = ~converged[self.group]
-        if bool(going_on.all()):
+        return self._select(~converged[self.group])
+
+    def _select(self, wanted: Tensor) -> Piece | None:
+        if bool(wanted.all()):
             return self
-        keep = going_on.nonzero()[:, 0]
+        keep = wanted.nonzero()[:, 0]
         if len(keep) == 0:
             return None
         return Piece(
@@ -158,6 +173,7 @@ class Piece:
             self.replay.select(keep),
             self.group[keep],
             self.fact[keep],
+            self.turn[keep],
             self.weight[keep],
-            self.before[going_on[self.fact < 0]],
+            self.before[wanted[self.fact < 0]],
         )

@@ -18,8 +18,9 @@ from torch.func import functional_call
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel, first_tensor
+from rose_easyedit.method.activations import pad_right
 from rose_easyedit.method.tokens import Query
-from rose_easyedit.opening import common_opening, read_opening
+from rose_easyedit.opening import common_opening, families, read_opening
 
 
 class FrozenLayer(DynamicLayer):
@@ -144,23 +145,13 @@ def capture(
     """
     matrices = matrices or matrices_in_autocast(editable, layer)
     device = editable.device
-    opening = common_opening([query.key_prefix for query in queries])
-    before = max(query.subject for query in queries)
+    cache, before = _prefix_cache(editable, [query.key_prefix for query in queries])
     # Nothing is asked for behind the last target token, so it is not read.
-    texts = [query.ids[:-1] if query.n_target else query.ids for query in queries]
-    after = max(len(text) - query.subject for text, query in zip(texts, queries, strict=True))
-    ids = torch.zeros(len(queries), before + after, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, (text, query) in enumerate(zip(texts, queries, strict=True)):
-        start = before - query.subject + opening
-        stop = before - query.subject + len(text)
-        ids[row, :opening] = torch.tensor(text[:opening])
-        ids[row, start:stop] = torch.tensor(text[opening:])
-        mask[row, :opening] = mask[row, start:stop] = 1
+    texts = [query.ids[query.subject : -1 if query.n_target else None] for query in queries]
+    ids, after = pad_right(texts, device)
+    mask = torch.cat([before, after], dim=1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    ids, mask, positions = ids.to(device), mask.to(device), positions.to(device)
 
-    cache = _prefix_cache(editable, ids, mask, positions, opening, before)
     later = editable.layers[layer + 1 :]
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     seen: list[Tensor] = []
@@ -175,9 +166,9 @@ def capture(
     handles.append(editable.layers[layer].register_forward_hook(keep_hidden))
     try:
         editable.model.base_model(
-            input_ids=ids[:, before:],
+            input_ids=ids,
             attention_mask=mask,
-            position_ids=positions[:, before:],
+            position_ids=positions[:, before.shape[1] :],
             past_key_values=cache,
             use_cache=cache is not None,
         )
@@ -189,33 +180,70 @@ def capture(
 
 
 def _prefix_cache(
-    editable: EditableModel, ids: Tensor, mask: Tensor, positions: Tensor, opening: int, before: int
-) -> Cache | None:
-    """Keys and values [B, heads, before, d_head] of the tokens before the subject.
+    editable: EditableModel, rows: Sequence[Sequence[int]]
+) -> tuple[Cache | None, Tensor]:
+    """What comes before the last token of each row, which is the subject's.
 
-    The first `opening` of them are the same in every row; padding is between them and the rest.
+    Rows that open alike are read together, whatever they are replayed beside.
+
+    Returns:
+        Keys and values [B, heads, before, d_head] of each layer, None if nothing comes before; and
+        the mask of real tokens, [B, before]. Padding is not last.
     """
-    if before == 0:
-        return None
+    before = max(map(len, rows)) - 1
+    mask = torch.zeros(len(rows), before, dtype=torch.long, device=editable.device)
+    layers: list[tuple[Tensor, Tensor]] = []
+    for family in families(rows):
+        members = [rows[i] for i in family]
+        width = max(map(len, members)) - 1
+        if width == 0:
+            continue
+        cache, mask[family, before - width :] = _read_prefixes(editable, members, width)
+        found = [(layer.keys, layer.values) for layer in cache.layers]
+        layers = layers or [
+            (
+                keys.new_zeros(len(rows), keys.shape[1], before, keys.shape[3]),
+                values.new_zeros(len(rows), values.shape[1], before, values.shape[3]),
+            )
+            for keys, values in found
+        ]
+        # Padding attends to nothing and may hold NaN, which a weight of zero would not remove.
+        padding = ~mask[family, None, before - width :, None].bool()
+        for (keys, values), (of_keys, of_values) in zip(layers, found, strict=True):
+            keys[family, :, before - width :] = of_keys.masked_fill(padding, 0.0)
+            values[family, :, before - width :] = of_values.masked_fill(padding, 0.0)
+    if not layers:
+        return None, mask
+    return Cache(layers=[FrozenLayer(keys, values) for keys, values in layers]), mask
+
+
+def _read_prefixes(
+    editable: EditableModel, rows: Sequence[Sequence[int]], width: int
+) -> tuple[DynamicCache, Tensor]:
+    """The cache of all but the last token of each row, `width` wide, and its mask.
+
+    The opening that all rows share is first, read once; padding is between it and the rest.
+    """
+    opening = common_opening(rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        start = width - (len(row) - 1 - opening)
+        ids[place, start:] = torch.tensor(row[opening:-1])
+        mask[place, :opening] = mask[place, start:] = 1
+    ids, mask = ids.to(editable.device), mask.to(editable.device)
     cache = DynamicCache()
     if opening:
-        read_opening(editable.model.base_model, ids[0, :opening].tolist(), cache, len(ids))
-    if before > opening:
+        read_opening(editable.model.base_model, rows[0][:opening], cache, len(rows))
+    if width > opening:
         editable.model.base_model(
-            input_ids=ids[:, opening:before],
-            attention_mask=mask[:, :before],
-            position_ids=positions[:, opening:before],
+            input_ids=ids[:, opening:],
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, opening:],
             past_key_values=cache,
             use_cache=True,
         )
-    # Padding attends to nothing and may hold NaN, which a weight of zero would not remove.
-    real = mask[:, None, :before, None].bool()
-    return Cache(
-        layers=[
-            FrozenLayer(layer.keys.masked_fill(~real, 0.0), layer.values.masked_fill(~real, 0.0))
-            for layer in cache.layers
-        ]
-    )
+    return cache, mask
 
 
 def _wanted_places(queries: Sequence[Query], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
