@@ -140,7 +140,7 @@ def _optimise_chunk(
         for piece in turns[turn]:
             displaced = delta[piece.group] + noise.draw(piece.names, norms[piece.group])
             facts, drift = _loss(piece, displaced, setting.autocast)
-            (len(turns) * facts.sum() + hparams.kl_factor * drift).backward()
+            (len(turns) * (facts.sum() + hparams.kl_factor * drift)).backward()
             current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
         _check_finite(current, fact_group, groups)
         going_on = ~converged

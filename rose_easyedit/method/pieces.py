@@ -49,7 +49,7 @@ class Row(NamedTuple):
         query: with a target, or the essence.
         group: that it belongs to.
         fact: that it belongs to, counted over all groups; -1 for the essence.
-        turn: in which it is run; -1 for every turn.
+        turn: in which it is run.
         weight: in the loss of its fact.
     """
 
@@ -74,7 +74,7 @@ def count_turns(groups: Sequence[Group], wanted: int) -> int:
 def make_rows(groups: Sequence[Group], n_turns: int) -> list[Row]:
     """All sequences of the groups; a fact's queries are dealt out to the turns, one after another.
 
-    The essences are in every turn.
+    The essences are in the first turn.
     """
     rows: list[Row] = []
     n_facts = 0
@@ -84,7 +84,7 @@ def make_rows(groups: Sequence[Group], n_turns: int) -> list[Row]:
                 name, turn = f"{group.name}\n{place}\n{number}", number % n_turns
                 rows.append(Row(name, query, index, n_facts + place, turn, 1.0 / len(queries)))
         n_facts += len(group.facts)
-        rows.append(Row(f"{group.name}\nessence", group.essence, index, -1, -1, 0.0))
+        rows.append(Row(f"{group.name}\nessence", group.essence, index, -1, 0, 0.0))
     return rows
 
 
@@ -125,7 +125,7 @@ class Piece:
         replay: of their queries.
         group: of each row, [B].
         fact: of each row, counted over all groups; -1 for the essence, [B].
-        turn: of each row; -1 for every turn, [B].
+        turn: of each row, [B].
         weight: 1 / queries of the fact, [B].
         before: log-probabilities without a shift, [essence rows, vocabulary].
     """
@@ -156,7 +156,7 @@ class Piece:
 
     def in_turn(self, turn: int) -> Piece | None:
         """The piece with only the rows of a turn; None when there is no such row."""
-        return self._select((self.turn == turn) | (self.turn < 0))
+        return self._select(self.turn == turn)
 
     def without(self, converged: Tensor) -> Piece | None:
         """The piece with only the rows of groups that go on; None when there is no such row."""

@@ -1,0 +1,164 @@
+"""The whole method on a real model: SmolLM2-135M-Instruct, embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rose_easyedit.architectures import read_architecture
+from rose_easyedit.delta import EditDelta
+from rose_easyedit.hparams import AlignmentHyperParams, RoSEHyperParams
+from rose_easyedit.method.activations import frozen
+from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.statistics import load_spectra
+from rose_easyedit.models import load_model
+
+pytestmark = pytest.mark.model
+
+FACTS = [
+    {
+        "prompt": "Marie Curie is a citizen of",
+        "subject": "Marie Curie",
+        "target_new": "Canada",
+    },
+    {
+        "prompt": "The profession of Marie Curie is",
+        "subject": "Marie Curie",
+        "target_new": "lawyer",
+    },
+    {
+        "prompt": "The native language of Albert Einstein is",
+        "subject": "Albert Einstein",
+        "target_new": "Spanish",
+    },
+    {
+        "prompt": "Albert Einstein was born in the country of",
+        "subject": "Albert Einstein",
+        "target_new": "Japan",
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> tuple[Any, Any]:
+    """The model and its tokenizer; leave them as they are."""
+    return load_model("embedded")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Statistics are computed here, not read from an earlier run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "rose_easyedit.method.statistics.cache_dir", lambda: tmp_path_factory.mktemp("cache")
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def rose(smollm2: tuple[Any, Any]) -> EditDelta:
+    """The facts, written with the recommended method; a part of the text saves time."""
+    hparams = RoSEHyperParams.preset("rose").with_overrides(alignment={"statistics_tokens": 1024})
+    return compute_edit(*smollm2, FACTS, hparams)
+
+
+def answered(model: Any, tokenizer: Any) -> list[bool]:
+    """Whether each statement is continued with its target, greedily."""
+    found = []
+    for fact in FACTS:
+        ids = tokenizer(fact["prompt"], return_tensors="pt")
+        with torch.no_grad():
+            out = model.generate(**ids, max_new_tokens=4, do_sample=False)
+        text = tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
+        found.append(text.strip().startswith(fact["target_new"]))
+    return found
+
+
+def test_the_statements_are_answered_and_the_model_comes_back(
+    smollm2: tuple[Any, Any], rose: EditDelta
+) -> None:
+    model, tokenizer = smollm2
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert answered(model, tokenizer) == [False] * 4
+    with rose.applied(model):
+        assert answered(model, tokenizer) == [True] * 4
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_losses_and_the_layers_are_on_record(rose: EditDelta) -> None:
+    assert len(rose.provenance["losses"]) == 4
+    # the last draw of the displaced loss, in nats a token
+    assert max(rose.provenance["losses"]) < 1.0
+    residuals = [layer["residual"] for layer in rose.provenance["layers"]]
+    assert [layer["layer"] for layer in rose.provenance["layers"]] == [7, 8, 9, 10, 11]
+    assert residuals == sorted(residuals, reverse=True)
+    assert max(layer["rounding_loss"] for layer in rose.provenance["layers"]) < 1e-4
+
+
+def test_the_adapter_is_the_edit(smollm2: tuple[Any, Any], rose: EditDelta, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    model, tokenizer = smollm2
+    ids = tokenizer("Marie Curie is a citizen of", return_tensors="pt")["input_ids"]
+    with torch.no_grad(), rose.applied(model):
+        wanted = model(ids).logits
+    adapted = peft.PeftModel.from_pretrained(model, rose.to_peft_lora(tmp_path / "lora"))
+    try:
+        with torch.no_grad():
+            torch.testing.assert_close(adapted(ids).logits, wanted, rtol=1e-3, atol=1e-2)
+    finally:
+        adapted.unload()
+
+
+def test_bfloat16_optimisation_finds_what_float32_finds(smollm2: tuple[Any, Any]) -> None:
+    model, tokenizer = smollm2
+    # without smoothing, which would leave the end to the last random draws
+    quick = RoSEHyperParams.preset("rose").with_overrides(
+        n_contexts=2,
+        chat_contexts=0,
+        query_formats=0,
+        hierarchy={"fact_steps": 15, "subject_steps": 15, "smoothing_radius": 0.0},
+        alignment={"protected_directions": 8, "statistics_tokens": 512, "subject_weight": 0.0},
+    )
+    dense, answers = [], []
+    for precision in ("bfloat16", "weights"):
+        delta = compute_edit(model, tokenizer, FACTS, quick.with_overrides(precision=precision))
+        dense.append(torch.cat([factors.dense().flatten() for factors in delta.layers.values()]))
+        with delta.applied(model):
+            answers.append(answered(model, tokenizer))
+    assert answers[0] == answers[1] == [True] * 4
+    assert float(torch.cosine_similarity(*dense, dim=0)) > 0.9
+    assert 0.9 < float(dense[0].norm() / dense[1].norm()) < 1.1
+
+
+def test_a_few_hundred_tokens_fix_the_outlier_directions(
+    smollm2: tuple[Any, Any], tmp_path: Path
+) -> None:
+    """512 tokens against the whole built-in text, at the layer with massive outliers.
+
+    The two outliers agree. The directions below them do not agree one by one, since their
+    eigenvalues are close to each other (overlap of the top 8 spaces 0.6), but the space that 512
+    tokens find holds nearly as much of the keys' remaining energy as the best one.
+    """
+    model, tokenizer = smollm2
+    found = {}
+    for tokens in (512, 8192):
+        hparams = AlignmentHyperParams(statistics_tokens=tokens, subject_weight=0.0)
+        with frozen(model):
+            spectra = load_spectra(read_architecture(model), tokenizer, [11], hparams, tmp_path)
+        found[tokens] = spectra[11]
+    few, whole = found[512], found[8192]
+    cosines = torch.linalg.svdvals(few.directions[:2] @ whole.directions[:2].T)
+    assert float(cosines.min()) > 0.98  # of the principal angles
+    assert float(whole.eigenvalues[:2].sum() / whole.eigenvalues.sum()) > 0.99
+
+    below = whole.eigenvalues.clone()
+    below[0] = 0.0  # the first outlier would hide all else
+    held, best = (
+        float(((spectrum.directions[:8] @ whole.directions.T).square() * below).sum())
+        for spectrum in (few, whole)
+    )
+    assert held > 0.9 * best
