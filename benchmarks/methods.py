@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +24,57 @@ from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings, eval
 from rose_easyedit.evaluation.facts import load_facts
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import solve_edit
-from rose_easyedit.method.targets import Targets, compute_targets
+from rose_easyedit.method.targets import compute_targets
 
-COVARIANCE = [{"alignment": {"covariance_weight": w}} for w in (150, 1000, 5000)]
-WITH_SUBJECTS = [
-    {"alignment": {"covariance_weight": w, "subject_weight": 1.0}} for w in (100, 400, 3000)
-]
-IDENTITY = [{"alignment": {"strength": s}} for s in (0.1, 0.5, 3.0)]
-CONTROL = [{"alignment": {"constraint": "covariance", "covariance_weight": w}} for w in (400, 3000)]
-SWEEPS: dict[str, list[dict[str, Any]]] = {
-    "memit": COVARIANCE[:2],
-    "memit-merge": [*COVARIANCE, *WITH_SUBJECTS],
-    "alphaedit": IDENTITY[:2],
-    "rose-paper": IDENTITY,
-    "rose": [*IDENTITY, *CONTROL, {"alignment": {"subject_weight": 0.0}}],
+
+@dataclass(frozen=True)
+class Sweep:
+    """One curve: a preset whose targets (stage 1) are shared by several constraints (stage 2).
+
+    Attributes:
+        preset: of the method.
+        strengths: values of `alignment`, one setting each.
+        changes: further settings, the same for all.
+    """
+
+    preset: str
+    strengths: Sequence[dict[str, Any]]
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+def covariance(*weights: float, **others: Any) -> list[dict[str, Any]]:
+    return [{"constraint": "covariance", "covariance_weight": w, **others} for w in weights]
+
+
+def identity(*strengths: float, **others: Any) -> list[dict[str, Any]]:
+    return [{"strength": s, **others} for s in strengths]
+
+
+SWEEPS: dict[str, Sweep] = {
+    "memit": Sweep("memit", covariance(50, 150, 500, 1500)),
+    "memit-merge": Sweep("memit-merge", covariance(50, 150, 500, 1500, 3000)),
+    "memit-merge, generic subjects": Sweep(
+        "memit-merge", covariance(100, 400, 1500, 3000, subject_weight=1.0)
+    ),
+    "alphaedit": Sweep("alphaedit", identity(0.03, 0.1, 0.3, 1.0)),
+    "rose-paper": Sweep("rose-paper", identity(0.02, 0.1, 0.5, 2.0)),
+    "rose": Sweep(
+        "rose",
+        [
+            *identity(0.1, 0.5, 2.0, 6.0),
+            *identity(0.5, protected_directions=0),
+            *identity(0.5, protected_directions=32),
+            *identity(0.5, protected_directions=128),
+            *identity(0.5, subject_weight=0.0),
+        ],
+    ),
+    "control: rose with the covariance": Sweep("rose", covariance(150, 400, 1500, 6000)),
+    "rose, joint": Sweep("rose", identity(0.5), {"hierarchy": {"integration": "joint"}}),
+    "rose, no smoothing": Sweep("rose", identity(0.5), {"hierarchy": {"smoothing_radius": 0.0}}),
+    "rose, merged columns": Sweep("rose", identity(0.1, 0.5), {"key_columns": "merged"}),
+    "rose, no chat contexts": Sweep(
+        "rose", identity(0.5), {"chat_contexts": 0, "hierarchy": {"context_turns": 3}}
+    ),
 }
 
 
@@ -46,7 +85,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(SWEEPS), default=list(SWEEPS))
     parser.add_argument("--model", default="embedded", help="name, folder or hub name")
     parser.add_argument("--hparams", default="smollm2-135m", help="the model's settings")
-    parser.add_argument("--autocast", action="store_true", help="ask in bfloat16, as on the README")
+    parser.add_argument("--autocast", action="store_true", help="ask in bfloat16, twice as fast")
     parser.add_argument("--out", type=Path, default=Path("methods.jsonl"))
     options = parser.parse_args()
 
@@ -57,22 +96,28 @@ def main() -> None:
     settings = EvaluationSettings(autocast=torch.bfloat16 if options.autocast else None)
     baseline = Baseline.of(model, tokenizer, facts, settings=settings)
     requests = [fact.to_request() for fact in facts]
-    targets: dict[str, Targets] = {}
-    seconds: dict[str, float] = {}
-    jobs = [(method, over) for method in options.methods for over in SWEEPS[method]]
     with options.out.open("a", encoding="utf-8") as out:
-        for method, over in tqdm(jobs, desc="settings", disable=None):
-            hparams = RoSEHyperParams.preset(method, options.hparams).with_overrides(**over)
-            if method not in targets:
-                start = time.process_time()
-                targets[method] = compute_targets(model, tokenizer, requests, hparams)
-                seconds[method] = time.process_time() - start
-            delta = solve_edit(model, tokenizer, targets[method], hparams)
-            with delta.applied(model):
-                result = evaluate_edit(model, tokenizer, facts, baseline=baseline)
-            line = {"method": method, **over, "cpu_seconds": seconds[method], **result.summary()}
-            out.write(json.dumps(line) + "\n")
-            out.flush()
+        for name in tqdm(options.methods, desc="methods", disable=None):
+            sweep = SWEEPS[name]
+            hparams = RoSEHyperParams.preset(sweep.preset, options.hparams)
+            hparams = hparams.with_overrides(**sweep.changes)
+            start = time.process_time()
+            targets = compute_targets(model, tokenizer, requests, hparams)
+            seconds = time.process_time() - start
+            for strength in sweep.strengths:
+                delta = solve_edit(
+                    model, tokenizer, targets, hparams.with_overrides(alignment=strength)
+                )
+                with delta.applied(model):
+                    result = evaluate_edit(model, tokenizer, facts, baseline=baseline)
+                line = {
+                    "method": name,
+                    "alignment": strength,
+                    "cpu_seconds": seconds,
+                    **result.summary(),
+                }
+                out.write(json.dumps(line) + "\n")
+                out.flush()
 
 
 if __name__ == "__main__":

@@ -16,51 +16,13 @@ import torch
 from torch import Tensor
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.factors import Factors, factor_faults
 from rose_easyedit.fingerprint import weights_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FORMAT = "rose_easyedit.delta/1"
-
-
-@dataclass(frozen=True)
-class Factors:
-    """A low-rank update dW = left @ right of a weight [d, d_ff].
-
-    Attributes:
-        left: [d, r].
-        right: [r, d_ff].
-        transposed: whether the weight is stored as [d_ff, d].
-    """
-
-    left: Tensor
-    right: Tensor
-    transposed: bool = False
-
-    @property
-    def rank(self) -> int:
-        """Inner size r of the two factors."""
-        return self.left.shape[1]
-
-    def dense(self) -> Tensor:
-        """The update as the weight is stored, in float64."""
-        update = self.left.double() @ self.right.double()
-        return update.T if self.transposed else update
-
-    def compressed(self) -> Factors:
-        """The same update with as few columns as its numerical rank, in float32.
-
-        Singular values below 1e-7 of the largest are beneath what float32 can hold.
-        """
-        left_q, left_r = torch.linalg.qr(self.left.double())
-        right_q, right_r = torch.linalg.qr(self.right.double().T)
-        u, s, v = torch.linalg.svd(left_r @ right_r.T)
-        rank = max(1, int((s > s[0] * 1e-7).sum()))
-        root = s[:rank].sqrt()
-        left = (left_q @ u[:, :rank]) * root
-        right = (right_q @ v[:rank].T).T * root[:, None]
-        return Factors(left.float().contiguous(), right.float().contiguous(), self.transposed)
 
 
 @dataclass(frozen=True)
@@ -92,11 +54,15 @@ class EditDelta:
         layers: weight name, as in the model's state dict, to its low-rank update.
         base: SHA-256 of the edited weights before the edit.
         provenance: plain data: requests, settings, versions, seed, losses per fact, log.
+        targets: z_s, the hidden state after the target layer that each group of requests was to
+            get, [n, d]; the groups are those of `provenance["groups"]`, in order. They say how far
+            a query lands from what was meant (`geometry`); None if the edit is not of that kind.
     """
 
     layers: dict[str, Factors]
     base: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    targets: Tensor | None = None
     _records: weakref.WeakKeyDictionary[Any, _Record] = field(
         default_factory=weakref.WeakKeyDictionary, init=False, repr=False
     )
@@ -201,7 +167,7 @@ class EditDelta:
         """Writes one safetensors file, its provenance in the header; whole or not at all."""
         from safetensors.torch import save
 
-        tensors = _tensors(self.layers)
+        tensors = _tensors(self.layers, self.targets)
         record = {
             "base": self.base,
             "layers": {name: factors.transposed for name, factors in self.layers.items()},
@@ -241,8 +207,10 @@ class EditDelta:
                     )
                     for name, transposed in record["layers"].items()
                 }
-            delta = cls(layers, record["base"], record["provenance"])
-            whole = record["sha256"] == weights_fingerprint(sorted(_tensors(layers).items()))
+                targets = file.get_tensor("targets") if "targets" in file.keys() else None
+            delta = cls(layers, record["base"], record["provenance"], targets)
+            tensors = _tensors(layers, targets)
+            whole = record["sha256"] == weights_fingerprint(sorted(tensors.items()))
         except (
             SafetensorError,
             OSError,
@@ -258,7 +226,8 @@ class EditDelta:
             raise RoSEError(
                 f"{str(path)!r} is damaged (its numbers have changed); save or copy it again."
             )
-        _check_factors(path, layers)
+        if faults := factor_faults(layers):
+            raise RoSEError.of(f"{str(path)!r} is damaged; save or copy it again:", faults)
         return delta
 
     def to_peft_lora(self, folder: str | Path) -> Path:
@@ -298,31 +267,13 @@ class EditDelta:
         return {name: parameters[name].detach() for name in self.layers}
 
 
-def _tensors(layers: Mapping[str, Factors]) -> dict[str, Tensor]:
-    """The factors as a file holds them."""
-    tensors = {}
+def _tensors(layers: Mapping[str, Factors], targets: Tensor | None) -> dict[str, Tensor]:
+    """What a file holds."""
+    tensors = {} if targets is None else {"targets": targets.cpu().contiguous()}
     for name, factors in layers.items():
         tensors[f"{name}.left"] = factors.left.cpu().contiguous()
         tensors[f"{name}.right"] = factors.right.cpu().contiguous()
     return tensors
-
-
-def _check_factors(path: Path, layers: Mapping[str, Factors]) -> None:
-    faults = []
-    if not layers:
-        faults.append("it has no layer")
-    for name, factors in layers.items():
-        left, right = factors.left, factors.right
-        if left.dim() != 2 or right.dim() != 2 or left.shape[1] != right.shape[0]:
-            faults.append(
-                f"{name}: factors {tuple(left.shape)} and {tuple(right.shape)} do not match"
-            )
-        elif not (left.is_floating_point() and right.is_floating_point()):
-            faults.append(f"{name}: factors of type {left.dtype} and {right.dtype}")
-        elif not (bool(left.isfinite().all()) and bool(right.isfinite().all())):
-            faults.append(f"{name}: numbers that are not finite")
-    if faults:
-        raise RoSEError.of(f"{str(path)!r} is damaged; save or copy it again:", faults)
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
-from rose_easyedit.delta import Factors
+from rose_easyedit.factors import Factors
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.opening import common_opening, families, read_opening
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rose_easyedit.delta import Factors
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.factors import Factors
 from rose_easyedit.hparams import AlignmentHyperParams
 
 # Below this fraction of the mean, an eigenvalue estimated from few tokens is noise, not freedom.

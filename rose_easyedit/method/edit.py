@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel, read_architecture
-from rose_easyedit.delta import EditDelta, Factors
+from rose_easyedit.delta import EditDelta
+from rose_easyedit.factors import Factors
 from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
@@ -81,6 +83,7 @@ def solve_edit(
         layers={names[layer]: update for layer, update in updates.items()},
         base=weights_fingerprint((name, model.get_parameter(name)) for name in names.values()),
         provenance=_provenance(model, targets, hparams, report),
+        targets=targets.values.float().cpu(),
     )
 
 
@@ -108,7 +111,8 @@ def solve_layers(
     report = []
     target = columns.target.to(targets.device)
     merge = _merging(columns, len(targets), hparams.key_columns == "merged").to(targets)
-    for left_to_come, layer in zip(range(len(hparams.layers), 0, -1), hparams.layers, strict=True):
+    n_layers = len(hparams.layers)
+    for place, layer in enumerate(tqdm(hparams.layers, desc="layers", leave=False, disable=None)):
         with with_updates(editable, updates):
             states = read_subject_states(
                 editable,
@@ -118,7 +122,7 @@ def solve_layers(
                 batch=4 * hparams.micro_batch,
             )
         gap = targets[target] - states.hidden  # [N, d]
-        wanted = _before_norm(editable, layer, gap / left_to_come, states.outputs)
+        wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs)
         keys = merge @ states.keys
         factors = align(keys, merge @ wanted, spectra.get(layer), hparams.alignment)
         update = Factors(factors.left, factors.right, editable.is_transposed(layer)).compressed()
@@ -176,12 +180,7 @@ def _provenance(
     hparams: RoSEHyperParams,
     report: list[dict[str, float]],
 ) -> dict[str, Any]:
-    requests = targets.plan.requests
-    groups = (
-        [[index] for index in range(len(requests))]
-        if targets.per_fact
-        else list(targets.plan.subjects.values())
-    )
+    requests, groups = targets.plan.requests, targets.groups
     losses = [0.0] * len(requests)
     for indices, values in zip(groups, targets.shifts.losses, strict=True):
         for index, value in zip(indices, values, strict=True):
@@ -191,6 +190,7 @@ def _provenance(
         "hparams": hparams.as_dict(),
         "architecture": model.config.get_text_config().model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
+        "groups": groups,
         "losses": losses,
         "steps": targets.shifts.steps,
         "layers": report,

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel
@@ -95,16 +96,18 @@ def _collect(
 ) -> dict[int, Tensor]:
     """Keys of each layer, each times the square root of its weight: layer to [T, d_ff]."""
     parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    for last_only in (False, True):
-        chosen = [passage for passage in passages if passage.last_only == last_only]
-        weights = torch.tensor([passage.weight for passage in chosen], device=editable.device)
-        for batch in batches([p.ids for p in chosen], _BATCH, editable.device, share=last_only):
-            wanted = batch.mask.bool()
-            if last_only:
-                wanted = wanted & (batch.mask.cumsum(1) == batch.mask.sum(1, keepdim=True))
-            roots = weights[batch.indices].sqrt()[wanted.nonzero()[:, 0], None]
-            for layer, keys in read_keys(editable, batch, wanted, layers).items():
-                parts[layer].append((keys * roots).cpu())
+    with tqdm(total=len(passages), desc="statistics", leave=False, disable=None) as bar:
+        for last_only in (False, True):
+            chosen = [passage for passage in passages if passage.last_only == last_only]
+            weights = torch.tensor([passage.weight for passage in chosen], device=editable.device)
+            for batch in batches([p.ids for p in chosen], _BATCH, editable.device, share=last_only):
+                wanted = batch.mask.bool()
+                if last_only:
+                    wanted = wanted & (batch.mask.cumsum(1) == batch.mask.sum(1, keepdim=True))
+                roots = weights[batch.indices].sqrt()[wanted.nonzero()[:, 0], None]
+                for layer, keys in read_keys(editable, batch, wanted, layers).items():
+                    parts[layer].append((keys * roots).cpu())
+                bar.update(len(batch.indices))
     return {layer: torch.cat(keys) for layer, keys in parts.items()}
 
 

@@ -42,6 +42,13 @@ class Targets:
     shifts: Shifts
     log: list[str]
 
+    @property
+    def groups(self) -> list[list[int]]:
+        """The requests that share each value, by index, in the order of `values`."""
+        if self.per_fact:
+            return [[index] for index in range(len(self.plan.requests))]
+        return list(self.plan.subjects.values())
+
 
 def compute_targets(
     model: PreTrainedModel,

@@ -13,8 +13,9 @@ import pytest
 import torch
 from tiny_models import build_model, same_weights, weights_of
 
-from rose_easyedit.delta import EditDelta, Factors
+from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.factors import Factors
 from rose_easyedit.fingerprint import weights_fingerprint
 
 NAMES = {
@@ -38,7 +39,10 @@ def make_delta(model: Any, name: str = "llama-tied", scale: float = 0.1) -> Edit
         )
     base = weights_fingerprint((n, model.get_parameter(n)) for n in layers)
     return EditDelta(
-        layers, base, {"requests": [{"prompt": "\u6771\u4eac"}], "losses": [0.1, 1e-9]}
+        layers,
+        base,
+        {"requests": [{"prompt": "\u6771\u4eac"}], "losses": [0.1, 1e-9], "groups": [[0]]},
+        torch.randn(1, d, generator=generator),
     )
 
 
@@ -323,12 +327,20 @@ def test_an_edit_survives_the_disk(pair: tuple[Any, EditDelta], tmp_path: Path) 
         assert torch.equal(other.left, factors.left)
         assert torch.equal(other.right, factors.right)
         assert other.transposed == factors.transposed
+    assert torch.equal(loaded.targets, delta.targets)
     with delta.applied(model):
         weights = weights_of(model)
     with loaded.applied(model):
         assert same_weights(model, weights)
     assert list(path.parent.iterdir()) == [path]
     assert loaded.save(tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_an_edit_without_targets_survives_the_disk(tmp_path: Path) -> None:
+    delta = make_delta(build_model("llama-tied"))
+    bare = EditDelta(delta.layers, delta.base, delta.provenance)
+    loaded = EditDelta.load(bare.save(tmp_path / "bare.safetensors"))
+    assert bare.targets is None and loaded.targets is None
 
 
 def test_the_file_is_plain_safetensors_with_the_record_in_its_header(tmp_path: Path) -> None:
@@ -338,7 +350,7 @@ def test_the_file_is_plain_safetensors_with_the_record_in_its_header(tmp_path: P
     with safe_open(delta.save(tmp_path / "a.safetensors"), framework="pt") as file:
         record = json.loads(file.metadata()["rose_easyedit.delta/1"])
         assert record["provenance"] == delta.provenance
-        assert len(list(file.keys())) == 2 * len(delta.layers)
+        assert len(list(file.keys())) == 2 * len(delta.layers) + 1  # and the targets
 
 
 def test_an_edit_is_small(pair: tuple[Any, EditDelta], tmp_path: Path) -> None:

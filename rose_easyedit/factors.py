@@ -1,0 +1,66 @@
+"""A low-rank update of a weight, multiplied out only where it must be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A low-rank update dW = left @ right of a weight [d, d_ff].
+
+    Attributes:
+        left: [d, r].
+        right: [r, d_ff].
+        transposed: whether the weight is stored as [d_ff, d].
+    """
+
+    left: Tensor
+    right: Tensor
+    transposed: bool = False
+
+    @property
+    def rank(self) -> int:
+        """Inner size r of the two factors."""
+        return self.left.shape[1]
+
+    def dense(self) -> Tensor:
+        """The update as the weight is stored, in float64."""
+        update = self.left.double() @ self.right.double()
+        return update.T if self.transposed else update
+
+    def compressed(self) -> Factors:
+        """The same update with as few columns as its numerical rank, in float32.
+
+        Singular values below 1e-7 of the largest are beneath what float32 can hold.
+        """
+        left_q, left_r = torch.linalg.qr(self.left.double())
+        right_q, right_r = torch.linalg.qr(self.right.double().T)
+        u, s, v = torch.linalg.svd(left_r @ right_r.T)
+        rank = max(1, int((s > s[0] * 1e-7).sum()))
+        root = s[:rank].sqrt()
+        left = (left_q @ u[:, :rank]) * root
+        right = (right_q @ v[:rank].T).T * root[:, None]
+        return Factors(left.float().contiguous(), right.float().contiguous(), self.transposed)
+
+
+def factor_faults(layers: Mapping[str, Factors]) -> list[str]:
+    """What is wrong with the factors that were read from a file, by name."""
+    faults = []
+    if not layers:
+        faults.append("it has no layer")
+    for name, factors in layers.items():
+        left, right = factors.left, factors.right
+        if left.dim() != 2 or right.dim() != 2 or left.shape[1] != right.shape[0]:
+            faults.append(
+                f"{name}: factors {tuple(left.shape)} and {tuple(right.shape)} do not match"
+            )
+        elif not (left.is_floating_point() and right.is_floating_point()):
+            faults.append(f"{name}: factors of type {left.dtype} and {right.dtype}")
+        elif not (bool(left.isfinite().all()) and bool(right.isfinite().all())):
+            faults.append(f"{name}: numbers that are not finite")
+    return faults

@@ -1,0 +1,89 @@
+"""Which values of the settings make sense, one by one and together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rose_easyedit.hparams import RoSEHyperParams
+
+INTEGRATIONS = ("hierarchical", "joint", "independent")
+CONSTRAINTS = ("isotropic", "shrinkage", "covariance", "null_space")
+KEY_COLUMNS = ("per_query", "merged")
+PRECISIONS = ("auto", "bfloat16", "weights")
+
+
+def settings_faults(hparams: RoSEHyperParams) -> list[str]:
+    """Every fault, with the setting's name, its value and what would do."""
+    return [*_value_faults(hparams), *_combination_faults(hparams)]
+
+
+def _value_faults(hparams: RoSEHyperParams) -> list[str]:
+    hierarchy, alignment = hparams.hierarchy, hparams.alignment
+    faults = _choice_faults(
+        ("alg_name", hparams.alg_name, ("RoSE",)),
+        ("key_columns", hparams.key_columns, KEY_COLUMNS),
+        ("precision", hparams.precision, PRECISIONS),
+        ("hierarchy.integration", hierarchy.integration, INTEGRATIONS),
+        ("alignment.constraint", alignment.constraint, CONSTRAINTS),
+    )
+    positive: Callable[[float], bool] = lambda value: value > 0  # noqa: E731
+    not_negative: Callable[[float], bool] = lambda value: value >= 0  # noqa: E731
+    rules = [
+        (positive, "above 0", hparams, ("batch_size", "max_length", "micro_batch", "n_contexts")),
+        (not_negative, "0 or more", hparams, ("chat_contexts", "query_formats", "seed")),
+        (lambda value: value > 1, "above 1", hparams, ("sink_ratio",)),
+        (positive, "above 0", hierarchy, ("fact_learning_rate", "subject_learning_rate")),
+        (
+            positive,
+            "above 0",
+            hierarchy,
+            ("clamp_norm", "context_turns", "fact_steps", "subject_steps"),
+        ),
+        (not_negative, "0 or more", hierarchy, ("loss_threshold", "kl_factor", "weight_decay")),
+        (not_negative, "0 or more", hierarchy, ("smoothing_radius",)),
+        (positive, "above 0", alignment, ("strength", "covariance_weight", "statistics_tokens")),
+        (not_negative, "0 or more", alignment, ("protected_directions", "null_space_threshold")),
+        (not_negative, "0 or more", alignment, ("subject_weight",)),
+        (lambda value: 0 <= value <= 1, "between 0 and 1", alignment, ("shrinkage",)),
+    ]
+    prefixes = {id(hparams): "", id(hierarchy): "hierarchy.", id(alignment): "alignment."}
+    for rule, wanted, owner, names in rules:
+        for name in names:
+            if not rule(getattr(owner, name)):
+                value = getattr(owner, name)
+                faults.append(f"{prefixes[id(owner)]}{name} is {value}; it must be {wanted}")
+    return faults
+
+
+def _choice_faults(*choices: tuple[str, str, tuple[str, ...]]) -> list[str]:
+    return [
+        f"{name} is {value!r}; choose one of {', '.join(allowed)}"
+        for name, value, allowed in choices
+        if value not in allowed
+    ]
+
+
+def _combination_faults(hparams: RoSEHyperParams) -> list[str]:
+    faults = []
+    layers = hparams.layers
+    if not layers:
+        faults.append("layers is empty; name the layers to edit, for instance [7, 8, 9, 10, 11]")
+    elif layers != sorted(set(layers)) or layers[0] < 0:
+        faults.append(f"layers is {list(layers)}; list different layers, 0 or more, in order")
+    if layers and hparams.z_layer is not None and hparams.z_layer < layers[-1]:
+        faults.append(
+            f"z_layer is {hparams.z_layer}, before the last edited layer {layers[-1]}; "
+            "leave it null or set it to that layer or a later one"
+        )
+    if hparams.model_parallel:
+        faults.append(
+            "model_parallel is true; the layers after z_layer are replayed on one device, so put "
+            "the model on one device (device: cpu works for any size)"
+        )
+    if hparams.contexts is not None and not hparams.contexts:
+        faults.append(
+            'contexts is an empty list; leave it null or give prefixes ("" is the bare one)'
+        )
+    return faults
