@@ -31,6 +31,8 @@ class Fact:
     """A counterfactual: `prompt` shall be continued with `target_new` and not `ground_truth`.
 
     Aliases are other spellings that count as the same answer, such as "German" for "Germany".
+    `wrapped` names the forms that a wrapper made, because the data set has none of its own;
+    `neighbours` are the data set's own prompts that the edit should leave alone.
     """
 
     subject: str
@@ -43,6 +45,8 @@ class Fact:
     instructions: tuple[str, ...] = ()
     target_aliases: tuple[str, ...] = ()
     truth_aliases: tuple[str, ...] = ()
+    wrapped: frozenset[str] = frozenset()
+    neighbours: tuple[str, ...] = ()
 
     @cached_property
     def queries(self) -> tuple[Query, ...]:

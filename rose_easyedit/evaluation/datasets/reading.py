@@ -1,0 +1,105 @@
+"""From a JSON or JSON Lines file to its records, each with its position."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.errors import RoSEError
+
+_LARGEST_MIB = 512
+_SHOWN_FAULTS = 20
+_SHOWN_LETTERS = 120
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record as the file holds it; `where` is its position, counted from record 0."""
+
+    where: str
+    value: Any
+
+
+def read_rows(path: str | Path) -> tuple[list[Row], list[str]]:
+    """The records of a list in a JSON file, or of a JSON Lines file.
+
+    Returns:
+        The records, and a fault for each line of a JSON Lines file that is not JSON.
+
+    Raises:
+        RoSEError: If the file is missing, too large to be read as a whole, not UTF-8, empty, JSON
+            of another shape, or has no line that is JSON.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    try:
+        value = json.loads(text)
+    # ValueError: JSONDecodeError, and a number with more digits than Python converts
+    except (ValueError, RecursionError) as error:
+        if text.lstrip().startswith("["):
+            raise RoSEError(f"{str(path)!r} is not JSON ({error}); mend or replace it.") from error
+        rows, faults = _parse_lines(text)
+        if not rows:
+            title = f"{str(path)!r} is neither JSON nor JSON Lines:"
+            raise RoSEError.of(title, shorten_faults(faults)) from error
+        return rows, faults
+    return [Row(f"record {i}", record) for i, record in enumerate(_records(path, text, value))], []
+
+
+def shorten(text: str) -> str:
+    """The text, cut where an error message would become unreadable."""
+    return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}..."
+
+
+def shorten_faults(faults: Sequence[str]) -> list[str]:
+    """The first faults, and how many more there are."""
+    left_out = len(faults) - _SHOWN_FAULTS
+    shown = list(faults[:_SHOWN_FAULTS])
+    return [*shown, f"... and {left_out} more"] if left_out > 0 else shown
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise RoSEError(f"There is no data file {str(path)!r}; give a JSON or JSON Lines file.")
+    size = path.stat().st_size / 2**20
+    if size > _LARGEST_MIB:
+        raise RoSEError(
+            f"{str(path)!r} has {size:.0f} MiB, and a data file is read as a whole, up to "
+            f"{_LARGEST_MIB} MiB; give a part of it."
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RoSEError(f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8.") from error
+    if not text.strip():
+        raise RoSEError(f"{str(path)!r} is empty; give a file with records.")
+    return text
+
+
+def _records(path: Path, text: str, value: Any) -> list[Any]:
+    if isinstance(value, Mapping) and "\n" not in text.strip():
+        return [value]
+    if isinstance(value, list) and value:
+        return value
+    if isinstance(value, Mapping):
+        found = f"one JSON object with the fields {shorten(', '.join(value))}"
+    else:
+        found = "an empty list" if isinstance(value, list) else f"a JSON {type(value).__name__}"
+    raise RoSEError(f"{str(path)!r} holds {found}; give a list of records, or one record a line.")
+
+
+def _parse_lines(text: str) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    faults: list[str] = []
+    # not splitlines, which also splits at separators that a JSON string may hold
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    for index, (number, line) in enumerate(lines):
+        where = f"record {index} (line {number})"
+        try:
+            rows.append(Row(where, json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            faults.append(f"{where}: it is not JSON ({error})")
+    return rows, faults
