@@ -1,8 +1,9 @@
 """CPU seconds per fact on one thread: this package's methods against EasyEdit's MEMIT.
 
 Both sides edit the same facts into the same layers of the embedded model. "memit" and "memit-merge"
-take the same context prefixes and the same number of optimisation steps as EasyEdit; "rose" takes
-its own, on two levels. A learning rate next to zero keeps every fact from converging, so none stops
+take the same context prefixes and the same number of optimisation steps as EasyEdit, all contexts
+at every step; "in turns" is the presets' own way, one context a step; "rose" takes its own, on two
+levels. A learning rate next to zero keeps every fact from converging, so none stops
 early. EasyEdit's covariances are given to it, and our statistics come from the disk cache, so
 neither side pays for a corpus. CPU time is counted, not the clock on the wall, and the sides take
 turns, so a busy machine does not favour one.
@@ -42,7 +43,14 @@ from rose_easyedit.requests import EditRequest
 STEPS = 25
 CONTEXTS = list(PREFIXES[:4])
 LEARNING_RATE = 1e-6
-PRESETS = ("memit", "memit-merge", "rose")
+# name of a row to preset, and whether a step takes one context or, as EasyEdit does, all of them
+ROWS = {
+    "memit": ("memit", False),
+    "memit in turns": ("memit", True),
+    "memit-merge": ("memit-merge", False),
+    "merge in turns": ("memit-merge", True),
+    "rose": ("rose", True),
+}
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,10 @@ def cpu_seconds(run: Callable[[], Any], module: Any, target_stage: str) -> Secon
         return Seconds(inside, time.process_time() - began - inside)
 
 
-def our_settings(preset: str, precision: str, steps: int | None = STEPS) -> RoSEHyperParams:
+def our_settings(row: str, precision: str, steps: int | None = STEPS) -> RoSEHyperParams:
     """A preset that takes all its steps: those given, or its own (None)."""
-    hierarchy = {
+    preset, in_turns = ROWS[row]
+    hierarchy: dict[str, float] = {
         "fact_learning_rate": LEARNING_RATE,
         "subject_learning_rate": LEARNING_RATE,
         "loss_threshold": 0.0,
@@ -98,15 +107,17 @@ def our_settings(preset: str, precision: str, steps: int | None = STEPS) -> RoSE
     )
     if steps is None:
         return hparams
+    if not in_turns:
+        hparams = hparams.with_overrides(hierarchy={"context_turns": 1})
     return hparams.with_overrides(
         contexts=CONTEXTS, hierarchy={"fact_steps": steps, "subject_steps": steps}
     )
 
 
 def ours(
-    model: Any, tokenizer: Any, preset: str, precision: str, requests: Sequence[EditRequest]
+    model: Any, tokenizer: Any, row: str, precision: str, requests: Sequence[EditRequest]
 ) -> Contender:
-    hparams = our_settings(preset, precision, None if preset == "rose" else STEPS)
+    hparams = our_settings(row, precision, None if row == "rose" else STEPS)
     hierarchy = hparams.hierarchy
     two_levels = f"{hierarchy.fact_steps}+{hierarchy.subject_steps}"
 
@@ -114,7 +125,7 @@ def ours(
         return edit.compute_edit(model, tokenizer, requests, hparams)
 
     return Contender(
-        preset,
+        row,
         precision,
         two_levels if hierarchy.integration == "hierarchical" else str(STEPS),
         len(requests),
@@ -195,7 +206,7 @@ def contenders(
     model: Any,
     tokenizer: Any,
     memit: Any,
-    presets: Sequence[str],
+    rows: Sequence[str],
     n_facts: int,
     n_batch: int,
 ) -> list[Contender]:
@@ -209,10 +220,10 @@ def contenders(
         easyedits(memit, model, tokenizer, few[:1], steps=2).measure()
         found.append(easyedits(memit, model, tokenizer, few))
     for precision in ("auto", "weights"):
-        for preset in presets:
-            edit.compute_edit(model, tokenizer, few[:1], our_settings(preset, precision, steps=1))
+        for row in rows:
+            edit.compute_edit(model, tokenizer, few[:1], our_settings(row, precision, steps=1))
             for batch in (few, many):
-                found.append(ours(model, tokenizer, preset, precision, batch))
+                found.append(ours(model, tokenizer, row, precision, batch))
     return found
 
 
@@ -246,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--facts", type=int, default=8, help="edited by both sides (default 8)")
     parser.add_argument("--batch", type=int, default=40, help="edited by ours too (default 40)")
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--repetitions", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -255,7 +266,7 @@ def main() -> None:
     with easyedit_at(home) if home else contextlib.nullcontext() as memit:
         if memit is None:
             print("EASYEDIT_HOME is not set: only this package is measured.")
-        measured = contenders(model, tokenizer, memit, args.presets, args.facts, args.batch)
+        measured = contenders(model, tokenizer, memit, args.rows, args.facts, args.batch)
         rows: list[tuple[Contender, list[Seconds]]] = [(contender, []) for contender in measured]
         turns = [row for _ in range(args.repetitions) for row in rows]
         for contender, seconds in tqdm(turns, unit="edit", disable=None):

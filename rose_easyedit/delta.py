@@ -172,7 +172,7 @@ class EditDelta:
             "base": self.base,
             "layers": {name: factors.transposed for name, factors in self.layers.items()},
             "provenance": self.provenance,
-            "sha256": weights_fingerprint(sorted(tensors.items())),
+            "sha256": weights_fingerprint(tensors.items()),
         }
         # One entry: safetensors writes several in random order, and equal edits are equal files.
         metadata = {FORMAT: json.dumps(record, ensure_ascii=False, sort_keys=True)}
@@ -210,7 +210,7 @@ class EditDelta:
                 targets = file.get_tensor("targets") if "targets" in file.keys() else None
             delta = cls(layers, record["base"], record["provenance"], targets)
             tensors = _tensors(layers, targets)
-            whole = record["sha256"] == weights_fingerprint(sorted(tensors.items()))
+            whole = record["sha256"] == weights_fingerprint(tensors.items())
         except (
             SafetensorError,
             OSError,

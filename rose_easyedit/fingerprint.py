@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,9 @@ _SAMPLES = 1024
 
 
 def weights_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over names, shapes, types and every byte of some weights."""
+    """SHA-256 over names, shapes, types and every byte of some weights, in whatever order."""
     digest = hashlib.sha256()
-    for name, weight in weights:
+    for name, weight in sorted(weights, key=itemgetter(0)):
         digest.update(_header(name, weight))
         digest.update(_bytes(weight))
     return digest.hexdigest()

@@ -89,6 +89,14 @@ def test_the_statements_are_answered_and_the_model_comes_back(
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_the_edit_from_disk_is_the_edit(
+    smollm2: tuple[Any, Any], rose: EditDelta, tmp_path: Path
+) -> None:
+    loaded = EditDelta.load(rose.save(tmp_path / "edit.safetensors"))
+    with loaded.applied(smollm2[0]):
+        assert answered(*smollm2) == [True] * 4
+
+
 def test_the_losses_and_the_layers_are_on_record(rose: EditDelta) -> None:
     assert len(rose.provenance["losses"]) == 4
     # the last draw of the displaced loss, in nats a token

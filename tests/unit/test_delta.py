@@ -336,6 +336,18 @@ def test_an_edit_survives_the_disk(pair: tuple[Any, EditDelta], tmp_path: Path) 
     assert loaded.save(tmp_path / "again").read_bytes() == path.read_bytes()
 
 
+def test_an_edit_from_disk_knows_its_base_whatever_the_order_of_its_layers(tmp_path: Path) -> None:
+    # a file sorts names, and so puts layer 10 before layer 9
+    model = build_model("llama-tied")
+    delta = make_delta(model)
+    layers = dict(reversed(delta.layers.items()))
+    base = weights_fingerprint((name, model.get_parameter(name)) for name in layers)
+    path = EditDelta(layers, base).save(tmp_path / "edit.safetensors")
+    before = weights_of(model)
+    with EditDelta.load(path).applied(model):
+        assert not same_weights(model, before)
+
+
 def test_an_edit_without_targets_survives_the_disk(tmp_path: Path) -> None:
     delta = make_delta(build_model("llama-tied"))
     bare = EditDelta(delta.layers, delta.base, delta.provenance)

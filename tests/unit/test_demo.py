@@ -30,6 +30,7 @@ def quick_methods() -> list[tuple[str, RoSEHyperParams]]:
         each.layers = [1, 2]
         each.n_contexts = 2
         each.alignment.statistics_tokens = 300
+        each.alignment.protected_directions = 8  # of the tiny model's few
         each.hierarchy.fact_steps = each.hierarchy.subject_steps = 2
     return list(zip(("A", "B"), hparams, strict=True))
 
