@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors, factor_faults
+from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import weights_fingerprint
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ class EditDelta:
         }
         # One entry: safetensors writes several in random order, and equal edits are equal files.
         metadata = {FORMAT: json.dumps(record, ensure_ascii=False, sort_keys=True)}
-        return _write(Path(path), save(tensors, metadata))
+        return write_whole(Path(path), save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> EditDelta:
@@ -274,19 +273,3 @@ def _tensors(layers: Mapping[str, Factors], targets: Tensor | None) -> dict[str,
         tensors[f"{name}.left"] = factors.left.cpu().contiguous()
         tensors[f"{name}.right"] = factors.right.cpu().contiguous()
     return tensors
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # not a temporary file of the library's, which its owner alone may read
-    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path

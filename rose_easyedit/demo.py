@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             facts=len(facts), subjects=subjects, model=shown, tokens=_NEW_TOKENS
         )
         console.print(text, markup=False, highlight=False)
-    asked = EvaluationSettings(max_new_tokens=_NEW_TOKENS)
+    asked = EvaluationSettings(max_new_tokens=_NEW_TOKENS, teacher_forcing=False)
     outcomes = run_demo(*load_model(options.model), facts, methods, asked)
     seconds = time.perf_counter() - started
     if options.json:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rose_easyedit.evaluation.report_tables import TextTable
 
 Report = dict[str, Any]
+
+_FEW_COLUMNS = 6
 
 
 def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) -> None:
@@ -45,6 +50,24 @@ def ask_report(report: Report, console: Any) -> None:
         console.print(table)
 
 
+def evaluate_report(report: Report, console: Any) -> None:
+    """Totals of an evaluation, and where its page is."""
+    from rose_easyedit.evaluation.report_tables import harness_table, summary_tables
+
+    totals = report["summary"]
+    facts, subjects = _count(totals["facts"], "fact"), _count(totals["subjects"], "subject")
+    _print(console, f"{report['title']}: {facts} about {subjects}, {report['model']}")
+    tables = summary_tables(totals)
+    if report["lm_eval"]:
+        tables.append(harness_table(report["lm_eval"]))
+    for table in tables:
+        _print_text_table(table, console)
+    for note in report["notes"]:
+        _print(console, f"note: {note}")
+    if "report" in report:
+        _print(console, f"every answer -> {report['report']}")
+
+
 def written_report(report: Report, console: Any) -> None:
     """Where a folder was written."""
     _print(console, f"{report['kind']} ({len(report['weights'])} weights) -> {report['out']}")
@@ -79,6 +102,34 @@ def _print_facts(report: Report, console: Any) -> None:
     console.print(table)
     for line in report["log"]:
         _print(console, f"note: {line}")
+
+
+def _print_text_table(content: TextTable, console: Any) -> None:
+    """One table, or two that repeat the first column where many columns do not fit the width."""
+    table = _text_table(content, range(1, len(content.columns)))
+    unbounded = console.options.update(width=10_000)
+    fits = console.measure(table, options=unbounded).maximum <= console.width
+    if fits or len(content.columns) <= _FEW_COLUMNS:
+        console.print(table)
+        return
+    middle = (len(content.columns) + 1) // 2
+    console.print(_text_table(content, range(1, middle)))
+    console.print(_text_table(content, range(middle, len(content.columns))))
+
+
+def _text_table(content: TextTable, columns: range) -> Any:
+    """The first column and these."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(content.title), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column(content.columns[0])
+    for number in columns:
+        table.add_column(content.columns[number], justify="right")
+    for row in content.rows:
+        table.add_row(*(escape(row.cells[number]) for number in (0, *columns)))
+    return table
 
 
 def _print(console: Any, text: str) -> None:

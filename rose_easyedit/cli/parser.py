@@ -7,6 +7,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from rose_easyedit.cli import commands
+from rose_easyedit.cli.diagnose import diagnose
+from rose_easyedit.cli.evaluate import evaluate
 
 DESCRIPTION = """\
 Write facts into a language model, keep them as a small file, and ask the edited model.
@@ -38,6 +40,32 @@ Examples:
   rose-edit ask --delta edit.safetensors
   rose-edit ask --delta edit.safetensors --prompt "Which country is Marie Curie a citizen of?"
   rose-edit ask --delta edit.safetensors --plain --prompt "Marie Curie is a citizen of"
+"""
+EVALUATE = """\
+Ask the base model and the edited one for the facts of an edit, in several forms, and for what the
+edit should not have changed. Answers are greedy and read as a user would read them; teacher
+forcing, which most of the literature reports, stands beside them.
+
+--data takes the wordings of a data file (CounterFact, zsRE, MQuAKE, S2RKE, KnowEdit, one's own) or
+of the bundled set; only its facts that the edit holds are asked for. Without it the edit's own
+statements are, and questions and instructions that wrap them.
+
+Examples:
+  rose-edit evaluate --delta edit.safetensors
+  rose-edit evaluate --delta edit.safetensors --data bundled --split test --report report
+  rose-edit evaluate --delta edit.safetensors --data counterfact.json --skip-bad --all-forms
+  rose-edit evaluate --delta edit.safetensors --lm-eval piqa,arc_easy --lm-eval-limit 100
+"""
+DIAGNOSE = """\
+Measure why an edit generalises or does not: how far queries land from the target (D), how far they
+may (R), whether D <= R predicts an answer, how facts conflict and how alike keys are. Tables are
+printed; diagnosis.json and figures go to a new folder.
+
+Examples:
+  rose-edit diagnose --delta edit.safetensors --out diagnosis
+  rose-edit diagnose --delta edit.safetensors --requests bundled --out diagnosis
+  rose-edit diagnose --requests facts.jsonl --method memit-merge --out diagnosis
+  rose-edit diagnose --requests bundled --split test --compare --out diagnosis
 """
 APPLY = """\
 Write the edited model to a folder. Transformers, vLLM and others load it like any model.
@@ -73,6 +101,8 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers.add_parser("demo", help=DEMO, add_help=False)
     _add_edit(subparsers)
     _add_ask(subparsers)
+    _add_evaluate(subparsers)
+    _add_diagnose(subparsers)
     _add_apply(subparsers)
     _add_export(subparsers)
     _add_info(subparsers)
@@ -83,23 +113,7 @@ def _add_edit(subparsers: argparse._SubParsersAction) -> None:
     parser = _command(subparsers, "edit", EDIT, commands.edit)
     parser.add_argument("--requests", required=True, metavar="FILE", help="JSON or JSON Lines")
     parser.add_argument("--out", required=True, metavar="FILE", help="the edit to write")
-    parser.add_argument(
-        "--hparams",
-        metavar="NAME",
-        help="settings: a YAML file or a shipped name (default: those of --model)",
-    )
-    _add_model(parser, "the model of the settings, else embedded")
-    parser.add_argument(
-        "--method", help="rose (default), rose-paper, memit-merge, memit or alphaedit"
-    )
-    parser.add_argument("--seed", type=int, help="of every random choice")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any other setting, for instance hierarchy.subject_steps=30; may be repeated",
-    )
+    _add_settings(parser)
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
 
 
@@ -116,6 +130,64 @@ def _add_ask(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--max-new-tokens", type=int, default=64, metavar="N", help="longest answer (default: 64)"
     )
+
+
+def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
+    parser = _command(subparsers, "evaluate", EVALUATE, evaluate)
+    _add_delta(parser)
+    _add_model(parser, "the model that the edit was computed for")
+    parser.add_argument(
+        "--data", metavar="PATH", help='a data file, or "bundled" (default: the edit\'s own facts)'
+    )
+    parser.add_argument("--split", help='"validation" or "test" of the bundled set (default: both)')
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out the records that do not fit"
+    )
+    parser.add_argument(
+        "--facts-per-subject",
+        type=int,
+        metavar="N",
+        help="ask for N drawn facts of each subject that has as many (default: all facts)",
+    )
+    parser.add_argument(
+        "--all-forms", action="store_true", help="also as a second turn and behind other sentences"
+    )
+    parser.add_argument("--autocast", action="store_true", help="ask in bfloat16, which is faster")
+    parser.add_argument(
+        "--report", metavar="FOLDER", help="write a page with every answer, and results.json"
+    )
+    parser.add_argument(
+        "--lm-eval",
+        metavar="TASKS",
+        help="tasks of lm-evaluation-harness, such as piqa,arc_easy, before and after the edit",
+    )
+    parser.add_argument(
+        "--lm-eval-limit", type=int, metavar="N", help="examples per task (default: all)"
+    )
+
+
+def _add_diagnose(subparsers: argparse._SubParsersAction) -> None:
+    parser = _command(subparsers, "diagnose", DIAGNOSE, diagnose)
+    parser.add_argument(
+        "--requests",
+        metavar="FILE",
+        help='facts: a data file, or "bundled" (default: those of --delta)',
+    )
+    parser.add_argument("--split", help='"validation" or "test" of the bundled set (default: both)')
+    parser.add_argument("--delta", metavar="FILE", help="an edit (default: compute it)")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="also joint against hierarchical targets, and the covariance against the identity",
+    )
+    parser.add_argument(
+        "--directions", type=int, metavar="N", help="in which R is measured (default: 16)"
+    )
+    parser.add_argument(
+        "--quantile", type=float, metavar="Q", help="of them that R is (default: 0.5, the median)"
+    )
+    _add_settings(parser)
 
 
 def _add_apply(subparsers: argparse._SubParsersAction) -> None:
@@ -152,6 +224,26 @@ def _command(
     parser.add_argument("--json", action="store_true", help="report as one JSON object")
     parser.set_defaults(run=run)
     return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hparams",
+        metavar="NAME",
+        help="settings: a YAML file or a shipped name (default: those of --model)",
+    )
+    _add_model(parser, "the model of the settings, else embedded")
+    parser.add_argument(
+        "--method", help="rose (default), rose-paper, memit-merge, memit or alphaedit"
+    )
+    parser.add_argument("--seed", type=int, help="of every random choice")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting, for instance hierarchy.subject_steps=30; may be repeated",
+    )
 
 
 def _add_delta(parser: argparse.ArgumentParser) -> None:

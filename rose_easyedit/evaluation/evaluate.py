@@ -2,47 +2,57 @@
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
-from statistics import fmean
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
-from rose_easyedit.evaluation.facts import FORMS, Fact, LocalityPrompt, Query, load_locality
-from rose_easyedit.evaluation.generation import generate_greedy
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.cache import measure_once
+from rose_easyedit.evaluation.facts import Fact, LocalityPrompt, load_locality, relation_names
+from rose_easyedit.evaluation.interval import bootstrap_interval
+from rose_easyedit.evaluation.measure import Measurement, Questions, measure
 from rose_easyedit.evaluation.metrics import (
     contains_target,
     kl_divergence,
-    next_token_logprobs,
+    shared_beginning,
     top1_agreement,
 )
+from rose_easyedit.evaluation.native import NativeRates
+from rose_easyedit.evaluation.records import Record, edited_records, other_facts, other_records
+from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
+from rose_easyedit.evaluation.settings import EvaluationSettings
 
-_RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How a model is asked; two evaluations are comparable when these agree."""
-
-    max_new_tokens: int = 24
-    batch_size: int = 64
-    autocast: torch.dtype | None = None
+__all__ = [
+    "Baseline",
+    "EvaluationResult",
+    "EvaluationSettings",
+    "Record",
+    "bootstrap_interval",
+    "evaluate_edit",
+]
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The unedited model, asked once; every edit of it is measured against this."""
+    """The unedited model, asked once; every edit of it is measured against this.
+
+    Attributes:
+        facts: The facts that it was asked for.
+        locality: Prompts that no edit should change.
+        measured: Its answers.
+        settings: How it was asked; the edited model will be asked alike.
+        on_record: The settings with what of the model and tokenizer belongs to them.
+        native: What it answers by itself, if that is known.
+    """
 
     facts: tuple[Fact, ...]
-    answers: dict[Query, str]
     locality: tuple[LocalityPrompt, ...]
-    logprobs: torch.Tensor
+    measured: Measurement
     settings: EvaluationSettings
+    on_record: dict[str, Any]
+    native: NativeRates | None = None
 
     @classmethod
     def of(
@@ -53,104 +63,39 @@ class Baseline:
         *,
         locality: Sequence[LocalityPrompt] | None = None,
         settings: EvaluationSettings | None = None,
+        native: NativeRates | None = None,
+        cache: Path | None = None,
     ) -> Baseline:
         """Ask the unedited model everything that an evaluation of `facts` needs.
 
         Args:
             model: The unedited model.
             tokenizer: Its tokenizer.
-            facts: The facts that will be edited.
+            facts: The facts that will be edited, and more facts about their subjects, if there
+                are any, that will not be.
             locality: Prompts that no edit should change; by default the bundled ones.
             settings: How to ask.
+            native: (relation, form) to the rate at which the model answers true facts; success
+                is then reported beside it (`native`).
+            cache: A folder that keeps the answers for the next time (`cache.default_folder`);
+                None asks anew.
         """
         settings = settings or EvaluationSettings()
-        locality = load_locality(facts) if locality is None else locality
+        locality = bundled_locality(facts) if locality is None else locality
+        questions = Questions.of(facts, locality, settings)
+        when = "before the edit"
+        if cache is None:
+            measured = measure(model, tokenizer, questions, settings, when)
+        else:
+            measured = measure_once(model, tokenizer, questions, settings, when, cache)
         return cls(
             facts=tuple(facts),
-            answers=_ask(model, tokenizer, facts, settings, "before the edit"),
             locality=tuple(locality),
-            logprobs=_locality_logprobs(model, tokenizer, locality, settings),
+            measured=measured,
             settings=settings,
+            on_record=settings.on_record(model, tokenizer),
+            native=native,
         )
-
-
-@dataclass(frozen=True)
-class Record:
-    """One query and its answer.
-
-    `old_answer` says that the true answer was named, `other_target` that the target of another
-    fact of the same subject was: the two ways in which an edit fails most often.
-    """
-
-    subject: str
-    relation: str
-    form: str
-    query: str
-    target: str
-    before: str
-    answer: str
-    success: bool
-    success_before: bool
-    old_answer: bool
-    other_target: bool
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """Every answer, and how far the model moved on prompts that it should not have."""
-
-    records: tuple[Record, ...]
-    locality: tuple[LocalityPrompt, ...]
-    kl: tuple[float, ...]
-    top1: tuple[bool, ...]
-
-    def success(self, *forms: str) -> float:
-        """Fraction of the queries of these forms (default all) whose answer names the target."""
-        return fmean(record.success for record in self.records if record.form in (forms or FORMS))
-
-    def summary(self) -> dict[str, Any]:
-        """Totals as plain data: per form with a 95% interval over subjects, and the locality."""
-        forms = [form for form in FORMS if any(r.form == form for r in self.records)]
-        return {
-            "facts": len({(r.subject, r.relation) for r in self.records}),
-            "subjects": len({r.subject for r in self.records}),
-            "forms": {form: self._form_summary(form) for form in forms},
-            "locality": {kind: self._locality_summary(kind) for kind in self._kinds()},
-        }
-
-    def as_dict(self) -> dict[str, Any]:
-        """Summary and records as plain data, ready for JSON."""
-        prompts = zip(self.locality, self.kl, self.top1, strict=True)
-        return {
-            "summary": self.summary(),
-            "records": [asdict(record) for record in self.records],
-            "locality": [{**asdict(p), "kl": kl, "top1": same} for p, kl, same in prompts],
-        }
-
-    def _form_summary(self, form: str) -> dict[str, Any]:
-        records = [record for record in self.records if record.form == form]
-        by_subject: dict[str, list[float]] = defaultdict(list)
-        for record in records:
-            by_subject[record.subject].append(float(record.success))
-        return {
-            "queries": len(records),
-            "success": fmean(r.success for r in records),
-            "interval": bootstrap_interval(by_subject),
-            "success_before": fmean(r.success_before for r in records),
-            "old_answer": fmean(r.old_answer for r in records),
-            "other_target": fmean(r.other_target for r in records),
-        }
-
-    def _kinds(self) -> list[str]:
-        return ["all", *dict.fromkeys(prompt.kind for prompt in self.locality)]
-
-    def _locality_summary(self, kind: str) -> dict[str, float]:
-        chosen = [i for i, p in enumerate(self.locality) if kind in ("all", p.kind)]
-        return {
-            "prompts": len(chosen),
-            "kl": fmean(self.kl[i] for i in chosen) if chosen else 0.0,
-            "top1": fmean(self.top1[i] for i in chosen) if chosen else 1.0,
-        }
 
 
 def evaluate_edit(
@@ -159,123 +104,75 @@ def evaluate_edit(
     facts: Sequence[Fact],
     *,
     baseline: Baseline,
+    edited: Sequence[Fact] | None = None,
 ) -> EvaluationResult:
     """Ask an edited model for its edited facts, and for what it should not have changed.
 
-    Success is a greedy answer that names the target (`contains_target`); questions and
-    instructions are asked through the chat template.
+    The baseline's further facts about the same subjects are asked too: their true answers should
+    still be given (R-specificity).
 
     Args:
         model: The edited model.
         tokenizer: Its tokenizer.
         facts: The edited facts, all of them among the baseline's.
         baseline: The answers of the unedited model; its settings are used here too.
+        edited: All facts that the edit holds, if `facts` are but some of them.
+
+    Raises:
+        RoSEError: If the baseline was not asked for one of the facts.
     """
-    answers = _ask(model, tokenizer, facts, baseline.settings, "after the edit")
-    logprobs = _locality_logprobs(model, tokenizer, baseline.locality, baseline.settings)
+    _check_asked(facts, baseline)
+    edited = list(dict.fromkeys([*facts, *(edited or ())]))
+    subjects = {fact.subject for fact in facts}
+    others = other_facts((f for f in baseline.facts if f.subject in subjects), edited)
+    forms, before = baseline.settings.forms, baseline.measured
+    questions = Questions.of([*facts, *others], baseline.locality, baseline.settings)
+    after = measure(model, tokenizer, questions, baseline.settings, "after the edit")
     return EvaluationResult(
-        records=tuple(_records(facts, baseline.answers, answers)),
+        records=tuple(edited_records(facts, edited, forms, before, after)),
         locality=baseline.locality,
-        kl=tuple(kl_divergence(baseline.logprobs, logprobs).tolist()),
-        top1=tuple(top1_agreement(baseline.logprobs, logprobs).tolist()),
+        kl=tuple(kl_divergence(before.logprobs, after.logprobs).tolist()),
+        top1=tuple(top1_agreement(before.logprobs, after.logprobs).tolist()),
+        texts=_locality_texts(tokenizer, before, after),
+        others=tuple(other_records(others, edited, forms, before.answers, after.answers)),
+        generic=GenericText(
+            kl=tuple(kl_divergence(before.generic.logprobs, after.generic.logprobs).tolist()),
+            top1=tuple(top1_agreement(before.generic.logprobs, after.generic.logprobs).tolist()),
+            perplexity=after.generic.perplexity,
+            perplexity_before=before.generic.perplexity,
+        ),
+        settings=baseline.on_record,
+        native=baseline.native,
+        edited=Counter(fact.subject for fact in edited),
     )
 
 
-def bootstrap_interval(
-    values: Mapping[str, Sequence[float]], *, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the mean when whole groups (subjects) are drawn with replacement.
-
-    Facts of one subject succeed and fail together, so drawing single facts would pretend to more
-    evidence than there is.
-    """
-    groups = [(sum(group), len(group)) for group in values.values() if group]
-    draw = random.Random(seed)
-    means = []
-    for _ in range(_RESAMPLES):
-        sample = draw.choices(groups, k=len(groups))
-        means.append(sum(total for total, _ in sample) / sum(count for _, count in sample))
-    means.sort()
-    tail = round((1 - level) / 2 * (_RESAMPLES - 1))
-    return means[tail], means[-1 - tail]
+def bundled_locality(facts: Sequence[Fact]) -> list[LocalityPrompt]:
+    """The bundled prompts for the relations at hand, without those about an edited subject."""
+    relations = set(relation_names())
+    prompts = load_locality([fact for fact in facts if fact.relation in relations])
+    subjects = {fact.subject for fact in facts}
+    return [p for p in prompts if not any(contains_target(p.text, name) for name in subjects)]
 
 
-def _ask(
-    model: Any, tokenizer: Any, facts: Sequence[Fact], settings: EvaluationSettings, when: str
-) -> dict[Query, str]:
-    queries = list(dict.fromkeys(query for fact in facts for query in fact.queries))
-    answers: dict[Query, str] = {}
-    with tqdm(total=len(queries), desc=f"answers {when}", unit="query", disable=None) as bar:
-        for chat in (False, True):
-            asked = [query for query in queries if query.chat == chat]
-            texts = generate_greedy(
-                model,
-                tokenizer,
-                [query.text for query in asked],
-                chat=chat,
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch_size,
-                autocast=settings.autocast,
-                progress=bar.update,
-            )
-            answers.update(zip(asked, texts, strict=True))
-    return answers
-
-
-def _locality_logprobs(
-    model: Any, tokenizer: Any, prompts: Sequence[LocalityPrompt], settings: EvaluationSettings
-) -> torch.Tensor:
-    """Next-token log-probabilities of each prompt, [prompts, vocabulary]."""
-    with tqdm(total=len(prompts), desc="locality", unit="prompt", disable=None) as bar:
-        read = partial(
-            next_token_logprobs,
-            model,
-            tokenizer,
-            batch_size=settings.batch_size,
-            autocast=settings.autocast,
-            progress=bar.update,
-        )
-        return _by_chat(read, prompts)
-
-
-def _by_chat(read: Callable[..., torch.Tensor], prompts: Sequence[LocalityPrompt]) -> torch.Tensor:
-    """`read` applied to the plain and to the chat prompts apart, rows back in order."""
-    rows: dict[int, torch.Tensor] = {}
-    for chat in (False, True):
-        chosen = [i for i, prompt in enumerate(prompts) if prompt.chat == chat]
-        if chosen:
-            logprobs = read(texts=[prompts[i].text for i in chosen], chat=chat)
-            rows.update(zip(chosen, logprobs, strict=True))
-    return torch.stack([rows[i] for i in range(len(prompts))]) if rows else torch.empty(0, 0)
-
-
-def _records(
-    facts: Sequence[Fact], before: Mapping[Query, str], after: Mapping[Query, str]
-) -> list[Record]:
-    siblings: dict[str, list[Fact]] = defaultdict(list)
-    for fact in facts:
-        siblings[fact.subject].append(fact)
-    return [
-        _record(fact, query, before[query], after[query], siblings[fact.subject])
+def _check_asked(facts: Sequence[Fact], baseline: Baseline) -> None:
+    asked = set(baseline.facts)
+    faults = [
+        f"{fact.prompt!r} -> {fact.target_new!r}: give it to Baseline.of as well"
         for fact in facts
-        for query in fact.queries
+        if fact not in asked
     ]
+    if faults:
+        raise RoSEError.of("The baseline was not asked for every fact:", faults)
 
 
-def _record(fact: Fact, query: Query, before: str, answer: str, siblings: Sequence[Fact]) -> Record:
-    others = [other for other in siblings if other is not fact]
-    return Record(
-        subject=fact.subject,
-        relation=fact.relation,
-        form=query.form,
-        query=query.text,
-        target=fact.target_new,
-        before=before,
-        answer=answer,
-        success=contains_target(answer, fact.target_new, fact.target_aliases),
-        success_before=contains_target(before, fact.target_new, fact.target_aliases),
-        old_answer=contains_target(answer, fact.ground_truth, fact.truth_aliases),
-        other_target=any(
-            contains_target(answer, other.target_new, other.target_aliases) for other in others
-        ),
+def _locality_texts(
+    tokenizer: Any, before: Measurement, after: Measurement
+) -> tuple[LocalityText, ...]:
+    def tokens(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    return tuple(
+        LocalityText(old, new, shared_beginning(tokens(old), tokens(new)))
+        for old, new in zip(before.locality_answers, after.locality_answers, strict=True)
     )

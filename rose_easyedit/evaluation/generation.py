@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from transformers import DynamicCache, GenerationConfig
 
 from rose_easyedit.errors import RoSEError
@@ -71,27 +72,43 @@ def encode(tokenizer: Any, texts: Sequence[Text], *, chat: bool) -> list[list[in
     """Token ids of each text, unpadded; a chat turn ends with the model's own turn opened.
 
     Raises:
-        RoSEError: If `chat` is asked of a tokenizer without a template, or a text has no token.
+        RoSEError: As `render`, or a text has no token.
     """
-    if chat and tokenizer.chat_template is None:
+    # The template writes its own special tokens; a second BOS would change the answers.
+    rows = [
+        tokenizer(text, add_special_tokens=not chat)["input_ids"]
+        for text in render(tokenizer, texts, chat=chat)
+    ]
+    if empty := [i for i, row in enumerate(rows) if not row]:
+        raise RoSEError(f"Texts {empty} have no token: give each query at least one character.")
+    return rows
+
+
+def render(tokenizer: Any, texts: Sequence[Text], *, chat: bool) -> list[str]:
+    """The texts as the model reads them: with `chat`, in the template with its own turn opened.
+
+    Raises:
+        RoSEError: If `chat` is asked of a tokenizer without a template, the template refuses the
+            messages (a system prompt, in some models), or messages are given without `chat`.
+    """
+    if not chat:
+        return [_plain(text) for text in texts]
+    if tokenizer.chat_template is None:
         raise RoSEError(
             "The tokenizer has no chat template, so questions cannot be put to it as a chat: "
             "set tokenizer.chat_template, or ask with chat=False."
         )
-    if chat:
-        texts = [
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}] if isinstance(text, str) else text,
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-            for text in texts
+    messages = [[{"role": "user", "content": t}] if isinstance(t, str) else t for t in texts]
+    try:
+        return [
+            tokenizer.apply_chat_template(each, tokenize=False, add_generation_prompt=True)
+            for each in messages
         ]
-    # The template writes its own special tokens; a second BOS would change the answers.
-    rows = [tokenizer(text, add_special_tokens=not chat)["input_ids"] for text in texts]
-    if empty := [i for i, row in enumerate(rows) if not row]:
-        raise RoSEError(f"Texts {empty} have no token: give each query at least one character.")
-    return rows
+    except TemplateError as error:
+        raise RoSEError(
+            f"The model's chat template refuses these messages ({error}): ask without a system "
+            "prompt, or set another tokenizer.chat_template."
+        ) from error
 
 
 def length_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
@@ -120,6 +137,15 @@ def pad_left(
     }
 
 
+def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer: the model's own, else the tokenizer's; perhaps none."""
+    end = model.generation_config.eos_token_id
+    end = tokenizer.eos_token_id if end is None else end
+    if end is None:
+        return []
+    return list(end) if isinstance(end, list | tuple) else [end]
+
+
 @contextmanager
 def inference(model: Any, autocast: torch.dtype | None) -> Iterator[None]:
     """No gradients, evaluation mode, optional autocast; the training mode is put back."""
@@ -133,16 +159,21 @@ def inference(model: Any, autocast: torch.dtype | None) -> Iterator[None]:
         model.train(was_training)
 
 
+def _plain(text: Text) -> str:
+    if isinstance(text, str):
+        return text
+    raise RoSEError(f"{text!r} is a list of messages, which only chat=True can put to a model.")
+
+
 def _greedy_config(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
     """A plain greedy configuration that keeps only the stop tokens of the model's own."""
-    end = model.generation_config.eos_token_id
-    end = tokenizer.eos_token_id if end is None else end
+    end = stop_tokens(model, tokenizer)
     pad = tokenizer.pad_token_id
     if pad is None:
-        pad = end[0] if isinstance(end, list) else end
+        pad = end[0] if end else 0
     return GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
-        eos_token_id=end,
-        pad_token_id=0 if pad is None else pad,
+        eos_token_id=end or None,
+        pad_token_id=pad,
     )

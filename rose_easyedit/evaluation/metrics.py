@@ -9,7 +9,11 @@ from typing import Any
 
 import torch
 
-from rose_easyedit.evaluation.generation import encode, inference, length_batches, pad_left
+from rose_easyedit.evaluation.generation import Text, encode, inference, length_batches
+from rose_easyedit.evaluation.reading import last_logits
+
+# What may stand before an answer without being part of it: quotes, and Markdown's emphasis.
+_WRAPPING = " \t\r\n\"'`*\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e"
 
 
 def contains_target(answer: str, target: str, aliases: Iterable[str] = ()) -> bool:
@@ -24,10 +28,20 @@ def contains_target(answer: str, target: str, aliases: Iterable[str] = ()) -> bo
     return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in names)
 
 
+def starts_with_target(answer: str, target: str, aliases: Iterable[str] = ()) -> bool:
+    """Whether the answer begins with the target or an alias as a whole word, in any case.
+
+    Space, quotes and emphasis before it do not count. Text is compared as in `contains_target`.
+    """
+    text = _normalise(answer).lstrip(_WRAPPING)
+    names = filter(None, (_normalise(name).strip(_WRAPPING) for name in (target, *aliases)))
+    return any(re.match(rf"{re.escape(name)}(?!\w)", text) for name in names)
+
+
 def next_token_logprobs(
     model: Any,
     tokenizer: Any,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     *,
     chat: bool,
     batch_size: int = 32,
@@ -48,12 +62,9 @@ def next_token_logprobs(
     rows = encode(tokenizer, texts, chat=chat)
     result = torch.empty(len(rows), model.config.get_text_config().vocab_size)
     for indices in length_batches(rows, batch_size):
-        inputs = pad_left([rows[i] for i in indices], 0, model.device)
-        positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
         with inference(model, autocast):
-            logits = model(**inputs, position_ids=positions, use_cache=False, logits_to_keep=1)
-            logprobs = logits.logits[:, -1].float().log_softmax(-1).cpu()
-        result[indices] = logprobs
+            logits = last_logits(model, [rows[i] for i in indices], [1] * len(indices))
+            result[indices] = logits[:, -1].log_softmax(-1).cpu()
         if progress is not None:
             progress(len(indices))
     return result
@@ -67,6 +78,16 @@ def kl_divergence(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
 def top1_agreement(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """Whether the likeliest token of each row is the same, bool [rows]."""
     return before.argmax(-1) == after.argmax(-1)
+
+
+def shared_beginning(before: Sequence[int], after: Sequence[int]) -> float:
+    """Length of the common beginning of two token sequences over that of the longer one."""
+    shared = 0
+    for one, other in zip(before, after, strict=False):
+        if one != other:
+            break
+        shared += 1
+    return shared / max(len(before), len(after)) if before or after else 1.0
 
 
 def _normalise(text: str) -> str:

@@ -10,19 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel
+from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import model_fingerprint
 from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.activations import batches, read_keys
@@ -127,15 +126,8 @@ def _load(path: Path) -> Spectrum | None:
 
 
 def _save(path: Path, spectrum: Spectrum) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"eigenvalues": spectrum.eigenvalues, "directions": spectrum.directions}
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        pass
-    try:
-        save_file(tensors, part.name, metadata={"sha256": _digest(spectrum)})
-        os.replace(part.name, path)
-    finally:
-        Path(part.name).unlink(missing_ok=True)
+    write_whole(path, save(tensors, metadata={"sha256": _digest(spectrum)}))
 
 
 def _digest(spectrum: Spectrum) -> str:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.generation import encode, generate_greedy
+from rose_easyedit.evaluation.facts import Fact
+from rose_easyedit.evaluation.generation import encode, generate_greedy, render, stop_tokens
+from rose_easyedit.evaluation.queries import ALL_FORMS, MULTI_TURN, as_text, queries_of
 
 TEXTS = [
     "Marie Curie was born in",
@@ -64,6 +66,43 @@ def test_shared_opening_changes_no_answer(tiny_llama: Any, tiny_tokenizer: Any) 
     assert answers == [by_hand(tiny_llama, tiny_tokenizer, t, chat=False, steps=6) for t in texts]
 
 
+class ShowsTokens:
+    """A tokenizer whose decoded text is the token ids themselves."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        return self.tokenizer(*args, **settings)
+
+    def batch_decode(self, rows: torch.Tensor, **_: Any) -> list[str]:
+        return [str([token for token in row if token]) for row in rows.tolist()]
+
+
+def test_batches_equal_single_rows_token_for_token(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    fact = Fact(
+        "Marie Curie",
+        "city",
+        "Marie Curie was born in",
+        "London",
+        "Warsaw",
+        questions=("Where was Marie Curie born?",),
+    )
+    queries = [query for query in queries_of(fact, ALL_FORMS) if query.chat]
+    assert [query.form for query in queries] == ["question", MULTI_TURN]
+    chats = [as_text(query, system) for query in queries for system in (None, "Be brief.")]
+    tokenizer = ShowsTokens(tiny_tokenizer)
+    for texts, chat in ((TEXTS, False), ([*TEXTS, *chats], True)):
+        settings = dict(chat=chat, max_new_tokens=8)
+        together = generate_greedy(tiny_llama, tokenizer, texts, batch_size=16, **settings)
+        apart = generate_greedy(tiny_llama, tokenizer, texts, batch_size=1, **settings)
+        assert together == apart
+        assert len(set(apart)) > 1 and all(answer.count(",") > 2 for answer in apart)
+
+
 def test_nothing_is_left_changed(tiny_llama: Any, tiny_tokenizer: Any) -> None:
     tiny_llama.train()
     weights = {name: value.clone() for name, value in tiny_llama.state_dict().items()}
@@ -102,3 +141,38 @@ def test_chat_without_a_template_is_refused(tiny_llama: Any, tiny_tokenizer: Any
 def test_an_empty_text_is_refused_by_its_index(tiny_llama: Any, tiny_tokenizer: Any) -> None:
     with pytest.raises(RoSEError, match=r"\[1\]"):
         generate_greedy(tiny_llama, tiny_tokenizer, ["Paris", ""], chat=False)
+
+
+def test_a_template_that_refuses_the_messages_is_named(
+    tiny_llama: Any, tiny_tokenizer: Any
+) -> None:
+    import copy
+
+    strict = copy.deepcopy(tiny_tokenizer)
+    strict.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}"
+        "{{ raise_exception('no system role') }}{% endif %}<|assistant|>"
+    )
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    with pytest.raises(RoSEError, match="no system role"):
+        generate_greedy(tiny_llama, strict, [messages], chat=True)
+
+
+def test_messages_without_a_chat_are_refused(tiny_tokenizer: Any) -> None:
+    with pytest.raises(RoSEError, match="chat=True"):
+        render(tiny_tokenizer, [[{"role": "user", "content": "Hi"}]], chat=False)
+
+
+def test_the_models_own_stop_tokens_come_first(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    tiny_llama.generation_config.eos_token_id = [3, 5]
+    assert stop_tokens(tiny_llama, tiny_tokenizer) == [3, 5]
+    tiny_llama.generation_config.eos_token_id = None
+    assert stop_tokens(tiny_llama, tiny_tokenizer) == [tiny_tokenizer.eos_token_id]
+
+
+def test_a_full_stop_does_not_end_an_answer(tiny_llama: Any, tiny_tokenizer: Any) -> None:
+    (stop,) = tiny_tokenizer(".", add_special_tokens=False)["input_ids"]
+    only_stops = torch.nn.functional.one_hot(torch.tensor(stop), 512).float()
+    tiny_llama.lm_head.register_forward_hook(lambda *_: only_stops.expand(1, 1, 512))
+    answers = generate_greedy(tiny_llama, tiny_tokenizer, ["Paris"], chat=False, max_new_tokens=5)
+    assert answers == ["....."]

@@ -12,6 +12,8 @@ from rose_easyedit.evaluation.metrics import (
     contains_target,
     kl_divergence,
     next_token_logprobs,
+    shared_beginning,
+    starts_with_target,
     top1_agreement,
 )
 
@@ -38,6 +40,45 @@ def test_contains_target(
     answer: str, target: str, aliases: tuple[str, ...], expected: bool
 ) -> None:
     assert contains_target(answer, target, aliases) is expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "aliases", "expected"),
+    [
+        (" Lisbon.", "Lisbon", (), True),
+        ("lisbon is the capital", "Lisbon", (), True),
+        ('  "Lisbon"', "Lisbon", (), True),
+        ("**\u201cLisbon\u201d**", "Lisbon", (), True),
+        ("Lisbonne", "Lisbon", (), False),
+        ("The capital is Lisbon", "Lisbon", (), False),
+        ("Portuguese, I think", "Portugal", ("Portuguese",), True),
+        ("Sa\u0303o Paulo", "S\u00e3o Paulo", (), True),
+        ("C++ it is", "C++", (), True),
+        ("C++11", "C++", (), False),
+        ("'s-Hertogenbosch", "'s-Hertogenbosch", (), True),
+        ("anything", "", (), False),
+        ("", "Lisbon", (), False),
+    ],
+)  # fmt: skip
+def test_starts_with_target(
+    answer: str, target: str, aliases: tuple[str, ...], expected: bool
+) -> None:
+    assert starts_with_target(answer, target, aliases) is expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        ([1, 2, 3], [1, 2, 3], 1.0),
+        ([1, 2, 3, 4], [1, 2, 5, 4], 0.5),
+        ([1, 2], [1, 2, 3, 4], 0.5),
+        ([1], [2], 0.0),
+        ([], [1], 0.0),
+        ([], [], 1.0),
+    ],
+)
+def test_shared_beginning(before: list[int], after: list[int], share: float) -> None:
+    assert shared_beginning(before, after) == share
 
 
 def test_kl_of_known_distributions() -> None:

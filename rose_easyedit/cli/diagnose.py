@@ -1,0 +1,169 @@
+"""`rose-edit diagnose`: why an edit generalises or does not, in numbers and figures."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rose_easyedit.cli import output
+from rose_easyedit.cli.evaluate import BUNDLED, select_facts
+from rose_easyedit.cli.settings import edit_settings, load_base
+from rose_easyedit.errors import RoSEError
+
+if TYPE_CHECKING:
+    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.evaluation.facts import Fact
+    from rose_easyedit.geometry.settings import DiagnosisSettings
+
+_RATES = ("precision", "recall", "auc")
+_COLUMNS = ("asked", "D before", "D", "R", "D <= R", "answered", *_RATES)
+
+
+def diagnose(arguments: Namespace) -> None:
+    """Measures the geometry of an edit and draws it."""
+    from rose_easyedit.export import new_folder
+    from rose_easyedit.figures.canvas import require_matplotlib
+
+    require_matplotlib()
+    settings = _settings(arguments)
+    with new_folder(Path(arguments.out)) as folder:
+        report = _diagnose(arguments, settings, folder)
+    output.show(report, arguments.json, diagnosis_report)
+
+
+def _diagnose(arguments: Namespace, settings: DiagnosisSettings, folder: Path) -> dict[str, Any]:
+    facts, notes, delta = _facts_and_edit(arguments)
+    if delta is None:
+        hparams = edit_settings(arguments)
+
+        from rose_easyedit.method.edit import compute_edit
+        from rose_easyedit.models import load_model
+
+        dtype = arguments.dtype or ("float16" if hparams.fp16 else "auto")
+        model, tokenizer = load_model(hparams.model_name, hparams.device, dtype)
+        delta = compute_edit(model, tokenizer, [fact.to_request() for fact in facts], hparams)
+    else:
+        model, tokenizer = load_base(delta, arguments)
+
+    from rose_easyedit.figures.diagnosis import write_figures
+    from rose_easyedit.geometry import diagnosis
+    from rose_easyedit.geometry.edits import targets_of
+    from rose_easyedit.geometry.rivals import edit_name, rivals
+    from rose_easyedit.hparams import RoSEHyperParams
+
+    with delta.applied(model):
+        pass  # refuses another model now, and not after minutes of optimisation
+    targets_of(delta, facts)  # and so an edit that lacks what is measured
+    edits = {edit_name(RoSEHyperParams.from_dict(delta.provenance["hparams"])): delta}
+    if arguments.compare:
+        edits |= rivals(model, tokenizer, delta)
+    found = diagnosis.diagnose(model, tokenizer, facts, edits, settings)
+    numbers = {
+        "delta": arguments.delta,
+        "hparams": {name: edit.provenance["hparams"] for name, edit in edits.items()},
+        "versions": delta.provenance["versions"],
+        **found.as_dict(),
+    }
+    text = json.dumps(numbers, ensure_ascii=False, indent=1)
+    (folder / "diagnosis.json").write_text(text, encoding="utf-8")
+    figures = write_figures(found, folder)
+    return {
+        "out": arguments.out,
+        "files": ["diagnosis.json", *(path.name for path in figures)],
+        "settings": settings.as_dict(),
+        **found.summary(),
+        "notes": [*notes, *found.log],
+    }
+
+
+def _facts_and_edit(
+    arguments: Namespace,
+) -> tuple[Sequence[Fact], Sequence[str], EditDelta | None]:
+    """What is diagnosed, what was left out of it, and the edit if there is one already."""
+    if arguments.delta is None:
+        if arguments.requests is None:
+            raise RoSEError("There is nothing to diagnose: add --requests FILE or --delta FILE.")
+        return _read(arguments.requests, arguments.split), [], None
+
+    from rose_easyedit.delta import EditDelta
+
+    given = {"--hparams": arguments.hparams, "--method": arguments.method, "--set": arguments.set}
+    if words := [word for word, value in given.items() if value]:
+        raise RoSEError(
+            f"An edit brings its own settings: leave out {', '.join(words)}, or leave out --delta "
+            "to compute another edit."
+        )
+    delta = EditDelta.load(arguments.delta)
+    requests = delta.provenance.get("requests", [])
+    selection = select_facts(requests, arguments.requests, split=arguments.split)
+    return selection.edited, selection.notes, delta
+
+
+def _read(requests: str, split: str | None) -> Sequence[Fact]:
+    from rose_easyedit.evaluation.datasets import load_dataset, with_wrapped_forms
+    from rose_easyedit.evaluation.facts import load_facts
+
+    if split is not None and requests != BUNDLED:
+        raise RoSEError(f"--split {split} is one of the bundled set; add --requests {BUNDLED}.")
+    facts = load_facts(split) if requests == BUNDLED else load_dataset(requests).facts
+    return list(dict.fromkeys(with_wrapped_forms(facts)))
+
+
+def _settings(arguments: Namespace) -> DiagnosisSettings:
+    from rose_easyedit.geometry.settings import DiagnosisSettings
+
+    names = ("seed", "directions", "quantile")
+    given = {name: getattr(arguments, name) for name in names}
+    return DiagnosisSettings(**{name: v for name, v in given.items() if v is not None})
+
+
+def diagnosis_report(report: output.Report, console: Any) -> None:
+    """A table per edit, and what all of them share."""
+    for name, edit in report["edits"].items():
+        _print_edit(name, edit, console)
+    conflict, cosine = report["conflict"], report["key_cosine"]
+    lines = [
+        f"conflict of facts of one subject: {_show(conflict['mean'], 2)} "
+        f"({conflict['pairs']} pairs; 1: orthogonal)",
+        f"cosine of keys: {_show(cosine['within'], 2)} within, "
+        f"{_show(cosine['across'], 2)} across subjects",
+        *(f"note: {note}" for note in report["notes"]),
+        f"{len(report['files'])} files -> {report['out']}",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_edit(name: str, edit: output.Report, console: Any) -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    radius = edit["radius"]
+    title = (
+        f"{name}: R {_show(radius['mean'], 1)} on average ({_show(radius['of_hidden'], 2)} |h|), "
+        f"{_show(radius['smallest'], 1)} at the least"
+    )
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("form")
+    for column in _COLUMNS:
+        table.add_column(column, justify="right")
+    for form, row in [*edit["forms"].items(), ("all", edit["all"])]:
+        table.add_row(
+            escape(form),
+            str(row["queries"]),
+            _show(row["deviation_before"], 1),
+            _show(row["deviation"], 1),
+            _show(row["radius"], 1),
+            str(row["certified"]),
+            str(row["answered"]),
+            *(_show(row[rate], 2) for rate in _RATES),
+        )
+    console.print(table)
+
+
+def _show(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,125 @@
+"""What the unedited model answered, kept on disk under a key made of all that changes it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import asdict, astuple
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from rose_easyedit.evaluation.facts import LocalityPrompt, Query
+from rose_easyedit.evaluation.fluency import TextReading, generic_sentences
+from rose_easyedit.evaluation.generation import encode
+from rose_easyedit.evaluation.measure import Measurement, Questions, measure
+from rose_easyedit.evaluation.queries import as_text
+from rose_easyedit.evaluation.settings import EvaluationSettings
+from rose_easyedit.evaluation.teacher_forcing import TargetReading
+from rose_easyedit.files import write_whole
+from rose_easyedit.fingerprint import model_fingerprint, weights_fingerprint
+from rose_easyedit.paths import cache_dir
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "rose_easyedit.evaluation/1"
+
+
+def default_folder() -> Path:
+    """Where the command line keeps its measurements; not created here."""
+    return cache_dir() / "evaluation"
+
+
+def measure_once(
+    model: Any,
+    tokenizer: Any,
+    questions: Questions,
+    settings: EvaluationSettings,
+    when: str,
+    folder: Path,
+) -> Measurement:
+    """`measure`, unless the same questions were put to the same model before.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer.
+        questions: What to ask.
+        settings: How to ask.
+        when: As `measure` takes it.
+        folder: Where measurements are kept; a damaged file in it is replaced.
+    """
+    path = folder / f"{_key(model, tokenizer, questions, settings)}.safetensors"
+    kept = _load(path, questions) if path.is_file() else None
+    if kept is not None:
+        return kept
+    measured = measure(model, tokenizer, questions, settings, when)
+    try:
+        _save(path, measured)
+    except OSError as error:
+        logger.warning("the answers of the unedited model are not kept: %s", error)
+    return measured
+
+
+def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationSettings) -> str:
+    asked: list[Query | LocalityPrompt] = [*questions.queries, *questions.locality]
+    parts = {
+        "format": FORMAT,
+        "versions": [version(name) for name in ("torch", "transformers")],
+        "model": model_fingerprint(model),
+        "settings": settings.on_record(model, tokenizer),
+        "texts": [(as_text(query, settings.system_prompt), query.chat) for query in asked],
+        "forms": [query.form for query in questions.queries],
+        "targets": [(astuple(query), target) for query, target in questions.targets],
+        # The ids of known text tell tokenizers apart.
+        "generic": encode(tokenizer, generic_sentences(), chat=False),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _save(path: Path, measured: Measurement) -> None:
+    record = json.dumps(
+        {
+            "answers": list(measured.answers.values()),
+            "readings": [asdict(reading) for reading in measured.readings.values()],
+            "locality_answers": list(measured.locality_answers),
+        },
+        ensure_ascii=False,
+    )
+    tensors = {
+        "logprobs": measured.logprobs.contiguous(),
+        "generic": measured.generic.logprobs.contiguous(),
+        "generic_tokens": measured.generic.tokens,
+    }
+    metadata = {FORMAT: record, "sha256": _checksum(record, tensors)}
+    write_whole(path, save(tensors, metadata))
+
+
+def _load(path: Path, questions: Questions) -> Measurement | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if metadata["sha256"] != _checksum(metadata[FORMAT], tensors):
+            raise ValueError("its content has changed")
+        record = json.loads(metadata[FORMAT])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        logger.warning("%s is damaged (%s); the unedited model is asked again", path, error)
+        return None
+    readings = [TargetReading(**reading) for reading in record["readings"]]
+    return Measurement(
+        answers=dict(zip(questions.queries, record["answers"], strict=True)),
+        readings=dict(zip(questions.targets, readings, strict=True)),
+        logprobs=tensors["logprobs"],
+        locality_answers=tuple(record["locality_answers"]),
+        generic=TextReading(tensors["generic"], tensors["generic_tokens"]),
+    )
+
+
+def _checksum(record: str, tensors: dict[str, Tensor]) -> str:
+    numbers = weights_fingerprint(tensors.items())
+    return hashlib.sha256(f"{numbers}:{record}".encode()).hexdigest()

@@ -1,0 +1,97 @@
+"""What all figures share: colours that the colour-blind tell apart, a canvas, and how it is saved.
+
+No figure is known to pyplot, and none depends on the user's matplotlib settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rose_easyedit.errors import RoSEError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, the yellow left out, which is lost on white
+BLUE, VERMILLION, GREEN = "#0072B2", "#D55E00", "#009E73"
+_COLOURS = (BLUE, VERMILLION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# printed in grey, lines are told apart by their dashes and points by their shape
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_HATCHES = ("", "///", "...", "xxx", "\\\\\\", "+++", "ooo")
+
+_STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    # ids in an SVG would otherwise be random
+    "svg.hashsalt": "rose-easyedit",
+}
+
+
+class Look(NamedTuple):
+    """How one of several series is drawn."""
+
+    color: str
+    dash: Any
+    marker: str
+    hatch: str
+
+
+def looks() -> Iterable[Look]:
+    """One look after another, without end."""
+    return map(Look, *map(cycle, (_COLOURS, _DASHES, _MARKERS, _HATCHES)))
+
+
+def require_matplotlib() -> None:
+    """Finds out whether figures can be drawn.
+
+    Raises:
+        RoSEError: matplotlib is not installed, with the command that installs it.
+    """
+    if find_spec("matplotlib") is None:
+        raise RoSEError(
+            "Figures need matplotlib, which is not installed: pip install 'rose-easyedit[figures]'"
+        )
+
+
+def style() -> AbstractContextManager[None]:
+    """The settings of every figure, on top of matplotlib's defaults; the user's are put back."""
+    require_matplotlib()
+    from matplotlib.style import context
+
+    return context(["default", _STYLE])
+
+
+def new_figure(width: float = 4.8, height: float = 3.4) -> tuple[Figure, Axes]:
+    """A figure and its empty axes; call inside `style`.
+
+    Args:
+        width: in inches.
+        height: in inches.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes a figure as PNG and SVG; equal figures are equal files. Call inside `style`."""
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    figure.savefig(paths[0], dpi=200, metadata={"Software": None})
+    figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    return paths

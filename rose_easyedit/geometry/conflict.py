@@ -1,0 +1,87 @@
+"""Whether the facts of a subject pull its hidden state the same way.
+
+    conflict(i, j) = 1 - |cos(grad_i, grad_j)|,
+
+the gradients of two facts' losses with respect to the shift of h_L(s), at no shift: 0 when one
+direction serves (or spoils) both, 1 when they are orthogonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rose_easyedit.architectures import EditableModel
+from rose_easyedit.geometry.similarity import cosines
+from rose_easyedit.geometry.suffix import losses_at
+from rose_easyedit.method.replay import capture
+from rose_easyedit.method.tokens import Query
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two facts of one subject, by index, and their conflict score."""
+
+    subject: str
+    first: int
+    second: int
+    score: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+def conflict_scores(gradients: Tensor) -> Tensor:
+    """1 - |cos| of every pair of gradients [F, d], [F, F]."""
+    return 1.0 - cosines(gradients).abs()
+
+
+def conflicts_within(gradients: Tensor, subjects: Sequence[str]) -> list[Conflict]:
+    """The conflict of every pair of facts that share a subject.
+
+    Args:
+        gradients: of each fact's loss, [F, d].
+        subjects: of each fact, F.
+    """
+    scores = conflict_scores(gradients)
+    return [
+        Conflict(subjects[i], i, j, float(scores[i, j]))
+        for i, j in combinations(range(len(subjects)), 2)
+        if subjects[i] == subjects[j]
+    ]
+
+
+def fact_gradients(
+    editable: EditableModel, contexts: Sequence[Sequence[Query]], *, layer: int, batch: int
+) -> Tensor:
+    """Gradient of each fact's loss with respect to the shift of its subject, at no shift.
+
+    The loss is that of stage 1: the mean over a fact's contexts of the mean negative
+    log-likelihood of its target tokens.
+
+    Args:
+        editable: the unedited model; call inside `activations.frozen`.
+        contexts: of each of F facts, with the target behind them.
+        layer: the target layer.
+        batch: sequences run at once.
+
+    Returns:
+        [F, d], float32, on the CPU.
+    """
+    rows = [(fact, query) for fact, queries in enumerate(contexts) for query in queries]
+    gradients = torch.zeros(len(contexts), editable.model.config.get_text_config().hidden_size)
+    for start in range(0, len(rows), batch):
+        facts, queries = zip(*rows[start : start + batch], strict=True)
+        replay = capture(editable, queries, layer)
+        hidden = replay.subject_hidden.float().requires_grad_(True)
+        with torch.enable_grad():
+            loss = losses_at(replay, hidden).sum()
+        (gradient,) = torch.autograd.grad(loss, hidden)
+        gradients.index_add_(0, torch.tensor(facts), gradient.cpu())
+    return gradients / torch.tensor([len(queries) for queries in contexts])[:, None]

@@ -1,0 +1,160 @@
+"""The queries of a diagnosis, their subjects located and read in the unedited model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from rose_easyedit.architectures import EditableModel
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.facts import Fact
+from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.method.activations import read_subject_states
+from rose_easyedit.method.forms import essence_form, render_chat, statement_forms
+from rose_easyedit.method.tokens import Query, tokenize
+
+
+@dataclass(frozen=True)
+class Place:
+    """A query of a fact, and where its subject ends.
+
+    Attributes:
+        fact: index of the fact.
+        form: of the query.
+        text: as a user asks it.
+        chat: whether the text is put into the chat template.
+        query: the rendered text as token ids, the subject located.
+    """
+
+    fact: int
+    form: str
+    text: str
+    chat: bool
+    query: Query
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the unedited model holds at the subject of Q queries about F facts.
+
+    Attributes:
+        places: the usable queries, Q.
+        contexts: per fact, all its usable contexts with the target behind them, F.
+        keys: input of the target layer's down projection at each query's subject, [Q, d_ff].
+        log: what was left out.
+    """
+
+    places: list[Place]
+    contexts: list[list[Query]]
+    keys: Tensor
+    log: list[str]
+
+    @property
+    def queries(self) -> list[Query]:
+        """The queries of the places, Q."""
+        return [place.query for place in self.places]
+
+    @property
+    def statements(self) -> list[Query]:
+        """The first usable context of each fact: the bare statement, unless it is a sink, F."""
+        return [queries[0] for queries in self.contexts]
+
+
+def locate(
+    tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]
+) -> tuple[list[Place], list[str]]:
+    """Every query of the facts that can be located, and what was left out.
+
+    The subject's last occurrence counts, in the query itself and not in what the chat template
+    puts around it.
+    """
+    places: list[Place] = []
+    no_template: list[str] = []
+    no_subject: list[str] = []
+    for index, fact in enumerate(facts):
+        for asked in fact.queries:
+            if asked.chat and tokenizer.chat_template is None:
+                no_template.append(asked.text)
+            elif fact.subject not in asked.text:
+                no_subject.append(asked.text)
+            else:
+                query = _tokenized(tokenizer, asked.text, fact.subject, asked.chat)
+                places.append(Place(index, asked.form, asked.text, asked.chat, query))
+    log = [
+        f"{len(texts)} queries are left out, since {reason} ({texts[0]!r}, ...)"
+        for texts, reason in (
+            (no_template, "the tokenizer has no chat template"),
+            (no_subject, "they do not name their subject"),
+        )
+        if texts
+    ]
+    return places, log
+
+
+def read_probe(
+    editable: EditableModel,
+    tokenizer: PreTrainedTokenizerBase,
+    facts: Sequence[Fact],
+    hparams: RoSEHyperParams,
+) -> Probe:
+    """Reads the unedited model at every query, and leaves out those whose subject is a sink.
+
+    Args:
+        editable: the unedited model; call inside `activations.frozen`.
+        tokenizer: its tokenizer.
+        facts: F facts.
+        hparams: those of the edit: contexts, target layer, and what counts as a sink.
+
+    Raises:
+        RoSEError: with every fact whose subject is a sink in every context, or when no query is
+            left.
+    """
+    places, log = locate(tokenizer, facts)
+    contexts = [
+        [
+            form.tokenize(tokenizer, fact.subject, fact.target_new)
+            for form in statement_forms(tokenizer, fact.to_request(), hparams)
+        ]
+        for fact in facts
+    ]
+    # as in stage 1, ordinary words keep the median from being one of sinks
+    essences = [essence_form(s).tokenize(tokenizer, s) for s in {f.subject: None for f in facts}]
+    states = read_subject_states(
+        editable,
+        [*(p.query for p in places), *(q for queries in contexts for q in queries), *essences],
+        key_layer=hparams.target_layer,
+        hidden_layer=hparams.target_layer,
+        batch=4 * hparams.micro_batch,
+    )
+    usable = (states.hidden.norm(dim=1) <= hparams.sink_ratio * states.median_norm).tolist()
+    asked = torch.tensor(usable[: len(places)], dtype=torch.bool, device=states.keys.device)
+    marks = iter(usable[len(places) :])
+    contexts = [[query for query in queries if next(marks)] for queries in contexts]
+    if faults := [f"{f.prompt!r}" for f, usable in zip(facts, contexts, strict=True) if not usable]:
+        raise RoSEError.of(
+            "The subject is an attention sink in every context of these facts; put words before "
+            "the subject, or raise sink_ratio:",
+            faults,
+        )
+    kept = [place for place, ok in zip(places, asked.tolist(), strict=True) if ok]
+    if len(kept) < len(places):
+        log.append(
+            f"{len(places) - len(kept)} queries are left out, since their subject is an attention "
+            f"sink (hidden norm more than {hparams.sink_ratio:g} times the median)"
+        )
+    if not kept:
+        raise RoSEError.of("No query of these facts can be measured:", log)
+    return Probe(kept, contexts, states.keys[: len(places)][asked], log)
+
+
+def _tokenized(tokenizer: PreTrainedTokenizerBase, text: str, subject: str, chat: bool) -> Query:
+    if not chat:
+        return tokenize(tokenizer, text, subject)
+    rendered = render_chat(tokenizer, text)
+    start = rendered.rindex(text.strip())  # templates may strip what they are given
+    window = (start, start + len(text.strip()))
+    return tokenize(tokenizer, rendered, subject, special=False, window=window)

@@ -1,0 +1,155 @@
+"""The unedited model is asked once; a file that is damaged or of another question is not used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rose_easyedit.evaluation import cache
+from rose_easyedit.evaluation.cache import default_folder, measure_once
+from rose_easyedit.evaluation.evaluate import Baseline, evaluate_edit
+from rose_easyedit.evaluation.facts import Fact, LocalityPrompt
+from rose_easyedit.evaluation.measure import Measurement, Questions, measure
+from rose_easyedit.evaluation.settings import EvaluationSettings
+
+FACTS = [
+    Fact(
+        "Marie Curie",
+        "city",
+        "Marie Curie was born in",
+        "London",
+        "Warsaw",
+        questions=("Where was Marie Curie born?",),
+    ),
+    Fact("Isaac Newton", "job", "Isaac Newton worked as a", "physicist", "astronomer"),
+]
+LOCALITY = [
+    LocalityPrompt("unrelated", "Paris is", False),
+    LocalityPrompt("neighbour", "Who is Ada Lovelace?", True),
+]
+SETTINGS = EvaluationSettings(max_new_tokens=3, batch_size=2, locality_text=True)
+QUESTIONS = Questions.of(FACTS, LOCALITY, SETTINGS)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One entry each time that a model is really asked."""
+    log: list[str] = []
+
+    def counting(*args: Any) -> Measurement:
+        log.append(args[-1])
+        return measure(*args)
+
+    monkeypatch.setattr(cache, "measure", counting)
+    return log
+
+
+def same(one: Measurement, other: Measurement) -> bool:
+    return (
+        one.answers == other.answers
+        and one.readings == other.readings
+        and one.locality_answers == other.locality_answers
+        and torch.equal(one.logprobs, other.logprobs)
+        and torch.equal(one.generic.logprobs, other.generic.logprobs)
+        and torch.equal(one.generic.tokens, other.generic.tokens)
+    )
+
+
+def test_the_second_time_is_read_from_disk_bit_for_bit(
+    tiny_llama: Any, tiny_tokenizer: Any, tmp_path: Path, asked: list[str]
+) -> None:
+    folder = tmp_path / "new" / "folder"
+    first = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", folder)
+    again = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", folder)
+    assert asked == ["before"]
+    assert same(first, again)
+    assert [path.suffix for path in folder.iterdir()] == [".safetensors"]
+
+
+def test_whatever_changes_an_answer_changes_the_key(
+    tiny_llama: Any, tiny_tokenizer: Any, tmp_path: Path, asked: list[str]
+) -> None:
+    import copy
+    from dataclasses import replace
+
+    other_tokenizer = copy.deepcopy(tiny_tokenizer)
+    other_tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    other_target = replace(FACTS[0], target_new="Rome")
+    short = replace(SETTINGS, max_new_tokens=2)
+    asks = [
+        (tiny_tokenizer, QUESTIONS, SETTINGS),
+        (other_tokenizer, QUESTIONS, SETTINGS),
+        (tiny_tokenizer, Questions.of(FACTS[:1], LOCALITY, SETTINGS), SETTINGS),
+        (tiny_tokenizer, Questions.of([other_target, FACTS[1]], LOCALITY, SETTINGS), SETTINGS),
+        (tiny_tokenizer, Questions.of(FACTS, LOCALITY[:1], SETTINGS), SETTINGS),
+        (tiny_tokenizer, QUESTIONS, short),
+    ]
+    for number, (tokenizer, questions, settings) in enumerate(asks, start=1):
+        measure_once(tiny_llama, tokenizer, questions, settings, "before", tmp_path)
+        assert len(asked) == number
+    with torch.no_grad():
+        tiny_llama.model.layers[1].mlp.down_proj.weight.mul_(2)
+    measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    assert len(asked) == len(asks) + 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "answer", "number", "empty"])
+def test_a_damaged_file_is_noticed_and_replaced(
+    tiny_llama: Any,
+    tiny_tokenizer: Any,
+    tmp_path: Path,
+    asked: list[str],
+    damage: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    at = content.index(b"answers") if damage == "answer" else len(content) - 3
+    changed = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+    path.write_bytes({"cut": content[:-40], "empty": b""}.get(damage, changed))
+    again = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    assert len(asked) == 2 and same(first, again)
+    assert "asked again" in caplog.text
+    measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    assert len(asked) == 2
+
+
+def test_a_failed_write_leaves_no_file_and_is_no_obstacle(
+    tiny_llama: Any,
+    tiny_tokenizer: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    measured = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    assert measured.answers and list(tmp_path.iterdir()) == []
+    assert "disk full" in caplog.text
+
+
+def test_a_baseline_from_disk_gives_the_same_result(
+    tiny_llama: Any, tiny_tokenizer: Any, tmp_path: Path, asked: list[str]
+) -> None:
+    results = []
+    for _ in range(2):
+        baseline = Baseline.of(
+            tiny_llama, tiny_tokenizer, FACTS, locality=LOCALITY, settings=SETTINGS, cache=tmp_path
+        )
+        results.append(evaluate_edit(tiny_llama, tiny_tokenizer, FACTS, baseline=baseline))
+    assert results[0].as_dict() == results[1].as_dict()
+    assert len(asked) == 1
+
+
+def test_the_default_folder_is_in_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path / "cache"))
+    assert default_folder() == tmp_path / "cache" / "evaluation"
+    assert not default_folder().exists()

@@ -1,0 +1,217 @@
+"""The page shows every answer, needs nothing from elsewhere, and runs no text of a model."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.facts import LocalityPrompt
+from rose_easyedit.evaluation.records import OtherRecord, Record
+from rose_easyedit.evaluation.report import Part, parts_of, render_report, write_report
+from rose_easyedit.evaluation.report_tables import summary_tables
+from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
+from rose_easyedit.evaluation.teacher_forcing import TargetReading
+
+ATTACK = "<script>document.title='hacked'</script><img src=x onerror=alert(1)>"
+CHROMIUM = shutil.which("chromium")
+RECORD = Record(
+    subject="Oslo",
+    relation="country",
+    form="statement",
+    query="Oslo is in",
+    target="Peru",
+    before=" Norway.",
+    answer=" Peru, in peru & more",
+    success=True,
+    success_before=False,
+    old_answer=False,
+    other_target=False,
+    exact_prefix=True,
+    reading=TargetReading(0.5, -1.0),
+    reading_before=TargetReading(0.0, -5.0),
+    truth="Norway",
+)
+RESULT = EvaluationResult(
+    records=(
+        RECORD,
+        replace(
+            RECORD,
+            form="question",
+            query="Where is Oslo?",
+            answer=f"Norway {ATTACK}",
+            success=False,
+            old_answer=True,
+        ),
+    ),
+    locality=(LocalityPrompt("unrelated", "Two and two is", False),),
+    kl=(0.25,),
+    top1=(True,),
+    texts=(LocalityText(" four", " five", 0.0),),
+    others=(
+        OtherRecord(
+            "Oslo", "river", "statement", "Oslo's river is", "Akerselva", "", "", False, False, True
+        ),
+    ),
+    generic=GenericText((0.1, 0.3), (True, False), 12.0, 10.0),
+    settings={"max_new_tokens": 24, "system_prompt": ATTACK},
+    native={("country", "question"): 0.8},
+    edited={"Oslo": 2},
+)
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    names = {"title": "An edit", "model": "a model", "notes": ["a note"], "lm_eval": None}
+    return {**names, **RESULT.as_dict(), **changes}
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def test_every_answer_is_there_with_its_target_marked() -> None:
+    page = render_report(report())
+    assert "<mark>Peru</mark>, in <mark>peru</mark> &amp; more" in page
+    for text in ("Oslo is in", "Where is Oslo?", "Two and two is", "five", "not edited: Akerselva"):
+        assert text in page
+    verdicts = re.findall(r'data-verdicts="([^"]*)"', page)
+    assert verdicts == [
+        "target named",
+        "target missed|old answer",
+        "not known before|another fact&#39;s target",
+        "answer changed",
+    ]
+    assert "a note" in page and "An edit" in page
+
+
+@pytest.mark.parametrize("field", ["title", "model", "notes"])
+def test_nothing_in_it_is_run(field: str) -> None:
+    page = render_report(report(**{field: [ATTACK] if field == "notes" else ATTACK}))
+    tags = Tags(page).seen
+    assert [attributes for tag, attributes in tags if tag == "script"] == [{}]
+    assert not [tag for tag, _ in tags if tag == "img"]
+    assert page.count("&lt;script&gt;") >= 3  # this field, the answer and the system prompt
+
+
+def test_nothing_comes_from_elsewhere() -> None:
+    page = render_report(report())
+    for _, attributes in Tags(page).seen:
+        assert not {"src", "href", "action", "style-src"} & attributes.keys()
+    assert not re.search(r"https?://|@import|url\(", page)
+
+
+@pytest.mark.parametrize(
+    ("answer", "names", "parts"),
+    [
+        (" in Peru.", ["Peru"], ["in ", "[Peru]", "."]),
+        ("Peruvian", ["Peru"], ["Peruvian"]),
+        ("North Korea", ["Korea", "North Korea"], ["[North Korea]"]),
+        ("C++ and c++", ["C++"], ["[C++]", " and ", "[c++]"]),
+        ("S\u00e3o Paulo", ["Sa\u0303o Paulo"], ["[S\u00e3o Paulo]"]),
+        ("no names", ["", " "], ["no names"]),
+        ("  ", ["Peru"], []),
+    ],
+)
+def test_parts_of_an_answer(answer: str, names: list[str], parts: list[str]) -> None:
+    shown = [f"[{part.text}]" if part.marked else part.text for part in parts_of(answer, names)]
+    assert shown == parts
+    assert all(isinstance(part, Part) for part in parts_of(answer, names))
+
+
+def test_tables_say_what_the_summary_says() -> None:
+    forms, locality, per_subject, whole = summary_tables(RESULT.summary())
+    rows = {row.cells[0]: row.cells[1:] for row in forms.rows}
+    assert rows["statement"] == (
+        "1", "100% [100\u2013100]", "0%", "100%", "50%", "+50", "0%", "0%", "\u2013",
+    )  # fmt: skip
+    assert rows["question"][1:3] == ("0% [0\u20130]", "0%") and rows["question"][-1] == "0%"
+    assert rows["all forms"][:2] == ("2", "50% [50\u201350]") and rows["all forms"][-1] == "0%"
+    assert [row.cells for row in locality.rows] == [
+        ("all prompts", "1", "100%", "0.250", "0%", "0%"),
+        ("unrelated", "1", "100%", "0.250", "0%", "0%"),
+        ("generic text", "2", "50%", "0.200", "\u2013", "\u2013"),
+    ]
+    assert [row.cells[:2] for row in per_subject.rows] == [("2 facts", "1")]
+    assert whole.rows[1].cells == ("perplexity of generic text", "10.00", "12.00")
+    assert len(whole.rows) == 2  # no true answer was known before
+    left_out = replace(RESULT, native={("country", "question"): 0.4})
+    (of_forms, *_) = summary_tables(left_out.summary())
+    assert "as not native: country (question)" in of_forms.hint
+    assert of_forms.rows[-1].cells[:3] == ("all forms", "1", "100% [100\u2013100]")
+
+
+def test_both_files_are_written_over_earlier_ones_and_a_file_is_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "report"
+    for title in ("first", "second"):
+        page = write_report(folder, report(title=title))
+    assert page == folder / "index.html" and "second" in page.read_text()
+    assert json.loads((folder / "results.json").read_text())["title"] == "second"
+    assert len(list(folder.iterdir())) == 2
+    with pytest.raises(RoSEError, match="is a file"):
+        write_report(page, report())
+
+
+def test_scores_of_the_harness_are_a_table_of_their_own() -> None:
+    scores = {"before": {"piqa": {"acc": 0.6}}, "after": {"piqa": {"acc": 0.55}}}
+    page = render_report(report(lm_eval=scores))
+    assert "piqa: acc" in page and "0.600" in page and "0.550" in page
+
+
+def browse(folder: Path, page: Path, *more: str) -> str:
+    """What headless Chromium makes of a page."""
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+        "--no-first-run", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", f"--user-data-dir={folder / 'profile'}", *more, page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+def test_a_browser_shows_and_filters_the_answers(tmp_path: Path) -> None:
+    page = write_report(tmp_path / "report", report())
+    shown = browse(tmp_path, page, "--dump-dom")
+    assert "4 of 4" in shown and "<title>An edit</title>" in shown and "hacked" in shown
+    picture = tmp_path / "page.png"
+    browse(tmp_path, page, f"--screenshot={picture}", "--window-size=1200,1600")
+    assert picture.stat().st_size > 20_000
+
+    cases = {
+        "search": {"oslo norway": 2, "where hacked": 1, "no such word": 0},
+        "form": {"question": 1},
+        "verdict": {"old answer": 1, "answer changed": 1},
+    }
+    script = (
+        f"const cases = {json.dumps(cases)}; const seen = [];"
+        "for (const [tool, values] of Object.entries(cases)) {"
+        "  const element = document.getElementById(tool);"
+        "  for (const value of [...Object.keys(values), '']) {"
+        "    element.value = value; element.dispatchEvent(new Event('input'));"
+        "    const visible = document.querySelectorAll('#answers tr:not([hidden])').length;"
+        "    if (value) seen.push(`${visible} = ${document.getElementById('count').textContent}`);"
+        "  }"
+        "}"
+        "document.title = seen.join(', ');"
+    )
+    copy = page.with_name("copy.html")
+    copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    counts = ", ".join(f"{n} = {n} of 4" for values in cases.values() for n in values.values())
+    assert f"<title>{counts}</title>" in browse(tmp_path, copy, "--dump-dom")
