@@ -93,18 +93,20 @@ def radii_of_facts(
     """
     n_facts, n_directions = len(statements), len(directions)
     n_rays = n_facts * n_directions
-    radii, norms = torch.empty(n_rays), torch.empty(n_rays)
+    radii, norms = torch.empty(n_rays), torch.empty(n_facts)
     with tqdm(total=n_rays, desc="radii", unit="ray", leave=False, disable=None) as bar:
         for start in range(0, n_rays, batch):
             rays = torch.arange(start, min(start + batch, n_rays))
             fact, direction = rays // n_directions, rays % n_directions
             replay = capture(editable, [statements[i] for i in fact], layer)
-            norms[rays] = replay.subject_hidden.float().norm(dim=1).cpu()
+            # once a fact, since its rows in other batches differ in the last bit
+            first = direction == 0
+            norms[fact[first]] = replay.subject_hidden.float().norm(dim=1).cpu()[first]
             center = targets[fact].to(replay.hidden.device).float()
             decoded = _decoder(replay, center, directions[direction].to(center))
-            radii[rays] = largest_radii(decoded, max_radius * norms[rays], halvings)
+            radii[rays] = largest_radii(decoded, max_radius * norms[fact], halvings)
             bar.update(len(rays))
-    return radii.view(n_facts, n_directions), norms.view(n_facts, n_directions)[:, 0]
+    return radii.view(n_facts, n_directions), norms
 
 
 def summarise(radii: Tensor, norms: Tensor, *, quantile: float, max_radius: float) -> list[Radius]:
