@@ -204,7 +204,7 @@ class EditDelta:
                         file.get_tensor(f"{name}.right"),
                         bool(transposed),
                     )
-                    for name, transposed in record["layers"].items()
+                    for name, transposed in sorted(record["layers"].items(), key=_by_number)
                 }
                 targets = file.get_tensor("targets") if "targets" in file.keys() else None
             delta = cls(layers, record["base"], record["provenance"], targets)
@@ -264,6 +264,11 @@ class EditDelta:
         if faults:
             raise RoSEError.of("This edit does not fit the model:", faults)
         return {name: parameters[name].detach() for name in self.layers}
+
+
+def _by_number(item: tuple[str, Any]) -> list[tuple[int, str]]:
+    """Sorts weights by name, with layer 9 before layer 10."""
+    return [(int(part) if part.isdigit() else -1, part) for part in item[0].split(".")]
 
 
 def _tensors(layers: Mapping[str, Factors], targets: Tensor | None) -> dict[str, Tensor]:

@@ -337,7 +337,7 @@ def test_an_edit_survives_the_disk(pair: tuple[Any, EditDelta], tmp_path: Path) 
 
 
 def test_an_edit_from_disk_knows_its_base_whatever_the_order_of_its_layers(tmp_path: Path) -> None:
-    # a file sorts names, and so puts layer 10 before layer 9
+    # a file's header sorts names as text, layer 10 before layer 9
     model = build_model("llama-tied")
     delta = make_delta(model)
     layers = dict(reversed(delta.layers.items()))
@@ -346,6 +346,13 @@ def test_an_edit_from_disk_knows_its_base_whatever_the_order_of_its_layers(tmp_p
     before = weights_of(model)
     with EditDelta.load(path).applied(model):
         assert not same_weights(model, before)
+
+
+def test_layers_from_disk_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = [f"model.layers.{number}.mlp.down_proj.weight" for number in (2, 9, 10, 11, 100)]
+    layers = {name: Factors(torch.ones(2, 1), torch.ones(1, 3)) for name in names}
+    path = EditDelta(layers, "base").save(tmp_path / "edit.safetensors")
+    assert list(EditDelta.load(path).layers) == names
 
 
 def test_an_edit_without_targets_survives_the_disk(tmp_path: Path) -> None:
