@@ -20,8 +20,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings, evaluate_edit
-from rose_easyedit.evaluation.facts import load_facts
+from rose_easyedit.evaluation.evaluate import (
+    Baseline,
+    EvaluationSettings,
+    bundled_locality,
+    evaluate_edit,
+)
+from rose_easyedit.evaluation.facts import CORE, SETS, load_facts
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.targets import compute_targets
@@ -82,6 +87,7 @@ def main() -> None:
     """Runs the sweeps and appends one JSON line per setting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--set", choices=list(SETS), default=CORE, help="the bundled set")
     parser.add_argument("--methods", nargs="+", choices=list(SWEEPS), default=list(SWEEPS))
     parser.add_argument("--model", default="embedded", help="name, folder or hub name")
     parser.add_argument("--hparams", default="smollm2-135m", help="the model's settings")
@@ -92,9 +98,10 @@ def main() -> None:
     from rose_easyedit.models import load_model
 
     model, tokenizer = load_model(options.model)
-    facts = load_facts(options.split)
+    facts = load_facts(options.split, name=options.set)
     settings = EvaluationSettings(autocast=torch.bfloat16 if options.autocast else None)
-    baseline = Baseline.of(model, tokenizer, facts, settings=settings)
+    locality = bundled_locality(facts, options.set)
+    baseline = Baseline.of(model, tokenizer, facts, locality=locality, settings=settings)
     requests = [fact.to_request() for fact in facts]
     with options.out.open("a", encoding="utf-8") as out:
         for name in tqdm(options.methods, desc="methods", disable=None):

@@ -18,17 +18,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rose_easyedit.evaluation.facts import FORMS, Fact, make_fact
+from rose_easyedit.evaluation.facts import CORE, FORMS, SETS, Fact, make_fact
 from rose_easyedit.evaluation.generation import generate_greedy
 from rose_easyedit.evaluation.metrics import contains_target
 from rose_easyedit.models import load_model
 
-TRUE_FACTS = Path(__file__).with_name("true_facts.json")
+TRUE_FACTS = {"core": "true_facts.json", "wide": "true_facts_wide.json"}
 
 
-def load_true_facts(relations: Sequence[str] | None = None) -> list[Fact]:
-    """True facts in the wordings of the bundled set; the truth stands as both answers."""
-    data = json.loads(TRUE_FACTS.read_text(encoding="utf-8"))
+def load_true_facts(relations: Sequence[str] | None = None, name: str = CORE) -> list[Fact]:
+    """True facts in the wordings of a bundled set; the truth stands as both answers."""
+    path = Path(__file__).with_name(TRUE_FACTS[name])
+    data = json.loads(path.read_text(encoding="utf-8"))
     return [
         make_fact(
             relation,
@@ -36,6 +37,7 @@ def load_true_facts(relations: Sequence[str] | None = None) -> list[Fact]:
             target_new=answers[0],
             ground_truth=answers[0],
             target_aliases=answers[1:],
+            name=name,
         )
         for relation, subjects in data.items()
         if relations is None or relation in relations
@@ -83,12 +85,13 @@ def measure(model: Any, tokenizer: Any, facts: Sequence[Fact], **asking: Any) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded", help="name, folder or hub name")
+    parser.add_argument("--set", choices=list(SETS), default=CORE, help="the bundled set")
     parser.add_argument("--relations", nargs="*", help="only these (default: all)")
     parser.add_argument("--max-new-tokens", type=int, default=24)
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     args = parser.parse_args()
     model, tokenizer = load_model(args.model)
-    facts = load_true_facts(args.relations)
+    facts = load_true_facts(args.relations, args.set)
     relations = list(dict.fromkeys(fact.relation for fact in facts))
     results = {}
     for relation in tqdm(relations, unit="relation", disable=None):

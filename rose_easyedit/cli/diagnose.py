@@ -106,9 +106,15 @@ def _read(requests: str, split: str | None) -> Sequence[Fact]:
     from rose_easyedit.evaluation.datasets import load_dataset, with_wrapped_forms
     from rose_easyedit.evaluation.facts import load_facts
 
-    if split is not None and requests != BUNDLED:
-        raise RoSEError(f"--split {split} is one of the bundled set; add --requests {BUNDLED}.")
-    facts = load_facts(split) if requests == BUNDLED else load_dataset(requests).facts
+    if split is not None and requests not in BUNDLED:
+        raise RoSEError(
+            f"--split {split} is one of a bundled set; add --requests {' or '.join(BUNDLED)}."
+        )
+    facts = (
+        load_facts(split, name=BUNDLED[requests])
+        if requests in BUNDLED
+        else load_dataset(requests).facts
+    )
     return list(dict.fromkeys(with_wrapped_forms(facts)))
 
 

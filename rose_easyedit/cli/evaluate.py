@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rose_easyedit.evaluation.facts import Fact, LocalityPrompt
     from rose_easyedit.evaluation.settings import EvaluationSettings
 
-BUNDLED = "bundled"
+# What --data calls the bundled sets, and their names.
+BUNDLED = {"bundled": "core", "bundled-wide": "wide"}
 # Each takes a generation and a row of the vocabulary's size in memory.
 _MOST_NEIGHBOURS = 200
 
@@ -77,7 +78,6 @@ def _evaluate(
     from rose_easyedit.evaluation.cache import default_folder
     from rose_easyedit.evaluation.evaluate import Baseline, evaluate_edit
     from rose_easyedit.evaluation.harness import run_harness
-    from rose_easyedit.evaluation.native import bundled_native_rates
 
     settings, notes = _settings(arguments), list(selection.notes)
     locality = selection.locality
@@ -95,7 +95,7 @@ def _evaluate(
         [*selection.asked, *selection.others],
         locality=locality,
         settings=settings,
-        native=bundled_native_rates(model) if arguments.data == BUNDLED else None,
+        native=_native_rates(model, arguments.data),
         cache=default_folder(),
     )
     with delta.applied(model):
@@ -126,8 +126,8 @@ def select_facts(
 
     Args:
         requests: Those of the edit, as its provenance has them.
-        data: "bundled", a data file, or None for the requests themselves.
-        split: Of the bundled set; None takes all of it.
+        data: One of `BUNDLED`, a data file, or None for the requests themselves.
+        split: Of a bundled set; None takes all of it.
         skip_bad: Leave out the records of a file that do not fit.
         facts_per_subject: Ask for as many facts of each subject that has them, and for no other.
 
@@ -137,12 +137,15 @@ def select_facts(
     """
     from rose_easyedit.evaluation.datasets import same_subject_view
     from rose_easyedit.evaluation.evaluate import bundled_locality
+    from rose_easyedit.evaluation.facts import CORE
     from rose_easyedit.evaluation.records import other_facts
 
     if not requests:
         raise RoSEError("The edit does not say which facts it holds; compute it anew with edit.")
-    if split is not None and data != BUNDLED:
-        raise RoSEError(f"--split {split} is one of the bundled set; add --data {BUNDLED}.")
+    if split is not None and data not in BUNDLED:
+        raise RoSEError(
+            f"--split {split} is one of a bundled set; add --data {' or '.join(BUNDLED)}."
+        )
     facts, notes = _read(requests, data, split, skip_bad)
     wanted = {(r["subject"], r["prompt"], r["target_new"]) for r in requests}
     edited = [fact for fact in facts if _key(fact) in wanted]
@@ -162,7 +165,7 @@ def select_facts(
         notes.append(f"{len(asked)} of {len(edited)} facts were drawn, {facts_per_subject} each")
     subjects = {fact.subject for fact in asked}
     others = other_facts((fact for fact in facts if fact.subject in subjects), edited)
-    locality = bundled_locality(edited)
+    locality = bundled_locality(edited, BUNDLED.get(str(data), CORE))
     neighbours = _neighbours(edited, notes)
     return Selection(asked, edited, others, [*neighbours, *locality], notes)
 
@@ -177,14 +180,20 @@ def _read(
     notes = []
     if data is None:
         facts: Sequence[Fact] = [_fact_of(request) for request in requests]
-    elif data == BUNDLED:
-        facts = load_facts(split)
+    elif data in BUNDLED:
+        facts = load_facts(split, name=BUNDLED[data])
     else:
         dataset = load_dataset(data, skip_bad=skip_bad)
         facts = dataset.facts
         if dataset.faults:
             notes.append(f"{len(dataset.faults)} faults of the data, left out: {dataset.faults[0]}")
     return list(dict.fromkeys(with_wrapped_forms(facts))), notes
+
+
+def _native_rates(model: Any, data: str | None) -> Mapping[tuple[str, str], float] | None:
+    from rose_easyedit.evaluation.native import bundled_native_rates
+
+    return bundled_native_rates(model, BUNDLED[data]) if data in BUNDLED else None
 
 
 def _fact_of(request: Mapping[str, Any]) -> Fact:

@@ -137,9 +137,11 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     _add_delta(parser)
     _add_model(parser, "the model that the edit was computed for")
     parser.add_argument(
-        "--data", metavar="PATH", help='a data file, or "bundled" (default: the edit\'s own facts)'
+        "--data",
+        metavar="PATH",
+        help="a data file, bundled or bundled-wide (default: the edit's own facts)",
     )
-    parser.add_argument("--split", help='"validation" or "test" of the bundled set (default: both)')
+    parser.add_argument("--split", help='"validation" or "test" of a bundled set (default: both)')
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out the records that do not fit"
     )
@@ -171,9 +173,9 @@ def _add_diagnose(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--requests",
         metavar="FILE",
-        help='facts: a data file, or "bundled" (default: those of --delta)',
+        help="facts: a data file, bundled or bundled-wide (default: those of --delta)",
     )
-    parser.add_argument("--split", help='"validation" or "test" of the bundled set (default: both)')
+    parser.add_argument("--split", help='"validation" or "test" of a bundled set (default: both)')
     parser.add_argument("--delta", metavar="FILE", help="an edit (default: compute it)")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
     parser.add_argument(

@@ -10,7 +10,13 @@ from typing import Any
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.cache import measure_once
-from rose_easyedit.evaluation.facts import Fact, LocalityPrompt, load_locality, relation_names
+from rose_easyedit.evaluation.facts import (
+    CORE,
+    Fact,
+    LocalityPrompt,
+    load_locality,
+    relation_names,
+)
 from rose_easyedit.evaluation.interval import bootstrap_interval
 from rose_easyedit.evaluation.measure import Measurement, Questions, measure
 from rose_easyedit.evaluation.metrics import (
@@ -147,10 +153,10 @@ def evaluate_edit(
     )
 
 
-def bundled_locality(facts: Sequence[Fact]) -> list[LocalityPrompt]:
-    """The bundled prompts for the relations at hand, without those about an edited subject."""
-    relations = set(relation_names())
-    prompts = load_locality([fact for fact in facts if fact.relation in relations])
+def bundled_locality(facts: Sequence[Fact], name: str = CORE) -> list[LocalityPrompt]:
+    """A bundled set's prompts for the relations at hand, without those about an edited subject."""
+    relations = set(relation_names(name))
+    prompts = load_locality([fact for fact in facts if fact.relation in relations], name)
     subjects = {fact.subject for fact in facts}
     return [p for p in prompts if not any(contains_target(p.text, name) for name in subjects)]
 

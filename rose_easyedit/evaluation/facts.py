@@ -1,4 +1,4 @@
-"""The bundled same-subject set: several counterfactual facts about each of many subjects."""
+"""The bundled same-subject sets: several counterfactual facts about each of many subjects."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from rose_easyedit.requests import EditRequest
 FORMS = ("statement", "paraphrase", "question", "instruction")
 CHAT_FORMS = frozenset({"question", "instruction"})
 SPLITS = ("validation", "test")
+
+# The bundled sets and their files: "core" has three kinds of subjects and four relations of each,
+# "wide" seven kinds and five relations, with wordings of its own.
+SETS = {"core": "same_subject.json", "wide": "same_subject_wide.json"}
+CORE = "core"
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class LocalityPrompt:
 
 @dataclass(frozen=True)
 class Subject:
-    """A subject of the bundled set and its facts."""
+    """A subject of a bundled set and its facts."""
 
     name: str
     split: str
@@ -92,48 +97,55 @@ class Subject:
     facts: tuple[Fact, ...]
 
 
-def load_subjects(split: str | None = None, *, demo: bool = False) -> list[Subject]:
-    """Subjects of the bundled set, in its order.
+def load_subjects(
+    split: str | None = None, *, demo: bool = False, name: str = CORE
+) -> list[Subject]:
+    """Subjects of a bundled set, in its order.
 
     Args:
         split: "validation" (to choose settings on), "test" (to report), or None for both.
         demo: Only the few subjects that the demonstration edits.
+        name: Of the set, one of `SETS`.
 
     Raises:
-        RoSEError: If there is no such split.
+        RoSEError: If there is no such split or set.
     """
     if split is not None and split not in SPLITS:
         raise RoSEError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}, or None.")
-    subjects = [_subject(record) for record in _read()["subjects"]]
+    data = _read(name)
+    subjects = [_subject(record, data["relations"]) for record in data["subjects"]]
     return [s for s in subjects if split in (None, s.split) and (s.demo or not demo)]
 
 
-def load_facts(split: str | None = None, *, demo: bool = False) -> list[Fact]:
-    """The facts of `load_subjects(split, demo=demo)`, subject by subject."""
-    return [fact for subject in load_subjects(split, demo=demo) for fact in subject.facts]
+def load_facts(split: str | None = None, *, demo: bool = False, name: str = CORE) -> list[Fact]:
+    """The facts of `load_subjects`, subject by subject."""
+    subjects = load_subjects(split, demo=demo, name=name)
+    return [fact for subject in subjects for fact in subject.facts]
 
 
-def load_locality(facts: Iterable[Fact]) -> list[LocalityPrompt]:
+def load_locality(facts: Iterable[Fact], name: str = CORE) -> list[LocalityPrompt]:
     """Prompts that the edit of these facts should leave alone, each once.
 
     Neighbours of the relations at hand (same question, a subject that no split edits), then
-    unrelated prompts.
+    unrelated prompts. The facts are of the bundled set of that name.
     """
-    data = _read()
+    data = _read(name)
     relations = list(dict.fromkeys(fact.relation for fact in facts))
     neighbours = [prompt for name in relations for prompt in _neighbours(name, data)]
     unrelated = [LocalityPrompt("unrelated", p["text"], p["chat"]) for p in data["unrelated"]]
     return list(dict.fromkeys(neighbours + unrelated))
 
 
-def _read() -> dict[str, Any]:
-    path = resources.files("rose_easyedit.evaluation") / "data" / "same_subject.json"
+def _read(name: str) -> dict[str, Any]:
+    if name not in SETS:
+        raise RoSEError(f"There is no bundled set {name!r}: choose one of {', '.join(SETS)}.")
+    path = resources.files("rose_easyedit.evaluation") / "data" / SETS[name]
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def relation_names() -> list[str]:
-    """The relations that the bundled set has wordings for."""
-    return list(_read()["relations"])
+def relation_names(name: str = CORE) -> list[str]:
+    """The relations that a bundled set has wordings for."""
+    return list(_read(name)["relations"])
 
 
 def make_fact(
@@ -144,17 +156,36 @@ def make_fact(
     ground_truth: str,
     target_aliases: Sequence[str] = (),
     truth_aliases: Sequence[str] = (),
+    name: str = CORE,
 ) -> Fact:
-    """A fact of your own in the bundled wordings of a relation; known aliases are added.
+    """A fact of your own in the wordings that a bundled set has; known aliases are added.
 
     Raises:
-        RoSEError: If there is no such relation.
+        RoSEError: If there is no such set or relation.
     """
-    relations = _read()["relations"]
+    relations = _read(name)["relations"]
     if relation not in relations:
         raise RoSEError(f"There is no relation {relation!r}: choose one of {', '.join(relations)}.")
-    wording = relations[relation]
+    return _worded(
+        relations[relation],
+        relation,
+        subject,
+        target_new,
+        ground_truth,
+        target_aliases,
+        truth_aliases,
+    )
 
+
+def _worded(
+    wording: Mapping[str, Any],
+    relation: str,
+    subject: str,
+    target_new: str,
+    ground_truth: str,
+    target_aliases: Sequence[str] = (),
+    truth_aliases: Sequence[str] = (),
+) -> Fact:
     def fill(templates: Sequence[str]) -> tuple[str, ...]:
         return tuple(template.format(subject) for template in templates)
 
@@ -172,9 +203,10 @@ def make_fact(
     )
 
 
-def _subject(record: Mapping[str, Any]) -> Subject:
+def _subject(record: Mapping[str, Any], relations: Mapping[str, Any]) -> Subject:
     facts = tuple(
-        make_fact(
+        _worded(
+            relations[fact["relation"]],
             fact["relation"],
             record["subject"],
             target_new=fact["target_new"],

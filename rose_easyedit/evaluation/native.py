@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from rose_easyedit.evaluation.facts import CORE
 from rose_easyedit.fingerprint import model_fingerprint
 
 # (relation, form) to the fraction of known facts that the unedited model answers in that form.
@@ -20,9 +21,15 @@ NativeRates = Mapping[tuple[str, str], float]
 LEAST_RATE = 0.5
 
 
-def bundled_native_rates(model: Any) -> NativeRates | None:
-    """The rates of the bundled set's relations, if they were measured on this very model."""
-    path = resources.files("rose_easyedit.evaluation") / "data" / "native_consistency.json"
+# Sets without rates measured in float32 are absent.
+_FILES = {"core": "native_consistency.json"}
+
+
+def bundled_native_rates(model: Any, name: str = CORE) -> NativeRates | None:
+    """The rates of a bundled set's relations, if they were measured on this very model."""
+    if name not in _FILES:
+        return None
+    path = resources.files("rose_easyedit.evaluation") / "data" / _FILES[name]
     measured = json.loads(path.read_text(encoding="utf-8"))
     if model_fingerprint(model) != measured["model_fingerprint"]:
         return None

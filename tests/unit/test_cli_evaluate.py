@@ -13,7 +13,7 @@ import pytest
 from rose_easyedit.cli import main
 from rose_easyedit.cli.evaluate import select_facts
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.facts import load_facts
+from rose_easyedit.evaluation.facts import load_facts, load_locality
 
 BUNDLED = load_facts(demo=True)[:4]
 REQUESTS = [fact.to_request().as_dict() for fact in BUNDLED[:3]]
@@ -95,6 +95,16 @@ def test_the_bundled_set_brings_its_wordings_and_the_facts_that_were_not_edited(
     assert report["summary"]["facts_per_subject"].keys() == {"3"}
     # the rates of the embedded model say nothing about this one
     assert report["summary"]["headline"]["normalised"] is None
+
+
+def test_the_wide_set_brings_its_own_wordings_and_neighbours() -> None:
+    edited = load_facts("test", name="wide")[:2]
+    requests = [fact.to_request().as_dict() for fact in edited]
+    selection = select_facts(requests, "bundled-wide", split="test")
+    assert list(selection.asked) == edited
+    assert selection.others and {f.subject for f in selection.others} == {edited[0].subject}
+    assert any(prompt.kind == "neighbour" for prompt in selection.locality)
+    assert set(selection.locality) <= set(load_locality(edited, "wide"))
 
 
 def test_all_forms_and_autocast_are_passed_on(

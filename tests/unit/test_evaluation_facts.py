@@ -1,7 +1,9 @@
-"""The bundled set keeps the promises of its datasheet."""
+"""The bundled sets keep the promises of their datasheets."""
 
 from __future__ import annotations
 
+import re
+from importlib import resources
 from itertools import combinations
 
 import pytest
@@ -9,7 +11,9 @@ import pytest
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import (
     FORMS,
+    SETS,
     Fact,
+    Subject,
     load_facts,
     load_locality,
     load_subjects,
@@ -19,24 +23,35 @@ from rose_easyedit.evaluation.facts import (
 from rose_easyedit.evaluation.metrics import contains_target
 from rose_easyedit.requests import as_requests
 
-SUBJECTS = load_subjects()
-FACTS = load_facts()
+SUBJECTS = {name: load_subjects(name=name) for name in SETS}
+FACTS = {name: load_facts(name=name) for name in SETS}
 
 
-def test_size_and_splits() -> None:
-    test, validation = load_subjects("test"), load_subjects("validation")
-    assert len(SUBJECTS) >= 24
+@pytest.mark.parametrize(("name", "most", "each"), [("core", 31, 4), ("wide", 50, 5)])
+def test_size_and_splits(name: str, most: int, each: int) -> None:
+    subjects = SUBJECTS[name]
+    test, validation = load_subjects("test", name=name), load_subjects("validation", name=name)
+    assert len(subjects) == most
     assert len(test) >= 16 and len(validation) >= 10
-    assert [s for s in SUBJECTS if s in test or s in validation] == SUBJECTS
-    assert len({subject.name for subject in SUBJECTS}) == len(SUBJECTS)
-    assert all(len(subject.facts) == 4 for subject in SUBJECTS)
-    demo = load_subjects(demo=True)
+    assert [s for s in subjects if s in test or s in validation] == subjects
+    assert len({subject.name for subject in subjects}) == len(subjects)
+    assert all(len(subject.facts) == each for subject in subjects)
+    demo = load_subjects(demo=True, name=name)
     assert len(demo) == 6 and all(subject in test for subject in demo)
-    assert len(load_facts("test", demo=True)) == 24
+    assert len(load_facts("test", demo=True, name=name)) == 6 * each
 
 
-def test_every_fact_is_asked_in_every_form_and_names_its_subject() -> None:
-    for fact in FACTS:
+def test_the_wide_set_has_the_facts_of_the_core_and_more_relations() -> None:
+    core, wide = ({(f.case_id, f.target_new) for f in FACTS[name]} for name in ("core", "wide"))
+    assert core < wide
+    assert set(relation_names("core")) < set(relation_names("wide"))
+    for name in SETS:
+        assert {fact.relation for fact in FACTS[name]} == set(relation_names(name))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_fact_is_asked_in_every_form_and_names_its_subject(name: str) -> None:
+    for fact in FACTS[name]:
         counts = [sum(query.form == form for query in fact.queries) for form in FORMS]
         assert counts[0] == 1 and min(counts[1:]) >= 2, fact.case_id
         assert len({query.text for query in fact.queries}) == len(fact.queries), fact.case_id
@@ -46,10 +61,11 @@ def test_every_fact_is_asked_in_every_form_and_names_its_subject() -> None:
             assert query.chat == (query.form in ("question", "instruction"))
 
 
-def test_no_query_gives_its_target_away() -> None:
+@pytest.mark.parametrize("name", SETS)
+def test_no_query_gives_its_target_away(name: str) -> None:
     leaks = [
         (query.text, fact.target_new)
-        for fact in FACTS
+        for fact in FACTS[name]
         for query in fact.queries
         if contains_target(query.text, fact.target_new, fact.target_aliases)
     ]
@@ -61,8 +77,12 @@ def answers(fact: Fact) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return target, (fact.ground_truth, *fact.truth_aliases)
 
 
-@pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
-def test_the_answers_of_a_subject_cannot_be_confused(subject: object) -> None:
+@pytest.mark.parametrize(
+    "subject",
+    [subject for name in SETS for subject in SUBJECTS[name]],
+    ids=lambda subject: f"{subject.name}-{len(subject.facts)}",
+)
+def test_the_answers_of_a_subject_cannot_be_confused(subject: Subject) -> None:
     for fact in subject.facts:
         target, truth = answers(fact)
         assert not any(contains_target(name, fact.target_new, target) for name in truth)
@@ -74,20 +94,41 @@ def test_the_answers_of_a_subject_cannot_be_confused(subject: object) -> None:
             assert not contains_target(name, one.target_new, one.target_aliases), one.case_id
 
 
-def test_facts_are_valid_edit_requests() -> None:
-    requests = as_requests([fact.to_request() for fact in FACTS])
-    assert len(requests) == len(FACTS) == len({request.case_id for request in requests})
+@pytest.mark.parametrize("name", SETS)
+def test_facts_are_valid_edit_requests(name: str) -> None:
+    requests = as_requests([fact.to_request() for fact in FACTS[name]])
+    assert len(requests) == len(FACTS[name]) == len({request.case_id for request in requests})
 
 
-def test_locality_prompts_name_no_edited_subject_and_fit_the_relations() -> None:
-    prompts = load_locality(FACTS)
+@pytest.mark.parametrize("name", SETS)
+def test_locality_prompts_name_no_edited_subject_and_fit_the_relations(name: str) -> None:
+    prompts = load_locality(FACTS[name], name)
     assert len(set(prompts)) == len(prompts)
     for prompt in prompts:
-        assert not any(contains_target(prompt.text, subject.name) for subject in SUBJECTS)
+        assert not any(contains_target(prompt.text, subject.name) for subject in SUBJECTS[name])
     assert sum(prompt.kind == "unrelated" for prompt in prompts) >= 24
-    capital = [fact for fact in FACTS if fact.relation == "capital"][:1]
-    neighbours = [p.text for p in load_locality(capital) if p.kind == "neighbour"]
+    capital = [fact for fact in FACTS[name] if fact.relation == "capital"][:1]
+    neighbours = [p.text for p in load_locality(capital, name) if p.kind == "neighbour"]
     assert len(neighbours) >= 8 and all("capital" in text for text in neighbours)
+
+
+def test_the_wide_set_puts_words_before_every_subject_and_copies_no_statement() -> None:
+    for fact in FACTS["wide"]:
+        assert not fact.prompt.startswith(fact.subject), fact.case_id
+        assert not any(set(words(fact.prompt)) == set(words(p)) for p in fact.paraphrases)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_no_neighbour_is_a_subject_that_the_statistics_protect(name: str) -> None:
+    data = resources.files("rose_easyedit.method") / "data" / "generic_subjects.txt"
+    generic = [line for line in data.read_text("utf-8").splitlines() if line]
+    neighbours = [p.text for p in load_locality(FACTS[name], name) if p.kind == "neighbour"]
+    found = [(text, each) for text in neighbours for each in generic if contains_target(text, each)]
+    assert found == []
 
 
 def test_a_fact_of_ones_own_takes_the_wordings_and_aliases_of_its_relation() -> None:
@@ -100,5 +141,7 @@ def test_a_fact_of_ones_own_takes_the_wordings_and_aliases_of_its_relation() -> 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(RoSEError, match="validation, test"):
         load_subjects("train")
+    with pytest.raises(RoSEError, match="core, wide"):
+        load_facts(name="narrow")
     with pytest.raises(RoSEError, match="capital"):
         make_fact("shoe size", "Ada Lovelace", target_new="1", ground_truth="2")
