@@ -21,14 +21,11 @@ NativeRates = Mapping[tuple[str, str], float]
 LEAST_RATE = 0.5
 
 
-# Sets without rates measured in float32 are absent.
-_FILES = {"core": "native_consistency.json"}
+_FILES = {"core": "native_consistency.json", "wide": "native_consistency_wide.json"}
 
 
 def bundled_native_rates(model: Any, name: str = CORE) -> NativeRates | None:
     """The rates of a bundled set's relations, if they were measured on this very model."""
-    if name not in _FILES:
-        return None
     path = resources.files("rose_easyedit.evaluation") / "data" / _FILES[name]
     measured = json.loads(path.read_text(encoding="utf-8"))
     if model_fingerprint(model) != measured["model_fingerprint"]:
