@@ -198,11 +198,12 @@ def _native_rates(model: Any, data: str | None) -> Mapping[tuple[str, str], floa
 
 def _fact_of(request: Mapping[str, Any]) -> Fact:
     """A request as a fact; the relation is its prompt without the subject."""
+    from rose_easyedit.evaluation.datasets.parsing import template
     from rose_easyedit.evaluation.facts import Fact
 
     return Fact(
         subject=request["subject"],
-        relation=request["prompt"].replace(request["subject"], "{}"),
+        relation=template(request["prompt"], request["subject"]),
         prompt=request["prompt"],
         target_new=request["target_new"],
         ground_truth=request.get("ground_truth") or "",
