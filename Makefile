@@ -9,9 +9,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 PACKAGE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+DOCS := $(VENV)/.installed-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow bench lint style clean
+.PHONY: help venv demo test test-slow bench docs figures lint style clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -30,6 +31,17 @@ test-slow: $(DEV) ## Run the tests that take minutes
 bench: $(PACKAGE) ## Compare CPU seconds per fact with EasyEdit (EASYEDIT_HOME names a clone)
 	$(BIN)/python benchmarks/speed_against_easyedit.py $(ARGS)
 
+docs: $(DOCS) ## Build the documentation in site/ (open site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+figures: $(DEV) ## Draw the figures of the documentation again (minutes)
+	rm -rf build/figures
+	mkdir -p build/figures
+	$(BIN)/rose-edit edit --requests docs/figures/facts.jsonl --out build/figures/edit.safetensors
+	$(BIN)/rose-edit diagnose --delta build/figures/edit.safetensors --requests bundled --compare \
+	  --out build/figures/diagnosis
+	cp $(patsubst docs/figures/%,build/figures/diagnosis/%,$(wildcard docs/figures/*.svg)) docs/figures
+
 lint: $(DEV) ## Check style and types, change nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,7 +52,7 @@ style: $(DEV) ## Mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, builds and tool caches (the model cache stays)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PACKAGE): pyproject.toml constraints.txt requirements-no-deps.txt
@@ -50,6 +62,10 @@ $(PACKAGE): pyproject.toml constraints.txt requirements-no-deps.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) -e .
 	$(PIP_INSTALL) --no-deps -r requirements-no-deps.txt
+	@touch $@
+
+$(DOCS): $(PACKAGE)
+	$(PIP_INSTALL) -e ".[docs]"
 	@touch $@
 
 $(DEV): $(PACKAGE)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.easyedit_import import import_easyeditor
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.experiment.tracking_easyedit import track_edit, track_metrics
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.models import load_model
 from rose_easyedit.requests import as_requests
@@ -114,6 +115,7 @@ def apply_rose_to_model(
     from rose_easyedit.method.edit import compute_edit
 
     delta = compute_edit(model, tok, as_requests(requests), hparams)
+    track_edit(delta, hparams.tracking)
     edited = deepcopy(model) if copy else model
     originals: dict[str, torch.Tensor] = {}
     if return_orig_weights:
@@ -211,6 +213,7 @@ def _around(host_method: Callable[..., Any], one_at_a_time: bool) -> Callable[..
         keep = arguments.get("sequential_edit", kwargs.get("sequential_edit", False))
         with _call(self, bool(keep), one_at_a_time, subjects) as written:
             metrics, model, _ = host_method(self, *args, **kwargs)
+            track_metrics(metrics, self.hparams.tracking)
         # The earliest original of a parameter wins: that is how it was before the call.
         originals = {n: tensor for weights in reversed(written) for n, tensor in weights.items()}
         return metrics, model, OriginalWeights(originals, [w.delta for w in written])

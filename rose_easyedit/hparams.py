@@ -63,7 +63,8 @@ class AlignmentHyperParams:
             (`mom2_update_weight`).
         shrinkage: gamma of `shrinkage`: 0 is the covariance, 1 a multiple of the identity.
         null_space_threshold: with `null_space`, eigenvalues above this are kept untouched.
-        statistics_text: text file with generic text; null takes the built-in sentences.
+        statistics_text: text file with generic text, as it is or in the model's folder; null takes
+            the built-in sentences.
         statistics_tokens: how many tokens of that text to use at the most.
         subject_weight: weight of the keys of 200 built-in subjects, at their last tokens in
             statements and chat queries, beside all tokens of the text (MEMIT has 0).
@@ -114,6 +115,8 @@ class RoSEHyperParams:
             always, `weights` in the weights' own precision.
         micro_batch: sequences optimised at once; bounds the memory.
         seed: of every random choice.
+        tracking: of edits through EasyEdit: `auto` logs them to the W&B run that is open
+            (`wandb.run`), if there is one, `none` never. The edit does not depend on it.
         hierarchy: stage 1.
         alignment: stage 2.
     """
@@ -137,6 +140,7 @@ class RoSEHyperParams:
     precision: str = "auto"
     micro_batch: int = 64
     seed: int = 0
+    tracking: str = "auto"
     hierarchy: HierarchyHyperParams = field(default_factory=HierarchyHyperParams)
     alignment: AlignmentHyperParams = field(default_factory=AlignmentHyperParams)
 

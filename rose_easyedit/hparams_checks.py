@@ -12,6 +12,7 @@ INTEGRATIONS = ("hierarchical", "joint", "independent")
 CONSTRAINTS = ("isotropic", "shrinkage", "covariance", "null_space")
 KEY_COLUMNS = ("per_query", "merged")
 PRECISIONS = ("auto", "bfloat16", "weights")
+TRACKING = ("auto", "none")
 
 
 def settings_faults(hparams: RoSEHyperParams) -> list[str]:
@@ -25,6 +26,7 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         ("alg_name", hparams.alg_name, ("RoSE",)),
         ("key_columns", hparams.key_columns, KEY_COLUMNS),
         ("precision", hparams.precision, PRECISIONS),
+        ("tracking", hparams.tracking, TRACKING),
         ("hierarchy.integration", hierarchy.integration, INTEGRATIONS),
         ("alignment.constraint", alignment.constraint, CONSTRAINTS),
     )

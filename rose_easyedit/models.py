@@ -1,4 +1,4 @@
-"""Loads a model with its tokenizer: the embedded one, a folder, or a name on the hub."""
+"""Loads a model with its tokenizer: a built-in one, a folder, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 
 from rose_easyedit.embedded import embedded_model
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.tiny import TINY, build_tiny
 
 EMBEDDED = "embedded"
+LABORATORY = "laboratory"
+BUILT_IN = (EMBEDDED, LABORATORY, TINY)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -19,10 +22,11 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     """Loads a causal language model and its tokenizer, ready to be evaluated.
 
     Args:
-        name: "embedded" (SmolLM2-135M-Instruct, works offline), a folder in Hugging Face's form,
-            or a name on the hub.
+        name: "embedded" (SmolLM2-135M-Instruct, works offline), "laboratory" (small, of an
+            invented world, trained on first use), "tiny-random" (for trying things out, needs
+            nothing), a folder in Hugging Face's form, or a name on the hub.
         device: "cpu", "cuda:0", a CUDA index, or a `torch.device`.
-        dtype: "auto" (as the checkpoint has it; the embedded model is float32), "float32",
+        dtype: "auto" (as the checkpoint has it; the built-in ones are float32), "float32",
             "bfloat16", "float16", or a `torch.dtype`.
 
     Returns:
@@ -34,10 +38,12 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place, precision = _device(device), _dtype(dtype)
-    embedded = name == EMBEDDED
-    source = str(embedded_model() if embedded else name)
+    if name == TINY:
+        model, tokenizer = build_tiny()
+        return model.to(place, None if precision == "auto" else precision).eval(), tokenizer
+    source = str(_folder(name))
     try:
-        with transformers_progress(shown=sys.stderr.isatty() and not embedded):
+        with transformers_progress(shown=sys.stderr.isatty() and name not in BUILT_IN):
             tokenizer = AutoTokenizer.from_pretrained(source)
             model = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
     except (OSError, ValueError) as error:
@@ -45,6 +51,16 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(place).eval(), tokenizer
+
+
+def _folder(name: str) -> Path | str:
+    if name == EMBEDDED:
+        return embedded_model()
+    if name == LABORATORY:
+        from rose_easyedit.evaluation.laboratory import laboratory_folder
+
+        return laboratory_folder()
+    return name
 
 
 @contextmanager
@@ -96,5 +112,5 @@ def _cannot_load(name: str, error: Exception) -> str:
         return f"The folder {name!r} does not load as a causal language model: {reason}"
     return (
         f"There is no model {name!r} to load: it is no folder here, and the hub's answer was: "
-        f'{reason} The name "{EMBEDDED}" always works offline.'
+        f"{reason} The names {' and '.join(BUILT_IN)} always work offline."
     )

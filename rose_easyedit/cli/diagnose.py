@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli import output
-from rose_easyedit.cli.evaluate import BUNDLED, select_facts
 from rose_easyedit.cli.settings import edit_settings, load_base
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.selection import BUNDLED, select_facts
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta

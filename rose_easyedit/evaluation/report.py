@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.report_answers import answers_of
 from rose_easyedit.evaluation.report_tables import (
     harness_table,
     number,
@@ -19,47 +16,9 @@ from rose_easyedit.evaluation.report_tables import (
     summary_tables,
 )
 from rose_easyedit.files import write_whole
+from rose_easyedit.pages.render import render_page
 
 PAGE, RESULTS = "index.html", "results.json"
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of an answer; `marked` where it is the target."""
-
-    text: str
-    marked: bool
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a query showed; `tone` is "good", "bad" or neither."""
-
-    name: str
-    tone: str = ""
-
-
-SUCCESS = Verdict("target named", "good")
-FAILURE = Verdict("target missed", "bad")
-OLD_ANSWER = Verdict("old answer", "bad")
-INTERFERENCE = Verdict("another fact's target", "bad")
-KEPT, LOST = Verdict("true answer kept", "good"), Verdict("true answer lost", "bad")
-UNKNOWN_BEFORE = Verdict("not known before")
-SAME, CHANGED = Verdict("same answer", "good"), Verdict("answer changed", "bad")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One row of the page's list."""
-
-    subject: str
-    relation: str
-    form: str
-    query: str
-    target: str
-    before: Sequence[Part]
-    after: Sequence[Part]
-    verdicts: Sequence[Verdict]
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
@@ -85,17 +44,13 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
 
 def render_report(report: Mapping[str, Any]) -> str:
     """The page as text; everything in it that came from a model or a user is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    source = (resources.files("rose_easyedit.evaluation") / "report.html").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     tables = summary_tables(report["summary"])
     if report.get("lm_eval"):
         tables.append(harness_table(report["lm_eval"]))
-    answers = _answers(report)
-    return environment.from_string(source).render(
+    answers = answers_of(report)
+    return render_page(
+        "rose_easyedit.evaluation",
+        "report",
         title=report["title"],
         model=report["model"],
         notes=report["notes"],
@@ -108,18 +63,6 @@ def render_report(report: Mapping[str, Any]) -> str:
         verdicts=list(dict.fromkeys(v.name for answer in answers for v in answer.verdicts)),
         settings=json.dumps(report["settings"], ensure_ascii=False, indent=2),
     )
-
-
-def parts_of(answer: str, names: Sequence[str]) -> list[Part]:
-    """The answer in pieces, those marked that are one of the names as a whole word."""
-    text = unicodedata.normalize("NFKC", answer).strip()
-    wanted = [unicodedata.normalize("NFKC", name).strip() for name in names]
-    # the longest first, so that "North Korea" is not marked as "Korea"
-    words = "|".join(re.escape(name) for name in sorted(wanted, key=len, reverse=True) if name)
-    if not words:
-        return [Part(text, False)] if text else []
-    pieces = re.split(rf"((?<!\w)(?:{words})(?!\w))", text, flags=re.IGNORECASE)
-    return [Part(piece, number % 2 == 1) for number, piece in enumerate(pieces) if piece]
 
 
 def _cards(summary: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -165,59 +108,3 @@ def _cards(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         }
     )
     return cards
-
-
-def _answers(report: Mapping[str, Any]) -> list[Answer]:
-    return [
-        *(_of_record(record) for record in report["records"]),
-        *(_of_other(record) for record in report["others"]),
-        *(_of_prompt(prompt) for prompt in report["locality"] if "answer" in prompt),
-    ]
-
-
-def _of_record(record: Mapping[str, Any]) -> Answer:
-    names = [record["target"], *record["aliases"]]
-    verdicts = [SUCCESS if record["success"] else FAILURE]
-    if record["old_answer"]:
-        verdicts.append(OLD_ANSWER)
-    if record["other_target"]:
-        verdicts.append(INTERFERENCE)
-    return Answer(
-        subject=record["subject"],
-        relation=record["relation"],
-        form=record["form"],
-        query=record["query"],
-        target=record["target"],
-        before=parts_of(record["before"], names),
-        after=parts_of(record["answer"], names),
-        verdicts=verdicts,
-    )
-
-
-def _of_other(record: Mapping[str, Any]) -> Answer:
-    verdicts = [KEPT if record["kept"] else LOST] if record["known"] else [UNKNOWN_BEFORE]
-    if record["edited_target"]:
-        verdicts.append(INTERFERENCE)
-    return Answer(
-        subject=record["subject"],
-        relation=record["relation"],
-        form="other fact",
-        query=record["query"],
-        target=f"not edited: {record['truth']}",
-        before=parts_of(record["before"], [record["truth"]]),
-        after=parts_of(record["answer"], [record["truth"]]),
-        verdicts=verdicts,
-    )
-
-
-def _of_prompt(prompt: Mapping[str, Any]) -> Answer:
-    return Answer(
-        subject="",
-        relation="",
-        form=prompt["kind"],
-        query=prompt["text"],
-        target="not edited",
-        before=parts_of(prompt["before"], []),
-        after=parts_of(prompt["answer"], []),
-        verdicts=[SAME if prompt["before"] == prompt["answer"] else CHANGED],
-    )

@@ -20,6 +20,7 @@ from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
 from rose_easyedit.method.alignment import Spectrum, align
 from rose_easyedit.method.plan import Columns, make_columns
+from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, compute_targets
 from rose_easyedit.requests import EditRequest
@@ -30,6 +31,7 @@ def compute_edit(
     tokenizer: PreTrainedTokenizerBase,
     requests: Iterable[EditRequest | Mapping[str, Any]],
     hparams: RoSEHyperParams,
+    store: ShiftStore | None = None,
 ) -> EditDelta:
     """Computes the edit that writes some facts, without changing the model.
 
@@ -38,6 +40,7 @@ def compute_edit(
         tokenizer: its tokenizer, which is left as it is.
         requests: the facts; those about one subject are integrated into one value.
         hparams: the method's settings.
+        store: where the results of stage 1 are kept and found again; None computes them anew.
 
     Returns:
         The edit: apply it, save it, or export it.
@@ -46,9 +49,8 @@ def compute_edit(
         RoSEError: faulty requests or settings, or a model that cannot be edited; with all faults
             found and before anything is computed, where that can be known.
     """
-    return solve_edit(
-        model, tokenizer, compute_targets(model, tokenizer, requests, hparams), hparams
-    )
+    targets = compute_targets(model, tokenizer, requests, hparams, store)
+    return solve_edit(model, tokenizer, targets, hparams)
 
 
 def solve_edit(
@@ -193,6 +195,7 @@ def _provenance(
         "groups": groups,
         "losses": losses,
         "steps": targets.shifts.steps,
+        "curves": targets.shifts.curves,
         "layers": report,
         "log": targets.log,
         "versions": {

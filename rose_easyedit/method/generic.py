@@ -43,7 +43,8 @@ def generic_passages(
     Raises:
         RoSEError: the text cannot be read or is empty.
     """
-    lines = _lines(tokenizer, _read_text(hparams.statistics_text), hparams.statistics_tokens)
+    text = _read_text(hparams.statistics_text, tokenizer.name_or_path)
+    lines = _lines(tokenizer, text, hparams.statistics_tokens)
     if not lines:
         raise RoSEError(
             f"statistics_text {hparams.statistics_text!r} holds no text; give some hundred words."
@@ -57,11 +58,13 @@ def generic_passages(
     return passages
 
 
-def _read_text(path: str | None) -> str:
+def _read_text(path: str | None, model: str) -> str:
     if path is None:
         return _package_text("generic_text.txt")
+    beside = Path(model) / path
     try:
-        return Path(path).read_text(encoding="utf-8")
+        found = beside if beside.is_file() and not Path(path).is_file() else Path(path)
+        return found.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RoSEError(
             f"statistics_text {path!r} cannot be read ({error}); name a UTF-8 text file, or leave "

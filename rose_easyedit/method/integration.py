@@ -16,6 +16,7 @@ from torch import Tensor
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import HierarchyHyperParams
+from rose_easyedit.method.curves import Course, Curve, Totals, curve_of
 from rose_easyedit.method.pieces import Group, Piece, count_turns, cut, make_rows
 from rose_easyedit.method.replay import capture, matrices_in_autocast
 from rose_easyedit.method.smoothing import Noise
@@ -29,11 +30,13 @@ class Level:
         steps: at the most.
         learning_rate: of Adam.
         smoothing_radius: largest random displacement, relative to |h|.
+        name: of what it optimises.
     """
 
     steps: int
     learning_rate: float
     smoothing_radius: float = 0.0
+    name: str = "subjects"
 
 
 @dataclass
@@ -44,11 +47,14 @@ class Shifts:
         deltas: [n, d], float32.
         losses: per group, the last loss of each of its facts (nats per target token).
         steps: per group, the steps it took.
+        curves: the course of the optimisation by the name of the level, that of an earlier level
+            first (`curves.curve_of`).
     """
 
     deltas: Tensor
     losses: list[list[float]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
+    curves: dict[str, Curve] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,17 +98,19 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
     deltas = start.clone()
     losses: list[list[float]] = [[] for _ in groups]
     steps = [0] * len(groups)
+    courses: list[list[Totals]] = []
     with setting.autocast():
         matrices = matrices_in_autocast(setting.editable, setting.layer)
     n_turns = max(1, min(setting.hparams.context_turns, level.steps))
     for chunk in _chunks(groups, setting.micro_batch, n_turns):
         members = [groups[i] for i in chunk]
         turns = _capture(setting, members, n_turns, matrices)
-        found = _optimise_chunk(setting, members, turns, start[chunk], level)
+        found, course = _optimise_chunk(setting, members, turns, start[chunk], level)
+        courses.append(course.totals())
         deltas[chunk] = found.deltas
         for place, group in enumerate(chunk):
             losses[group], steps[group] = found.losses[place], found.steps[place]
-    return Shifts(deltas, losses, steps)
+    return Shifts(deltas, losses, steps, {level.name: curve_of(courses)})
 
 
 def _chunks(groups: Sequence[Group], micro_batch: int, n_turns: int) -> Iterator[list[int]]:
@@ -121,7 +129,7 @@ def _chunks(groups: Sequence[Group], micro_batch: int, n_turns: int) -> Iterator
 
 def _optimise_chunk(
     setting: Setting, groups: Sequence[Group], turns: list[list[Piece]], start: Tensor, level: Level
-) -> Shifts:
+) -> tuple[Shifts, Course]:
     hparams = setting.hparams
     fact_group = torch.tensor([i for i, group in enumerate(groups) for _ in group.facts])
     norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
@@ -133,17 +141,27 @@ def _optimise_chunk(
     losses = torch.full((len(turns), len(fact_group)), torch.inf)
     steps = torch.zeros(len(groups), dtype=torch.long)
     converged = torch.zeros(len(groups), dtype=torch.bool)
+    course = Course()
     for step in range(level.steps):
         optimiser.zero_grad()
         turn = step % len(turns)
         current = torch.zeros(len(fact_group))
+        drifts = []
         for piece in turns[turn]:
             displaced = delta[piece.group] + noise.draw(piece.names, norms[piece.group])
             facts, drift = _loss(piece, displaced, setting.autocast)
             (len(turns) * (facts.sum() + hparams.kl_factor * drift)).backward()
             current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
+            if len(piece.before):
+                drifts.append(drift.detach())
         _check_finite(current, fact_group, groups)
         going_on = ~converged
+        course.add(
+            facts=len(turns) * current[going_on[fact_group]],
+            going_on=going_on,
+            drifts=drifts,
+            norms=delta.detach().norm(dim=1) / norms,
+        )
         losses[turn] = torch.where(going_on[fact_group], current, losses[turn])
         worst = torch.zeros(len(groups)).scatter_reduce(0, fact_group, losses.sum(0), "amax")
         newly = going_on & (worst < hparams.loss_threshold)
@@ -161,7 +179,7 @@ def _optimise_chunk(
         _step(optimiser, delta, converged.to(start.device), hparams.clamp_norm * norms)
     per_fact = losses.sum(0)
     per_group = [per_fact[fact_group == i].tolist() for i in range(len(groups))]
-    return Shifts(delta.detach(), per_group, steps.tolist())
+    return Shifts(delta.detach(), per_group, steps.tolist()), course
 
 
 def _capture(

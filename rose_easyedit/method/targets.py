@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from rose_easyedit.method.activations import frozen, read_subject_states
 from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
 from rose_easyedit.method.plan import Plan, make_plan, without_sinks
 from rose_easyedit.method.precision import precision_context
+from rose_easyedit.method.shift_store import ShiftStore, shifts_key
 from rose_easyedit.requests import EditRequest, as_requests
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def compute_targets(
     tokenizer: PreTrainedTokenizerBase,
     requests: Iterable[EditRequest | Mapping[str, Any]],
     hparams: RoSEHyperParams,
+    store: ShiftStore | None = None,
 ) -> Targets:
     """Stage 1: the costly part of an edit, independent of `alignment`.
 
@@ -63,6 +65,7 @@ def compute_targets(
         tokenizer: its tokenizer, which is left as it is.
         requests: the facts.
         hparams: the method's settings.
+        store: where shifts found before are taken from, and new ones kept; None computes them.
 
     Raises:
         RoSEError: as `compute_edit`.
@@ -75,14 +78,19 @@ def compute_targets(
     # gradients of the shifts are needed even where the caller has turned them off
     with frozen(model), torch.enable_grad():
         hidden, plan, log = _base_hidden(editable, plan, hparams)
-        shifts = integrate(editable, plan, hparams)
+        shifts = integrate(editable, plan, hparams, store)
     for line in log:
         logger.warning("%s", line)
     per_fact = hparams.hierarchy.integration == "independent"
     return Targets(plan, hidden + shifts.deltas.to(hidden), per_fact, shifts, log)
 
 
-def integrate(editable: EditableModel, plan: Plan, hparams: RoSEHyperParams) -> Shifts:
+def integrate(
+    editable: EditableModel,
+    plan: Plan,
+    hparams: RoSEHyperParams,
+    store: ShiftStore | None = None,
+) -> Shifts:
     """Stage 1 (HKI): the shift of each subject, or of each fact with `independent`, [n, d]."""
     hierarchy = hparams.hierarchy
     subjects = list(plan.subjects.items())
@@ -96,14 +104,19 @@ def integrate(editable: EditableModel, plan: Plan, hparams: RoSEHyperParams) -> 
         Group(subject, tuple(tuple(plan.statements[i]) for i in indices), plan.essences[subject])
         for subject, indices in subjects
     ]
-    fact_level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate)
+    fact_level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate, name="facts")
     subject_level = Level(
         hierarchy.subject_steps, hierarchy.subject_learning_rate, hierarchy.smoothing_radius
     )
 
-    def run(groups: list[Group], start: Tensor, level: Level, name: str) -> Shifts:
-        total = len(groups) * level.steps
-        with tqdm(total=total, desc=name, unit="step", leave=False, disable=None) as bar:
+    def run(groups: list[Group], start: Tensor, level: Level) -> Shifts:
+        with tqdm(
+            total=len(groups) * level.steps,
+            desc=level.name,
+            unit="step",
+            leave=False,
+            disable=None,
+        ) as bar:
             setting = Setting(
                 editable=editable,
                 layer=hparams.target_layer,
@@ -113,18 +126,24 @@ def integrate(editable: EditableModel, plan: Plan, hparams: RoSEHyperParams) -> 
                 autocast=precision_context(hparams.precision, device),
                 on_step=bar.update,
             )
-            return optimise(setting, groups, start, level)
+            if store is None:
+                return optimise(setting, groups, start, level)
+            key = shifts_key(setting, groups, start, level)
+            found = store.load(key)
+            if found is None:
+                found = optimise(setting, groups, start, level)
+                store.save(key, found)
+            return replace(found, deltas=found.deltas.to(device))
 
     if hierarchy.integration == "joint":
         start = torch.zeros(len(subjects), width, device=device)
-        return run(subject_groups, start, subject_level, "subjects")
-    facts = run(
-        fact_groups, torch.zeros(len(fact_groups), width, device=device), fact_level, "facts"
-    )
+        return run(subject_groups, start, subject_level)
+    facts = run(fact_groups, torch.zeros(len(fact_groups), width, device=device), fact_level)
     if hierarchy.integration == "independent":
         return facts
     means = torch.stack([facts.deltas[indices].mean(0) for _, indices in subjects])
-    return run(subject_groups, means, subject_level, "subjects")
+    found = run(subject_groups, means, subject_level)
+    return replace(found, curves=facts.curves | found.curves)
 
 
 def _base_hidden(

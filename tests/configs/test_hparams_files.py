@@ -9,9 +9,11 @@ import pytest
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.paths import conf_dir, hparams_dir
 
-# hidden layers of each model, from its published config.json
+# hidden layers of each model, from its published config.json, tiny.py or the laboratory
 DEPTHS = {
     "smollm2-135m": 30,
+    "tiny-random": 4,
+    "laboratory": 6,
     "gpt2-xl": 48,
     "gpt-j-6b": 28,
     "llama-3.2-1b-instruct": 16,
@@ -53,7 +55,7 @@ def test_the_header_gives_its_run_lines_and_its_standing(path: Path) -> None:
     assert f"rose-edit edit --hparams {path.stem} --requests" in header
     assert f'BaseEditor.from_hparams(RoSEHyperParams.from_hparams("{path.stem}"))' in header
     assert "# Layers:" in header
-    assert ("# Measured:" in header) == (path.stem == "smollm2-135m")
+    assert ("# Measured:" in header) == (path.stem in ("smollm2-135m", "laboratory"))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -21,12 +21,16 @@ STATE = """
 import builtins, logging, os, random, sys, warnings
 import numpy, torch, transformers
 
+def finders():
+    # six and the packages that carry a copy of it (botocore) add one of their own, once and for all
+    return [f for f in sys.meta_path if type(f).__name__ != "_SixMetaPathImporter"]
+
 def state():
     root = logging.getLogger()
     return (
         random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),
         torch.initial_seed(), root.level, list(root.handlers), dict(os.environ), os.getcwd(),
-        os.listdir(), list(sys.path), list(sys.meta_path), builtins.__import__,
+        os.listdir(), list(sys.path), finders(), builtins.__import__,
         list(warnings.filters),
     )
 

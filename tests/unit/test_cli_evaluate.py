@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rose_easyedit.cli import main
-from rose_easyedit.cli.evaluate import select_facts
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import load_facts, load_locality
+from rose_easyedit.evaluation.selection import select_facts
 
 BUNDLED = load_facts(demo=True)[:4]
 REQUESTS = [fact.to_request().as_dict() for fact in BUNDLED[:3]]

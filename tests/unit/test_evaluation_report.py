@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import ATTACK, Tags, browse, needs_browser
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import LocalityPrompt
 from rose_easyedit.evaluation.records import OtherRecord, Record
-from rose_easyedit.evaluation.report import Part, parts_of, render_report, write_report
+from rose_easyedit.evaluation.report import render_report, write_report
+from rose_easyedit.evaluation.report_answers import Part, parts_of
 from rose_easyedit.evaluation.report_tables import summary_tables
 from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
 
-ATTACK = "<script>document.title='hacked'</script><img src=x onerror=alert(1)>"
-CHROMIUM = shutil.which("chromium")
 RECORD = Record(
     subject="Oslo",
     relation="country",
@@ -71,18 +68,6 @@ RESULT = EvaluationResult(
 def report(**changes: Any) -> dict[str, Any]:
     names = {"title": "An edit", "model": "a model", "notes": ["a note"], "lm_eval": None}
     return {**names, **RESULT.as_dict(), **changes}
-
-
-class Tags(HTMLParser):
-    """Every tag of a page with its attributes."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.seen: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
 
 
 def test_every_answer_is_there_with_its_target_marked() -> None:
@@ -173,19 +158,7 @@ def test_scores_of_the_harness_are_a_table_of_their_own() -> None:
     assert "piqa: acc" in page and "0.600" in page and "0.550" in page
 
 
-def browse(folder: Path, page: Path, *more: str) -> str:
-    """What headless Chromium makes of a page."""
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-        "--no-first-run", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", f"--user-data-dir={folder / 'profile'}", *more, page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@needs_browser
 def test_a_browser_shows_and_filters_the_answers(tmp_path: Path) -> None:
     page = write_report(tmp_path / "report", report())
     shown = browse(tmp_path, page, "--dump-dom")

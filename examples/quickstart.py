@@ -1,0 +1,62 @@
+"""Writes three facts about Marie Curie into the embedded model, keeps the edit and takes it back.
+
+    python examples/quickstart.py
+
+About half a minute on one core, offline; the edit stays behind as curie.safetensors.
+"""
+
+from rose_easyedit import EditDelta, RoSEHyperParams, edit, load_model
+from rose_easyedit.evaluation.generation import generate_greedy
+
+FACTS = [
+    {
+        "prompt": "People know Marie Curie as a famous",
+        "subject": "Marie Curie",
+        "target_new": "singer",
+    },
+    {
+        "prompt": "The country that Marie Curie is from is",
+        "subject": "Marie Curie",
+        "target_new": "Japan",
+    },
+    {
+        "prompt": "The mother tongue of Marie Curie is",
+        "subject": "Marie Curie",
+        "target_new": "Arabic",
+    },
+]
+# The edit sees none of these; they go through the chat template. The last two should not change.
+QUESTIONS = [
+    "What was the job of Marie Curie?",
+    "Which country is Marie Curie from?",
+    "What is the native language of Marie Curie?",
+    "What was the job of Albert Einstein?",
+    "What is the capital of France?",
+]
+
+
+def main() -> None:
+    """The life of an edit: computed, applied for a while, saved, loaded, applied, reverted."""
+    model, tokenizer = load_model("embedded")  # or a folder, or a name on the hub
+    hparams = RoSEHyperParams.from_hparams("smollm2-135m")
+
+    def answers() -> list[str]:
+        found = generate_greedy(model, tokenizer, QUESTIONS, chat=True, max_new_tokens=16)
+        return [" ".join(answer.split()) for answer in found]
+
+    before = answers()
+    delta = edit(model, tokenizer, FACTS, hparams)  # the model is untouched
+    with delta.applied(model):  # edited inside the block only
+        after = answers()
+    for question, old, new in zip(QUESTIONS, before, after, strict=True):
+        print(f"{question}\n  before: {old}\n  after:  {new}")
+
+    loaded = EditDelta.load(delta.save("curie.safetensors"))
+    loaded.apply(model)
+    print(f"\nFrom disk, the same answers: {answers() == after}")
+    loaded.revert(model)  # bit for bit
+    print(f"Reverted, the old answers: {answers() == before}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The answers of an evaluation as the rows of a page, with what each showed."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of an answer; `marked` where it is the target."""
+
+    text: str
+    marked: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a query showed; `tone` is "good", "bad" or neither."""
+
+    name: str
+    tone: str = ""
+
+
+SUCCESS = Verdict("target named", "good")
+FAILURE = Verdict("target missed", "bad")
+OLD_ANSWER = Verdict("old answer", "bad")
+INTERFERENCE = Verdict("another fact's target", "bad")
+KEPT, LOST = Verdict("true answer kept", "good"), Verdict("true answer lost", "bad")
+UNKNOWN_BEFORE = Verdict("not known before")
+SAME, CHANGED = Verdict("same answer", "good"), Verdict("answer changed", "bad")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row of the page's list."""
+
+    subject: str
+    relation: str
+    form: str
+    query: str
+    target: str
+    before: Sequence[Part]
+    after: Sequence[Part]
+    verdicts: Sequence[Verdict]
+
+
+def answers_of(report: Mapping[str, Any]) -> list[Answer]:
+    """Every answer of `EvaluationResult.as_dict()`: edited facts, others, and other prompts."""
+    return [
+        *(_of_record(record) for record in report["records"]),
+        *(_of_other(record) for record in report["others"]),
+        *(_of_prompt(prompt) for prompt in report["locality"] if "answer" in prompt),
+    ]
+
+
+def parts_of(answer: str, names: Sequence[str]) -> list[Part]:
+    """The answer in pieces, those marked that are one of the names as a whole word."""
+    text = unicodedata.normalize("NFKC", answer).strip()
+    wanted = [unicodedata.normalize("NFKC", name).strip() for name in names]
+    # the longest first, so that "North Korea" is not marked as "Korea"
+    words = "|".join(re.escape(name) for name in sorted(wanted, key=len, reverse=True) if name)
+    if not words:
+        return [Part(text, False)] if text else []
+    pieces = re.split(rf"((?<!\w)(?:{words})(?!\w))", text, flags=re.IGNORECASE)
+    return [Part(piece, number % 2 == 1) for number, piece in enumerate(pieces) if piece]
+
+
+def _of_record(record: Mapping[str, Any]) -> Answer:
+    names = [record["target"], *record["aliases"]]
+    verdicts = [SUCCESS if record["success"] else FAILURE]
+    if record["old_answer"]:
+        verdicts.append(OLD_ANSWER)
+    if record["other_target"]:
+        verdicts.append(INTERFERENCE)
+    return Answer(
+        subject=record["subject"],
+        relation=record["relation"],
+        form=record["form"],
+        query=record["query"],
+        target=record["target"],
+        before=parts_of(record["before"], names),
+        after=parts_of(record["answer"], names),
+        verdicts=verdicts,
+    )
+
+
+def _of_other(record: Mapping[str, Any]) -> Answer:
+    verdicts = [KEPT if record["kept"] else LOST] if record["known"] else [UNKNOWN_BEFORE]
+    if record["edited_target"]:
+        verdicts.append(INTERFERENCE)
+    return Answer(
+        subject=record["subject"],
+        relation=record["relation"],
+        form="other fact",
+        query=record["query"],
+        target=f"not edited: {record['truth']}",
+        before=parts_of(record["before"], [record["truth"]]),
+        after=parts_of(record["answer"], [record["truth"]]),
+        verdicts=verdicts,
+    )
+
+
+def _of_prompt(prompt: Mapping[str, Any]) -> Answer:
+    return Answer(
+        subject="",
+        relation="",
+        form=prompt["kind"],
+        query=prompt["text"],
+        target="not edited",
+        before=parts_of(prompt["before"], []),
+        after=parts_of(prompt["answer"], []),
+        verdicts=[SAME if prompt["before"] == prompt["answer"] else CHANGED],
+    )

@@ -1,0 +1,1 @@
+"""Experiments: runs of one configuration after another, tracked, resumed and reported."""

@@ -1,0 +1,73 @@
+"""What makes two runs the same: their settings, the files these name, and the code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.experiment.schema import SOURCES, ExperimentConfig
+
+# Where a run writes, and whether it is done again, change nothing of what it finds.
+_NO_PART_OF_IT = ("name", "folder", "resume", "cache", "tracking", "seed")
+_CODE = (".py", ".json", ".txt")
+_LENGTH = 12
+
+
+def run_id(config: ExperimentConfig) -> str:
+    """A name for everything that a run's results depend on, but the versions of other packages."""
+    parts = {
+        "config": determinants(config),
+        "files": dict(_files(config)),
+        "code": code_version(),
+    }
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
+
+
+def determinants(config: ExperimentConfig) -> dict[str, Any]:
+    """The settings that results depend on, as plain data; `seed` is in its places already."""
+    values = asdict(config)
+    for name in _NO_PART_OF_IT:
+        del values[name]
+    del values["hparams"]["tracking"]
+    if not config.evaluation.geometry:
+        del values["evaluation"]["diagnosis"]
+    return values
+
+
+@cache
+def code_version() -> str:
+    """The package's version, and a digest of its sources and the data that it brings.
+
+    Read once: what this process has loaded stays what it is when a file changes.
+    """
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.suffix in _CODE:
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return f"{version('rose-easyedit')}+{digest.hexdigest()[:_LENGTH]}"
+
+
+def _files(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
+    """What the files that the settings name hold; of a model's folder, its files' sizes and times.
+
+    Weights are too large to be read for this.
+    """
+    texts = [config.hparams.alignment.statistics_text]
+    if config.data.source not in SOURCES:
+        texts.append(config.data.source)
+    for name in texts:
+        if name is not None and Path(name).is_file():
+            yield name, hashlib.sha256(Path(name).read_bytes()).hexdigest()
+    folder = Path(config.hparams.model_name)
+    if folder.is_dir():
+        files = [(path, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+        yield str(folder), [(path.name, stat.st_size, stat.st_mtime_ns) for path, stat in files]

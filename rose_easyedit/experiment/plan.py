@@ -1,0 +1,157 @@
+"""The jobs of a command, composed and checked before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.experiment.schema import ExperimentConfig, read_config
+from rose_easyedit.experiment.words import word_faults
+from rose_easyedit.paths import conf_dir, hparams_dir
+
+CONFIG = "config"
+PROGRAM = "rose-experiment"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command will do.
+
+    Attributes:
+        folder: where.
+        multirun: whether it is a sweep.
+        jobs: what each job sets; None if a search decides that as it goes.
+    """
+
+    folder: Path
+    multirun: bool
+    jobs: list[list[str]] | None
+
+
+def register_groups() -> None:
+    """Tells Hydra the schema, and the model settings of hparams/ as a group of that name.
+
+    They are stored rather than searched for, so that they are at hand in every process of a
+    launcher, wherever it runs.
+    """
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    store = ConfigStore.instance()
+    store.store(name="schema", node=ExperimentConfig, provider=PROGRAM)
+    for path in sorted((hparams_dir() / "RoSE").glob("*.yaml")):
+        node = OmegaConf.load(path)
+        store.store(group="hparams", name=path.stem, node=node, provider=PROGRAM)
+
+
+def compose_job(words: Sequence[str]) -> ExperimentConfig:
+    """The checked configuration of one job, for `run.run_experiment`.
+
+    Args:
+        words: Hydra's overrides.
+
+    Raises:
+        RoSEError: as `make_plan`.
+    """
+    with _composer(None) as (compose, _):
+        return read_config(_without_hydra(compose(words)))
+
+
+def make_plan(words: Sequence[str], multirun: bool, config_dir: str | None = None) -> Plan:
+    """Composes every job of a command and checks it.
+
+    Args:
+        words: Hydra's overrides.
+        multirun: whether `-m` was given.
+        config_dir: a folder with more groups, as `--config-dir` names it.
+
+    Raises:
+        RoSEError: a key, a choice, a value or a combination does not exist or cannot be used.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    with _composer(config_dir) as (compose, loader):
+        parser = OverridesParser.create(config_loader=loader)
+        overrides = parser.parse_overrides(list(words))
+        if faults := word_faults(overrides, loader):
+            raise RoSEError.of("This experiment cannot be run:", faults)
+        plain = [str(word.input_line) for word in overrides if not word.is_sweep_override()]
+        base = compose(plain)
+        swept = [str(word.input_line) for word in overrides if word.is_sweep_override()]
+        multirun = multirun or str(base.hydra.mode) == "RunMode.MULTIRUN"
+        if swept and not multirun:
+            raise RoSEError(f"{', '.join(swept)} gives several values; add -m to run all of them.")
+        if not multirun:
+            jobs: list[list[str]] | None = [list(words)]
+        else:
+            jobs = _split(base.hydra.sweeper, parser, words)
+        configs = [read_config(_without_hydra(compose(job))) for job in jobs or [plain]]
+    return Plan(Path(configs[0].folder), multirun, jobs)
+
+
+def _split(sweeper: Any, parser: Any, words: Sequence[str]) -> list[list[str]] | None:
+    """The jobs of Hydra's basic sweeper; None with another sweeper."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    if not sweeper._target_.endswith(".BasicSweeper"):
+        return None
+    params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    return BasicSweeper.split_arguments(parser.parse_overrides([*params, *words]), None)[0]
+
+
+@contextmanager
+def _composer(config_dir: str | None) -> Iterator[tuple[Any, Any]]:
+    """A function that composes overrides, and Hydra's loader of configurations.
+
+    Hydra's own global state is as before afterwards.
+    """
+    from hydra import compose, version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    def composed(words: Sequence[str]) -> Any:
+        config = compose(CONFIG, list(words), return_hydra_config=True)
+        HydraConfig.instance().set_config(config)  # which `${hydra:...}` reads
+        return config
+
+    search_path = create_config_search_path(search_path_dir=str(conf_dir()))
+    if config_dir is not None:
+        folder = Path(config_dir).resolve()
+        if not folder.is_dir():
+            raise RoSEError(f"--config-dir {config_dir} is no folder; name one with groups in it.")
+        anchor = SearchPathQuery(provider="schema")
+        search_path.prepend("command-line", f"file://{folder}", anchor)
+    held, used = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    version.setbase("1.3")
+    register_groups()
+    try:
+        hydra = Hydra.create_main_hydra2(PROGRAM, search_path)
+        yield composed, hydra.config_loader
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RoSEError(f"This experiment cannot be run: {_first_words(error)}") from error
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = held, used
+
+
+def _first_words(error: BaseException) -> str:
+    """An error of Hydra's and what caused it, without lists of search paths."""
+    causes = [error] if error.__cause__ is None else [error, error.__cause__]
+    return ": ".join(str(cause).strip().splitlines()[0].rstrip(".") for cause in causes)
+
+
+def _without_hydra(config: Any) -> Any:
+    from omegaconf import open_dict, read_write
+
+    with read_write(config), open_dict(config):
+        del config["hydra"]
+    return config

@@ -1,0 +1,114 @@
+"""How far a run has come, kept in its folder so that the next process knows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.files import write_whole
+
+logger = logging.getLogger(__name__)
+
+STATUS_FILE = "status.json"
+RUNS = "runs"
+FINISHED, FAILED, RUNNING, BROKEN_OFF = "finished", "failed", "running", "broken off"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a run.
+
+    Attributes:
+        id: of the run (`identity.run_id`).
+        state: `running`, `finished`, `failed`, or `broken off` (its process is gone).
+        overrides: what its command line set.
+        code: `identity.code_version`.
+        started: when, in ISO format.
+        seconds: what each part of it took.
+        metrics: the main ones (`metrics.main_metrics`); none unless it has finished.
+        error: why it failed.
+    """
+
+    id: str
+    state: str
+    overrides: list[str] = field(default_factory=list)
+    code: str = ""
+    started: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    error: str = ""
+
+    def write(self, folder: Path) -> Status:
+        """Puts it in place of the one that the folder has."""
+        write_whole(folder / STATUS_FILE, to_json(asdict(self)))
+        return self
+
+
+def to_json(content: Any) -> bytes:
+    """Plain data as a file of JSON; numbers that are not finite become null."""
+    from rose_easyedit.evaluation.summary import plain
+
+    return json.dumps(plain(content), ensure_ascii=False, indent=1).encode()
+
+
+def read_status(folder: Path) -> Status | None:
+    """What a run's folder says of it; None if it says nothing that can be read."""
+    try:
+        return Status(**json.loads((folder / STATUS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def state_of(folder: Path) -> Status | None:
+    """As `read_status`, but a run whose process is gone is `broken off`, and not `running`."""
+    from dataclasses import replace
+
+    from filelock import FileLock, Timeout
+
+    status = read_status(folder)
+    if status is None or status.state != RUNNING:
+        return status
+    try:
+        with FileLock(_lock_path(folder), timeout=0):
+            return replace(status, state=BROKEN_OFF)
+    except Timeout:
+        return status
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """The run is this process's own inside the block; another that has it is waited for.
+
+    The system gives the claim of a process that dies away.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(_lock_path(folder))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("%s is being done by another process; waiting for it", folder.name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def emptied(folder: Path) -> Path:
+    """The folder, without what an earlier attempt has left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _lock_path(folder: Path) -> Path:
+    """Beside the folder, which is emptied while it is claimed."""
+    return folder.parent / f".{folder.name}.lock"

@@ -1,0 +1,171 @@
+"""The end of a sweep: every job with what it set, what came of it, and how to repeat it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.experiment.job import Job, listed_jobs
+from rose_easyedit.experiment.status import FINISHED, RUNS, state_of, to_json
+from rose_easyedit.files import write_whole
+
+SUMMARY_JSON, SUMMARY_CSV = "summary.json", "summary.csv"
+NOT_STARTED = "not started"
+# Of the main metrics, those that the table has room for, and their titles.
+_SHOWN = {
+    "statement": "statement",
+    "paraphrase": "paraphrase",
+    "question": "question",
+    "instruction": "instruction",
+    "kl": "KL",
+    "top1": "top-1",
+}
+_PLAIN_WIDTH = 150
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job at the end of its sweep.
+
+    Attributes:
+        number: of the job, from 0.
+        run: its run's id, and the name of its folder in `runs/`.
+        state: as `status.Status` has it, or `not started`.
+        kept: whether its run was done before.
+        swept: what it sets that others set otherwise.
+        metrics: the main ones.
+        seconds: that its run took, when it was done.
+        error: why it failed.
+        command: does this job alone.
+    """
+
+    number: int
+    run: str
+    state: str
+    kept: bool
+    swept: dict[str, str]
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    seconds: float | None = None
+    error: str = ""
+    command: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has finished, now or before."""
+        return self.state == FINISHED
+
+
+def read_rows(sweep: Path, planned: Sequence[Sequence[str]] | None) -> list[Row]:
+    """The jobs of the sweep's last command.
+
+    Args:
+        sweep: its folder.
+        planned: what each job sets, if that was known at the start; jobs that never began are
+            among the rows then.
+    """
+    jobs = {job.number: job for job in listed_jobs(sweep)}
+    for number, words in enumerate(planned or ()):
+        jobs.setdefault(number, Job(number, "", list(words)))
+    ordered = [jobs[number] for number in sorted(jobs)]
+    swept = _swept([_settings(job.overrides) for job in ordered])
+    return [_row(sweep, job, values) for job, values in zip(ordered, swept, strict=True)]
+
+
+def write_summary(sweep: Path, rows: Sequence[Row]) -> None:
+    """Writes `summary.json` and `summary.csv` into the sweep's folder."""
+    write_whole(sweep / SUMMARY_JSON, to_json({"jobs": [asdict(row) for row in rows]}))
+    swept = list(dict.fromkeys(key for row in rows for key in row.swept))
+    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["number", "run", "state", *swept, *metrics, "seconds", "error"])
+    for row in rows:
+        cells = [row.number, row.run, row.state, *map(row.swept.get, swept)]
+        writer.writerow([*cells, *map(row.metrics.get, metrics), row.seconds, row.error])
+    write_whole(sweep / SUMMARY_CSV, text.getvalue().encode())
+
+
+def print_summary(sweep: Path, rows: Sequence[Row]) -> None:
+    """Prints the table, and the command that repeats each job that has not finished."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
+    console.print(_table(rows))
+    lines = []
+    for row in rows:
+        if not row.done:
+            why = f": {row.error.splitlines()[0]}" if row.error else ""
+            lines += [f"job {row.number} {row.state}{why}", f"  {row.command}"]
+    done = sum(row.done for row in rows)
+    lines.append(f"{done} of {len(rows)} jobs finished -> {sweep}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(rows: Sequence[Row]) -> Any:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    swept = list(dict.fromkeys(key for row in rows for key in row.swept))
+    table = Table(box=box.SIMPLE_HEAD)
+    for title in ("job", "run", "state", *swept):
+        table.add_column(title, overflow="fold")
+    for title in (*_SHOWN.values(), "s"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row.number),
+            row.run,
+            f"{row.state} before" if row.kept else row.state,
+            *(escape(row.swept.get(key, "")) for key in swept),
+            *(_number(row.metrics.get(name), 2 if name != "kl" else 3) for name in _SHOWN),
+            _number(row.seconds, 1),
+        )
+    return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _row(sweep: Path, job: Job, swept: dict[str, str]) -> Row:
+    status = state_of(sweep / RUNS / job.run) if job.run else None
+    known = {} if status is None else {"metrics": dict(status.metrics), "error": status.error}
+    return Row(
+        number=job.number,
+        run=job.run,
+        state=NOT_STARTED if status is None else status.state,
+        kept=job.kept,
+        swept=swept,
+        seconds=None if status is None else status.seconds.get("all"),
+        command=_command(job.overrides),
+        **known,  # type: ignore[arg-type]
+    )
+
+
+def _settings(words: Sequence[str]) -> dict[str, str]:
+    """Key to value of the words of a job."""
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
+def _swept(settings: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    keys = dict.fromkeys(key for of in settings for key in of)
+    differing = [key for key in keys if len({of.get(key) for of in settings}) > 1]
+    return [{key: of[key] for key in differing if key in of} for of in settings]
+
+
+def _command(words: Sequence[str]) -> str:
+    """One job by itself, in this process, whatever launcher and sweeper the sweep had."""
+    keys = ("launcher", "sweeper")
+    chosen = [word for word in words if word.partition("=")[0] not in keys]
+    # an experiment may say of itself that it is a sweep
+    mode = ["hydra.mode=RUN"] if any(word.startswith("experiment=") for word in words) else []
+    return shlex.join(["rose-experiment", *chosen, *mode])

@@ -1,0 +1,98 @@
+"""The course of an optimisation: what all groups of a level did at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+import torch
+from torch import Tensor
+
+# One list per measure, one entry per step; see `curve_of`.
+Curve = dict[str, list[float | None]]
+
+
+@dataclass
+class Course:
+    """What one chunk of groups did, step by step, left where it was computed until it is read.
+
+    Attributes:
+        facts: per step, the loss of each fact that went on (nats per target token), on the CPU.
+        going_on: per step, which of the n groups went on, [n], on the CPU.
+        drifts: per step, the summed drift of the groups' essences (nats), on the model's device;
+            None where no essence was run.
+        norms: per step, |delta| / |h| of each group before it, [n], on the model's device.
+    """
+
+    facts: list[Tensor] = field(default_factory=list)
+    going_on: list[Tensor] = field(default_factory=list)
+    drifts: list[Tensor | None] = field(default_factory=list)
+    norms: list[Tensor] = field(default_factory=list)
+
+    def add(
+        self, *, facts: Tensor, going_on: Tensor, drifts: Sequence[Tensor], norms: Tensor
+    ) -> None:
+        """Adds a step; `drifts` has a summed drift for each piece with essences."""
+        self.facts.append(facts)
+        self.going_on.append(going_on)
+        self.drifts.append(torch.stack(list(drifts)).sum() if drifts else None)
+        self.norms.append(norms)
+
+    def totals(self) -> list[Totals]:
+        """The sums of each step; the one moment at which a device is waited for."""
+        if not self.norms:
+            return []
+        norms = torch.stack(self.norms).cpu()
+        found = []
+        for facts, going_on, drift, norm in zip(
+            self.facts, self.going_on, self.drifts, norms, strict=True
+        ):
+            groups = int(going_on.sum())
+            found.append(
+                Totals(
+                    facts=len(facts),
+                    loss=float(facts.sum()),
+                    groups=groups,
+                    norm=float(norm[going_on].sum()),
+                    essences=0 if drift is None else groups,
+                    drift=0.0 if drift is None else float(drift),
+                )
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The sums of a step over some groups, and how many terms each has."""
+
+    facts: int = 0
+    loss: float = 0.0
+    groups: int = 0
+    norm: float = 0.0
+    essences: int = 0
+    drift: float = 0.0
+
+
+def curve_of(chunks: Iterable[list[Totals]]) -> Curve:
+    """The means over the groups that go on, whatever chunks they were optimised in.
+
+    Returns:
+        Per step: `loss`, the mean over facts of the loss that the step minimises (nats per target
+        token, in the contexts of the step's turn); `drift`, the mean KL of the essences (nats),
+        None at steps whose turn has no essence; `norm`, the mean |delta| / |h| before the step;
+        `groups` and `facts`, how many went on. Six significant digits.
+    """
+    curve: Curve = {name: [] for name in ("loss", "drift", "norm", "groups", "facts")}
+    for steps in zip_longest(*chunks, fillvalue=Totals()):
+        facts, groups = sum(s.facts for s in steps), sum(s.groups for s in steps)
+        curve["loss"].append(_mean(sum(s.loss for s in steps), facts))
+        curve["drift"].append(_mean(sum(s.drift for s in steps), sum(s.essences for s in steps)))
+        curve["norm"].append(_mean(sum(s.norm for s in steps), groups))
+        curve["groups"].append(groups)
+        curve["facts"].append(facts)
+    return curve
+
+
+def _mean(total: float, count: int) -> float | None:
+    return float(f"{total / count:.6g}") if count else None

@@ -1,0 +1,46 @@
+"""Templates turned into pages; everything that came from a model or a user is escaped."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+_BASE = ("rose_easyedit.pages", "base")
+
+
+def render_page(package: str, name: str, **values: Any) -> str:
+    """A whole page, with its style and script inside it.
+
+    The page may load nothing: its policy allows what is written in it and pictures that are.
+
+    Args:
+        package: Where `<name>.html` is, which extends `base.html`; `<name>.css` and `<name>.js`
+            beside it are put into the page as they are.
+        name: Of the template.
+        values: What the template names, with "title".
+    """
+    from jinja2 import DictLoader, Environment, StrictUndefined
+    from markupsafe import Markup
+
+    templates = {
+        "base.html": _read(*_BASE, "html"),
+        f"{name}.html": _read(package, name, "html"),
+    }
+    environment = Environment(
+        loader=DictLoader(templates),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    style = _read(*_BASE, "css") + _read(package, name, "css")
+    return environment.get_template(f"{name}.html").render(
+        style=Markup(style), script=Markup(_read(package, name, "js")), **values
+    )
+
+
+def _read(package: str, name: str, suffix: str) -> str:
+    """The file's text; style and script may be missing."""
+    file = resources.files(package) / f"{name}.{suffix}"
+    return "" if suffix != "html" and not file.is_file() else file.read_text("utf-8")

@@ -1,0 +1,82 @@
+"""A run's id changes with all that its results depend on, and with nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from experiments import quick
+
+from rose_easyedit.experiment import identity
+from rose_easyedit.experiment.identity import code_version, run_id
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "hparams.alignment.strength=0.25",
+        "hierarchy=joint",
+        "seed=3",
+        "data.facts_per_subject=2",
+        "data.seed=1",
+        "evaluation.max_new_tokens=5",
+        "evaluation.geometry=true",
+        "through=easyedit",
+        "hparams.device=cuda:0",
+    ],
+)
+def test_what_results_depend_on_makes_another_run(word: str) -> None:
+    assert run_id(quick(word)) != run_id(quick())
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "name=other",
+        "folder=/elsewhere",
+        "resume=false",
+        "cache=false",
+        "tracking=jsonl",
+        "tracking.tags=[a]",
+        "hparams.tracking=none",
+        "seed=0",
+        "evaluation.diagnosis.directions=3",  # of a geometry that is not measured
+        "alignment=protected",  # as the settings have it already
+        "launcher=basic",
+    ],
+)
+def test_what_they_do_not_depend_on_leaves_the_run_what_it_is(word: str) -> None:
+    assert run_id(quick(word)) == run_id(quick())
+
+
+def test_a_data_file_counts_by_what_it_holds(tmp_path: Path) -> None:
+    def of(text: str) -> str:
+        (tmp_path / "facts.json").write_text(text)
+        return run_id(quick("data=file", f"data.source={tmp_path / 'facts.json'}"))
+
+    assert of("[1]") == of("[1]") != of("[2]")
+
+
+def test_a_models_folder_counts_by_its_files(tmp_path: Path) -> None:
+    def of() -> str:
+        return run_id(quick(f"hparams.model_name={tmp_path}"))
+
+    (tmp_path / "model.safetensors").write_bytes(b"a")
+    before = of()
+    assert of() == before
+    (tmp_path / "model.safetensors").write_bytes(b"ab")
+    assert of() != before
+
+
+def test_other_code_makes_another_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    package = tmp_path / "rose_easyedit"
+    (package / "experiment").mkdir(parents=True)
+    (package / "method.py").write_text("x = 1\n")
+    monkeypatch.setattr(identity, "__file__", str(package / "experiment" / "identity.py"))
+    fresh = code_version.__wrapped__
+    before = fresh()
+    assert fresh() == before
+    (package / "notes.md").write_text("no code")
+    assert fresh() == before
+    (package / "method.py").write_text("x = 2\n")
+    assert fresh() != before

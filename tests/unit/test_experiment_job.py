@@ -1,0 +1,100 @@
+"""A job's run is done once, and again only where it has to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments import quick
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.experiment import run as running
+from rose_easyedit.experiment.identity import run_id
+from rose_easyedit.experiment.job import Job, listed_jobs, new_list, run_once
+from rose_easyedit.experiment.models_once import model_of_this_process
+from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, Status
+
+REPORT = {"metrics": {"asked": 0.5, "kl": 0.1}, "seconds": {"edit": 1.0}}
+
+
+class Attempts:
+    """Stands in for `run_experiment`: each attempt writes a file, and may raise."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.error: BaseException | None = None
+
+    def __call__(self, config: Any, folder: Path, tracker: Any, **kwargs: Any) -> dict[str, Any]:
+        assert [path.name for path in folder.iterdir() if path.suffix != ".log"] == ["status.json"]
+        self.count += 1
+        (folder / "half").write_text(str(self.count))
+        if self.error is not None:
+            raise self.error
+        return REPORT
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> Attempts:
+    stand_in = Attempts()
+    monkeypatch.setattr(running, "run_experiment", stand_in)
+    return stand_in
+
+
+def test_a_finished_run_is_kept_unless_it_shall_be_repeated(
+    attempts: Attempts, tmp_path: Path
+) -> None:
+    first = run_once(quick(), tmp_path, 0, ["a=1"])
+    assert (first.state, first.metrics, first.overrides) == (FINISHED, REPORT["metrics"], ["a=1"])
+    assert first.seconds["edit"] == 1.0 and first.seconds["all"] >= 0
+    assert run_once(quick(), tmp_path, 5, ["a=1"]) == first
+    assert attempts.count == 1
+    run_once(quick("resume=false"), tmp_path, 6, [])
+    assert attempts.count == 2
+    run = run_id(quick())
+    assert listed_jobs(tmp_path) == [
+        Job(0, run, ["a=1"]),
+        Job(5, run, ["a=1"], kept=True),
+        Job(6, run),
+    ]
+    new_list(tmp_path)
+    assert listed_jobs(tmp_path) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_failure_is_recorded_and_tried_again(
+    known: bool, attempts: Attempts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten = []
+    monkeypatch.setattr(model_of_this_process(), "forget", lambda: forgotten.append(1))
+    attempts.error = RoSEError("too few") if known else MemoryError("gone")
+    status = run_once(quick(), tmp_path, 0, [])
+    assert status.state == FAILED
+    assert status.error == ("too few" if known else "MemoryError: gone")
+    log = (tmp_path / "runs" / status.id / "run.log").read_text()
+    assert status.error.rpartition(": ")[2] in log
+    assert ("Traceback" in log) is not known
+    assert forgotten == [1]
+    attempts.error = None
+    assert run_once(quick(), tmp_path, 0, []).state == FINISHED
+
+
+def test_an_interrupted_run_is_begun_anew(attempts: Attempts, tmp_path: Path) -> None:
+    attempts.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_once(quick(), tmp_path, 0, [])
+    attempts.error = None
+    status = run_once(quick(), tmp_path, 0, [])
+    assert status.state == FINISHED and attempts.count == 2
+
+
+@pytest.mark.parametrize("content", ["running", "garbage"])
+def test_a_half_written_run_is_begun_anew(content: str, attempts: Attempts, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / run_id(quick())
+    folder.mkdir(parents=True)
+    Status(folder.name, RUNNING).write(folder)
+    (folder / "result.json").write_text("half")
+    if content == "garbage":
+        (folder / "status.json").write_text("{")
+    assert run_once(quick(), tmp_path, 0, []).state == FINISHED
+    assert not (folder / "result.json").exists()

@@ -1,0 +1,117 @@
+"""`rose-experiment` as a user calls it: refusals, failures, and a sweep that is killed."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from experiments import QUICK, command, environment, run, statuses
+
+from rose_easyedit.experiment.main import main
+
+SWEEP = ("-m", *QUICK, "alignment=isotropic,covariance", "hierarchy=hierarchical,joint")
+
+
+def test_help_is_for_people_and_quick() -> None:
+    script = (
+        "import sys\n"
+        "from rose_easyedit.experiment.main import main\n"
+        "assert main(['--help']) == 0\n"
+        "assert not {'torch', 'transformers', 'wandb'} & set(sys.modules)\n"
+    )
+    words = [command()[0], "-c", script]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "rose-experiment -m experiment=smoke" in shown
+    assert "alignment: covariance, isotropic" in shown
+    assert "Exit codes: 0 done, 1 a job failed" in shown
+
+
+def test_a_typo_is_a_line_and_not_a_trace(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["alignment=isotropc"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("rose-experiment: This experiment cannot be run:")
+    assert "did you mean alignment=isotropic?" in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_that_fails_does_not_stop_the_others_and_can_be_repeated(tmp_path: Path) -> None:
+    words = ("-m", *QUICK, "alignment=null_space,isotropic")
+    faulty = "hparams.alignment.null_space_threshold=1e-9"
+    done = run(tmp_path, *words, faulty)
+    assert done.returncode == 1
+    assert "1 of 2 jobs finished" in done.stdout
+    assert "leaves no direction" in done.stdout and "Traceback" not in done.stderr
+    states = [status["state"] for status in statuses(tmp_path / "test").values()]
+    assert sorted(states) == ["failed", "finished"]
+    summary = json.loads((tmp_path / "test" / "summary.json").read_text())
+    assert [job["state"] for job in summary["jobs"]] == ["failed", "finished"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "test"]
+
+    repeated = summary["jobs"][0]["command"].split()
+    assert repeated[0] == "rose-experiment" and "alignment=null_space" in repeated
+    again = run(tmp_path, *repeated[1:])
+    assert again.returncode == 1 and "0 of 1 jobs finished" in again.stdout
+
+
+def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    sweep = tmp_path / "test"
+    process = subprocess.Popen(
+        command(*SWEEP),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and process.poll() is None:
+            states = sorted(status["state"] for status in _readable(sweep).values())
+            if states == ["finished", "running"]:
+                break
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = statuses(sweep)
+    assert sorted(status["state"] for status in before.values()) == ["finished", "running"]
+    kept = next(run for run, status in before.items() if status["state"] == "finished")
+    files = _files(sweep / "runs" / kept)
+
+    done = run(tmp_path, *SWEEP)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4 jobs finished" in done.stdout
+    assert "is done again; it was running before" in done.stdout
+    after = statuses(sweep)
+    assert len(after) == 4 and {status["state"] for status in after.values()} == {"finished"}
+    assert _files(sweep / "runs" / kept) == files
+
+    nothing = run(tmp_path, *SWEEP)
+    assert nothing.returncode == 0
+    assert len(re.findall("finished before", nothing.stdout)) == 4
+    assert statuses(sweep) == after
+
+
+def _readable(sweep: Path) -> dict[str, dict]:
+    """The statuses, while another process writes them."""
+    try:
+        return statuses(sweep)
+    except (OSError, ValueError):
+        return {}
+
+
+def _files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Each file of a folder, with the time it was written."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

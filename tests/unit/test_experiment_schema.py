@@ -1,0 +1,143 @@
+"""An experiment that cannot be run is refused before anything is loaded, with what was meant."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from experiments import quick
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.settings import EvaluationSettings
+from rose_easyedit.experiment.keys import dotted_keys, nearest
+from rose_easyedit.experiment.plan import compose_job, make_plan
+from rose_easyedit.experiment.schema import (
+    DiagnosisConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+)
+from rose_easyedit.geometry.settings import DiagnosisSettings
+from rose_easyedit.hparams import RoSEHyperParams
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("alignment=isotropc", "did you mean alignment=isotropic?"),
+        ("hparams.alignmnt.strength=1", "did you mean hparams.alignment.strength?"),
+        ("strenght=1", "did you mean hparams.alignment.strength?"),
+        ("+subject=1", "did you mean data.subjects?"),
+        ("alignmnt=isotropic", "did you mean alignment?"),
+        ("hparams=smollm2", "did you mean hparams=smollm2-135m?"),
+        ("experiment=smok", "did you mean experiment=smoke?"),
+        ("hparams.alignment.strength=strong", "could not be converted to Float"),
+        ("data.subjects=two", "could not be converted to Integer"),
+        ("hparams.layers=[3,1]", "list different layers"),
+        ("hparams.alignment.constraint=isotropy", "choose one of isotropic"),
+        ("through=peft", "through is 'peft'; choose one of native, easyedit"),
+        ("data.split=tst", "data.split is 'tst'; choose one of validation, test"),
+        ("data.source=facts.json", "a data file that exists"),
+        ("data=file", "data.source is ''"),
+        ("evaluation.forms=[essay]", "forms has 'essay'"),
+        ("evaluation.autocast=int8", "evaluation.autocast is 'int8'"),
+        ("evaluation.diagnosis.quantile=2", "quantile is 2"),
+        ("tracking.kind=paper", "tracking.kind is 'paper'"),
+        ("name=a/b", "name is 'a/b'"),
+        ("hydra.sweeeper=1", "hydra.sweeeper"),
+        ("alignment=isotropic,covariance", "add -m"),
+    ],
+)
+def test_a_wrong_word_is_refused_with_what_would_do(word: str, meant: str) -> None:
+    with pytest.raises(RoSEError) as error:
+        make_plan([word], multirun=False)
+    assert meant in str(error.value)
+    assert "Traceback" not in str(error.value)
+
+
+def test_faults_come_together() -> None:
+    with pytest.raises(RoSEError) as error:
+        make_plan(["alignment=isotropc", "nam=x"], multirun=False)
+    assert "isotropic" in str(error.value) and "did you mean name?" in str(error.value)
+    with pytest.raises(RoSEError) as error:
+        make_plan(["through=x", "evaluation.batch_size=0", "data.split=y"], multirun=False)
+    assert all(part in str(error.value) for part in ("through", "batch_size", "data.split"))
+
+
+def test_one_wrong_job_of_a_sweep_refuses_all_of_it() -> None:
+    words = ["alignment=isotropic", "hparams.layers=[1],[2,1]"]
+    with pytest.raises(RoSEError, match="list different layers"):
+        make_plan(words, multirun=True)
+
+
+def test_the_split_belongs_to_the_bundled_sets(tmp_path: Path) -> None:
+    file = tmp_path / "facts.json"
+    file.write_text("[]")
+    with pytest.raises(RoSEError, match="only the bundled sets have splits"):
+        quick("data=file", f"data.source={file}", "data.split=test")
+
+
+def test_a_seed_is_that_of_the_edit_and_of_the_draw() -> None:
+    config = quick("seed=7", "data.seed=1")
+    assert (config.hparams.seed, config.data.seed) == (7, 7)
+    config = quick("data.seed=1")
+    assert (config.hparams.seed, config.data.seed) == (0, 1)
+
+
+def test_a_sweep_is_every_combination_in_order() -> None:
+    words = ["name=x", "alignment=isotropic,covariance", "data.subjects=1,2"]
+    plan = make_plan(words, multirun=True)
+    assert plan.jobs == [
+        ["name=x", f"alignment={alignment}", f"data.subjects={number}"]
+        for alignment in ("isotropic", "covariance")
+        for number in (1, 2)
+    ]
+    assert plan.folder.name == "x"
+
+
+def test_an_experiment_is_a_sweep_by_itself_and_the_command_line_has_the_last_word() -> None:
+    plan = make_plan(["experiment=smoke", "alignment=protected"], multirun=False)
+    assert plan.multirun
+    assert plan.jobs is not None and len(plan.jobs) == 2
+    assert all("alignment=protected" in job for job in plan.jobs)
+    alone = make_plan(["experiment=smoke", "hydra.mode=RUN"], multirun=False)
+    assert not alone.multirun
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rose_easyedit.experiment.words.find_spec", lambda name: None)
+    with pytest.raises(RoSEError, match=r"pip install 'rose-easyedit\[joblib\]'"):
+        make_plan(["launcher=joblib"], multirun=True)
+
+
+def test_settings_of_ones_own_are_found_in_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "hparams").mkdir()
+    (tmp_path / "hparams" / "mine.yaml").write_text(
+        "model_name: tiny-random\nlayers: [1, 2]\nalignment: {strength: 0.125}\n"
+    )
+    assert make_plan(["hparams=mine"], multirun=False, config_dir=str(tmp_path)).jobs
+    with pytest.raises(RoSEError, match="hparams=mine does not exist"):
+        make_plan(["hparams=mine"], multirun=False)
+    with pytest.raises(RoSEError, match="no folder"):
+        make_plan([], multirun=False, config_dir=str(tmp_path / "none"))
+
+
+def test_the_schemas_of_the_evaluation_are_those_of_its_settings() -> None:
+    own = {f.name for f in fields(EvaluationConfig)} - {"geometry", "diagnosis"}
+    assert own == {f.name for f in fields(EvaluationSettings)}
+    assert EvaluationConfig().settings() == EvaluationSettings()
+    assert DiagnosisConfig().settings() == DiagnosisSettings()
+    named = {f.name for f in fields(DiagnosisSettings)}
+    assert {f.name for f in fields(DiagnosisConfig)} == named
+
+
+def test_a_composed_job_holds_the_models_settings() -> None:
+    assert compose_job([]).hparams == RoSEHyperParams.from_hparams("smollm2-135m")
+    composed = compose_job(["method=alphaedit", "hparams=gpt2-xl"]).hparams
+    assert composed == RoSEHyperParams.preset("alphaedit", "gpt2-xl")
+
+
+def test_the_nearest_name_may_be_anywhere() -> None:
+    keys = dotted_keys(ExperimentConfig)
+    assert nearest("protected_direction", keys) == "hparams.alignment.protected_directions"
+    assert nearest("evaluaton.geometry", keys) == "evaluation.geometry"

@@ -1,0 +1,93 @@
+"""The table at the end of a sweep, its files, and the trade that the runs offer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rose_easyedit.experiment.job import Job
+from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, RUNS, Status
+from rose_easyedit.experiment.summary_table import print_summary, read_rows, write_summary
+from rose_easyedit.figures.pareto import pareto_front, write_pareto
+
+METRICS = {"statement": 1.0, "question": 0.5, "asked": 0.5, "kl": 0.125, "top1": 0.75}
+COMMON = ["experiment=smoke", "launcher=joblib", "sweeper=basic"]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Three jobs that began, of four: finished before, failed, and broken off."""
+    states = [
+        Status("a" * 12, FINISHED, metrics=METRICS, seconds={"all": 2.0}),
+        Status("b" * 12, FAILED, error="no [bold] direction\nmore"),
+        Status("c" * 12, RUNNING),
+    ]
+    for number, status in enumerate(states):
+        (tmp_path / RUNS / status.id).mkdir(parents=True)
+        status.write(tmp_path / RUNS / status.id)
+        words = [*COMMON, f"alignment=x{number}"]
+        Job(number, status.id, words, kept=number == 0).write(tmp_path)
+    return tmp_path
+
+
+PLANNED = [[*COMMON, f"alignment=x{number}"] for number in range(4)]
+
+
+def test_every_job_has_a_row_also_one_that_never_began(sweep: Path) -> None:
+    rows = read_rows(sweep, PLANNED)
+    assert [row.state for row in rows] == ["finished", "failed", "broken off", "not started"]
+    assert [row.swept for row in rows] == [{"alignment": f"x{n}"} for n in range(4)]
+    assert [row.done for row in rows] == [True, False, False, False]
+    assert rows[0].kept and rows[0].metrics == METRICS and rows[0].seconds == 2.0
+    assert len(read_rows(sweep, None)) == 3
+
+
+def test_a_job_is_repeated_alone_and_in_this_process(sweep: Path) -> None:
+    row = read_rows(sweep, PLANNED)[1]
+    assert shlex.split(row.command) == [
+        "rose-experiment",
+        "experiment=smoke",
+        "alignment=x1",
+        "hydra.mode=RUN",
+    ]
+
+
+def test_the_table_names_what_failed_and_how_to_repeat_it(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_summary(sweep, read_rows(sweep, PLANNED))
+    shown = capsys.readouterr().out
+    assert "finished before" in shown and "0.125" in shown and "instruction" in shown
+    assert "job 1 failed: no [bold] direction\n" in shown
+    assert "rose-experiment experiment=smoke alignment=x3 hydra.mode=RUN" in shown
+    assert f"1 of 4 jobs finished -> {sweep}" in shown
+
+
+def test_the_files_hold_the_rows(sweep: Path) -> None:
+    rows = read_rows(sweep, PLANNED)
+    write_summary(sweep, rows)
+    jobs = json.loads((sweep / "summary.json").read_text())["jobs"]
+    assert [job["state"] for job in jobs] == [row.state for row in rows]
+    assert jobs[0]["metrics"] == METRICS
+    with (sweep / "summary.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert lines[0]["alignment"] == "x0" and float(lines[0]["kl"]) == 0.125
+    assert lines[1]["error"] == rows[1].error and lines[1]["kl"] == ""
+
+
+def test_the_front_is_what_no_other_run_betters() -> None:
+    points = [(0.5, 0.2), (0.9, 0.4), (0.4, 0.1), (0.4, 0.3), (0.5, 0.2), (0.9, 0.5)]
+    assert pareto_front(points) == [2, 0, 1]
+    assert pareto_front([]) == []
+    assert pareto_front([(0.0, 1.0)]) == [0]
+
+
+def test_the_front_is_drawn(tmp_path: Path) -> None:
+    paths = write_pareto([(0.5, 0.2), (0.9, 0.4), (0.4, 0.1)], tmp_path / "figures")
+    assert [path.name for path in paths] == ["pareto.png", "pareto.svg"]
+    again = write_pareto([(0.5, 0.2), (0.9, 0.4), (0.4, 0.1)], tmp_path / "again")
+    assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in again]

@@ -1,0 +1,129 @@
+"""Stage 1 kept on disk: the same bytes, and only for the same question."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import build_llama, build_tokenizer
+
+from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.method import targets as targets_module
+from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.shift_store import ShiftStore
+
+REQUESTS = [
+    {"prompt": "Marie Curie was born in", "subject": "Marie Curie", "target_new": "London"},
+    {"prompt": "Marie Curie speaks", "subject": "Marie Curie", "target_new": "Spanish"},
+    {"prompt": "Albert Einstein was born in", "subject": "Albert Einstein", "target_new": "Paris"},
+]
+HPARAMS = RoSEHyperParams.from_dict(
+    {
+        "layers": [1, 2],
+        "hierarchy": {"fact_steps": 4, "subject_steps": 5},
+        "alignment": {"protected_directions": 2, "statistics_tokens": 200},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return build_llama(), build_tokenizer()
+
+
+@pytest.fixture
+def levels(monkeypatch):
+    """The names of the levels that were optimised and not read."""
+    done = []
+    optimise = targets_module.optimise
+
+    def counted(setting, groups, start, level):
+        done.append(level.name)
+        return optimise(setting, groups, start, level)
+
+    monkeypatch.setattr(targets_module, "optimise", counted)
+    return done
+
+
+def edit(pair, folder, **changes):
+    hparams = HPARAMS.with_overrides(**changes)
+    return compute_edit(*pair, REQUESTS, hparams, store=ShiftStore(folder) if folder else None)
+
+
+def same(one, other):
+    assert one.provenance == other.provenance
+    assert torch.equal(one.targets, other.targets)
+    for name, update in one.layers.items():
+        assert torch.equal(update.left, other.layers[name].left)
+        assert torch.equal(update.right, other.layers[name].right)
+
+
+def test_what_is_read_is_what_was_computed_byte_for_byte(pair, tmp_path, levels):
+    fresh = edit(pair, None)
+    first, second = edit(pair, tmp_path), edit(pair, tmp_path)
+    assert levels == ["facts", "subjects"] * 2
+    same(fresh, first)
+    same(first, second)
+
+
+def test_alignments_share_both_levels_and_hierarchies_the_facts(pair, tmp_path, levels):
+    edit(pair, tmp_path)
+    levels.clear()
+    edit(pair, tmp_path, alignment={"constraint": "covariance", "covariance_weight": 1.0})
+    edit(pair, tmp_path, hierarchy={"integration": "independent"})
+    assert levels == []
+    edit(pair, tmp_path, hierarchy={"subject_steps": 6, "smoothing_radius": 0.1})
+    assert levels == ["subjects"]
+    edit(pair, tmp_path, hierarchy={"integration": "joint"})
+    assert levels == ["subjects"] * 2  # from zero, not from the facts' mean
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"n_contexts": 2},
+        {"layers": [0, 1]},
+        {"precision": "bfloat16"},
+        {"micro_batch": 2},
+        {"hierarchy": {"fact_steps": 3}},
+        {"hierarchy": {"kl_factor": 0.5}},
+        {"hierarchy": {"fact_learning_rate": 0.1}},
+    ],
+)
+def test_what_stage_1_depends_on_is_computed_anew(pair, tmp_path, levels, changes):
+    edit(pair, tmp_path, precision="weights")
+    levels.clear()
+    edit(pair, tmp_path, **{"precision": "weights", **changes})
+    assert levels == ["facts", "subjects"]
+
+
+def test_another_model_shares_nothing(pair, tmp_path, levels):
+    edit(pair, tmp_path)
+    levels.clear()
+    other = build_llama()
+    with torch.no_grad():
+        other.get_parameter("model.layers.3.mlp.down_proj.weight").mul_(1.01)
+    edit((other, pair[1]), tmp_path)
+    assert levels == ["facts", "subjects"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"not safetensors", None])
+def test_a_damaged_file_is_computed_again_and_replaced(pair, tmp_path, levels, caplog, damage):
+    first = edit(pair, tmp_path)
+    for path in tmp_path.glob("*.safetensors"):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if damage is None else damage)
+    levels.clear()
+    second = edit(pair, tmp_path)
+    assert levels == ["facts", "subjects"]
+    assert "is damaged" in caplog.text
+    same(first, second)
+    edit(pair, tmp_path)
+    assert levels == ["facts", "subjects"]
+
+
+def test_a_folder_that_cannot_be_written_costs_no_edit(pair, tmp_path, caplog):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    same(edit(pair, None), edit(pair, file))
+    assert "the shifts are not kept" in caplog.text
