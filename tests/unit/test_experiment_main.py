@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,24 @@ def test_help_is_for_people_and_quick() -> None:
     assert "rose-experiment -m experiment=smoke" in shown
     assert "alignment: covariance, isotropic" in shown
     assert "Exit codes: 0 done, 1 a job failed" in shown
+
+
+def test_an_installed_package_brings_its_settings_along(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    build = ["-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run([command()[0], *build], cwd=root, check=True, capture_output=True)
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(installed)
+    shown = subprocess.run(
+        command("experiment=smoke", "hydra.mode=RUN", "--cfg", "job"),
+        cwd=tmp_path,
+        env={**environment(tmp_path), "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert "model_name: tiny-random" in shown.stdout
 
 
 def test_a_typo_is_a_line_and_not_a_trace(

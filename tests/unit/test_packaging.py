@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+LAUNCHERS = ("joblib", "submitit", "ray", "optuna")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_the_wheel_does_not_require_easyeditor_or_the_embedded_model(
 
 
 def test_every_launcher_has_its_extra() -> None:
-    assert {"joblib", "submitit", "ray", "optuna", "peft", "dev"} <= set(EXTRAS)
+    assert {*LAUNCHERS, "launchers", "peft", "dev"} <= set(EXTRAS)
 
 
 def test_constraints_pin_every_dependency_inside_its_range() -> None:
@@ -61,7 +62,9 @@ def test_constraints_pin_every_dependency_inside_its_range() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     pins = {_canonical(name): version for name, version in pins.items()}
-    wanted = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS["dev"]]]
+    launchers = [line for name in LAUNCHERS for line in EXTRAS[name]]
+    lines = [*PROJECT["dependencies"], *EXTRAS["dev"], *launchers]
+    wanted = [Requirement(line) for line in lines]
     wanted = [requirement for requirement in wanted if requirement.name != PROJECT["name"]]
     outside = [
         str(requirement)

@@ -1,0 +1,136 @@
+"""`rose-report`: a sweep as one page that needs nothing but a browser."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.experiment.report_charts import curve_charts, parallel_chart, scatter_chart
+from rose_easyedit.experiment.report_data import Sweep, read_sweep
+from rose_easyedit.experiment.report_grid import grids_of
+from rose_easyedit.experiment.report_looks import brief, label, looks_of, short_names
+from rose_easyedit.experiment.report_metrics import metrics_of, success_metric
+from rose_easyedit.experiment.report_queries import query_data
+from rose_easyedit.experiment.report_svg import legend
+from rose_easyedit.files import write_whole
+from rose_easyedit.pages.render import render_page
+
+PAGE = "report.html"
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+_KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
+
+
+def write_sweep_report(folder: Path, out: Path | None = None) -> Path:
+    """Writes the page of a sweep, whole or not at all, over an earlier one.
+
+    A sweep may be at work still. Of a run that is damaged the page says what cannot be read, and
+    shows the rest.
+
+    Args:
+        folder: of the sweep, as `rose-experiment` has written it.
+        out: the page; `report.html` in the folder if None.
+
+    Returns:
+        The page.
+
+    Raises:
+        RoSEError: `folder` is no sweep, or `out` is a folder.
+    """
+    page = Path(folder) / PAGE if out is None else Path(out)
+    if page.is_dir():
+        raise RoSEError(f"{str(page)!r} is a folder; name a file for the page.")
+    # a file may hold halves of characters, which a page cannot
+    return write_whole(page, render_sweep(read_sweep(Path(folder))).encode(errors="replace"))
+
+
+def render_sweep(sweep: Sweep) -> str:
+    """The page as text; everything in it that came from a file is escaped."""
+    metrics, looks = metrics_of(sweep), looks_of(sweep.done)
+    keys = list(dict.fromkeys(key for row in sweep.rows for key in row.swept))
+    success = success_metric(metrics)
+    return render_page(
+        "rose_easyedit.experiment",
+        "report",
+        title=sweep.name,
+        sweep=sweep,
+        facts=_facts(sweep),
+        keys=short_names(keys),
+        label=label,
+        brief=brief,
+        metrics=metrics,
+        chosen=success and success.name,
+        legend=legend(looks),
+        parallel=parallel_chart(sweep, metrics, looks) if sweep.done else None,
+        scatter=scatter_chart(sweep, metrics, looks),
+        curves=curve_charts(sweep, looks),
+        grids=grids_of(sweep, metrics),
+        figures=_figures(sweep),
+        queries=query_data(sweep),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the page of a sweep and prints where it is.
+
+    Args:
+        argv: the words after `rose-report`; those of the process if None.
+
+    Returns:
+        0 done, 1 the page could not be written, 2 the input was wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="rose-report",
+        description="Make one page of a sweep: its jobs, what they set and what came of it, every "
+        "answer, and all figures. It needs no network, and can be sent to others as it is.",
+    )
+    parser.add_argument(
+        "folder", metavar="SWEEP_DIR", type=Path, help="where the sweep has written"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help=f"the page (default: SWEEP_DIR/{PAGE})"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        print(write_sweep_report(arguments.folder, arguments.out))
+        return DONE
+    except (RoSEError, OSError) as error:
+        print(f"rose-report: {error}", file=sys.stderr)
+        return WRONG_INPUT if isinstance(error, RoSEError) else FAILED
+
+
+def _facts(sweep: Sweep) -> dict[str, Any]:
+    """What the head of the page says of the sweep."""
+    runs = [sweep.run(row) for row in sweep.rows]
+    statuses = [run.status for run in runs if run.status is not None]
+    evaluations = [run.evaluation for run in runs if run.evaluation is not None]
+    seconds = {row.run: row.seconds for row in sweep.rows if row.seconds is not None}
+    return {
+        "states": Counter(row.state for row in sweep.rows),
+        "codes": sorted({status.code for status in statuses if status.code}),
+        "started": sorted({status.started for status in statuses if status.started}),
+        "seconds": sum(seconds.values()),
+        "settings": sorted({run.setting for run in runs if run.setting}),
+        "counts": sorted({evaluation.counts for evaluation in evaluations}),
+    }
+
+
+def _figures(sweep: Sweep) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Name of each figure, with caption and address of every job's picture of that name."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name, path in sweep.figures.items():
+        found.setdefault(name, []).append(("the sweep", _address(path)))
+    for row in sweep.rows:
+        for name, path in sweep.run(row).figures.items():
+            found.setdefault(name, []).append((label(row), _address(path)))
+    return list(found.items())
+
+
+def _address(path: Path) -> str:
+    """The picture itself, as an address; a browser runs no script of one."""
+    return f"data:{_KINDS[path.suffix]};base64,{b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,213 @@
+"""What a sweep's folder holds, read for its report; what is damaged is named and left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.report_answers import Answer, answers_of
+from rose_easyedit.experiment.report_points import Curves, read_curves
+from rose_easyedit.experiment.run import CONFIG_FILE, FIGURES, RESULT_FILE
+from rose_easyedit.experiment.status import (
+    FINISHED,
+    RUNS,
+    STATUS_FILE,
+    Status,
+    read_status,
+    state_of,
+)
+from rose_easyedit.experiment.summary_table import SUMMARY_JSON, Row, read_rows
+
+DAMAGED = "damaged"
+_T = TypeVar("_T")
+# What goes wrong when a file is cut short, or is another than it should be; a `RoSEError` and the
+# errors of JSON and YAML files are among them.
+_FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `result.json` says.
+
+    Attributes:
+        counts: facts, subjects and queries.
+        intervals: main metric to the 95% interval of it, of those that have one.
+        answers: all of them.
+    """
+
+    counts: tuple[int, int, int]
+    intervals: Mapping[str, tuple[float, float]]
+    answers: Sequence[Answer]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run's folder; what it has not, or what cannot be read, is empty."""
+
+    status: Status | None = None
+    setting: str = ""
+    evaluation: Evaluation | None = None
+    curves: Curves = field(default_factory=dict)
+    figures: Mapping[str, Path] = field(default_factory=dict)
+    faults: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep.
+
+    Attributes:
+        name: of its folder.
+        rows: its jobs, their metrics finite numbers only.
+        runs: by id; several jobs may share one.
+        figures: its own.
+        notes: what a reader should know of the folder.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    runs: Mapping[str, RunFiles]
+    figures: Mapping[str, Path]
+    notes: Sequence[str]
+
+    def run(self, row: Row) -> RunFiles:
+        """The files of a job; none if it never began."""
+        return self.runs.get(row.run, RunFiles())
+
+    @property
+    def done(self) -> list[Row]:
+        """The jobs that have finished and say what came of it."""
+        return [row for row in self.rows if row.done and row.metrics]
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Reads the folder of a sweep; it may be at work still.
+
+    Raises:
+        RoSEError: it is no sweep.
+    """
+    if not folder.is_dir():
+        raise RoSEError(f"There is no folder {str(folder)!r}; name one that rose-experiment wrote.")
+    rows, notes = _read_rows(folder)
+    if not rows:
+        inside = (folder / STATUS_FILE).is_file()
+        raise RoSEError.of(
+            f"{str(folder)!r} is {'a single run' if inside else 'no sweep'}: no job is listed in "
+            f"it. Name the folder with {RUNS}/ in it, which rose-experiment tells at its end.",
+            notes,
+        )
+    ids = dict.fromkeys(row.run for row in rows if row.run)
+    runs = {run: _read_run(folder / RUNS / run) for run in ids}
+    others = {path.parent.name for path in folder.glob(f"{RUNS}/*/{STATUS_FILE}")} - ids.keys()
+    if others:
+        notes.append(
+            f"{len(others)} more in {RUNS}/ are of earlier commands, and not on this page: the "
+            "jobs here are those of the folder's last command."
+        )
+    rows = [_checked(row, runs.get(row.run)) for row in rows]
+    return Sweep(folder.resolve().name, rows, runs, _figures(folder), notes)
+
+
+def _read_rows(folder: Path) -> tuple[list[Row], list[str]]:
+    """The jobs of the last command, also those that never began, which only its summary lists."""
+    notes: list[str] = []
+    listed = _attempt(notes, "The list of jobs", lambda: read_rows(folder, None)) or []
+    if not (folder / SUMMARY_JSON).is_file():
+        return listed, notes
+    summary = _attempt(notes, SUMMARY_JSON, lambda: _summary(folder)) or []
+    same = {(row.number, row.run) for row in listed} <= {(row.number, row.run) for row in summary}
+    return (summary if same and summary else listed), notes
+
+
+def _summary(folder: Path) -> list[Row]:
+    """The rows of `summary.json`, with what their runs say by now."""
+    rows = json.loads((folder / SUMMARY_JSON).read_text(encoding="utf-8"))["jobs"]
+    return [_now(folder, Row(**row)) for row in rows]
+
+
+def _now(folder: Path, row: Row) -> Row:
+    status = state_of(folder / RUNS / row.run) if row.run else None
+    if status is None:
+        return row
+    return replace(
+        row,
+        state=status.state,
+        metrics=dict(status.metrics),
+        seconds=status.seconds.get("all"),
+        error=status.error,
+    )
+
+
+def _checked(row: Row, run: RunFiles | None) -> Row:
+    """The row without what is no finite number, and `damaged` if its run says nothing."""
+    metrics = {name: value for name, value in row.metrics.items() if _is_number(value)}
+    lost = run is not None and run.status is None
+    seconds = row.seconds if _is_number(row.seconds) else None
+    state = DAMAGED if lost else row.state
+    return replace(row, state=state, metrics={} if lost else metrics, seconds=seconds)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _read_run(folder: Path) -> RunFiles:
+    status = read_status(folder)
+    if status is None:
+        return RunFiles(faults=[f"{STATUS_FILE} is missing or damaged"])
+    if status.state != FINISHED:
+        return RunFiles(status)
+    faults: list[str] = []
+    evaluation = _attempt(faults, RESULT_FILE, lambda: _evaluation(folder))
+    curves = _attempt(faults, "its curves", lambda: read_curves(folder))
+    setting = _attempt(faults, CONFIG_FILE, lambda: _setting(folder))
+    return RunFiles(status, setting or "", evaluation, curves or {}, _figures(folder), faults)
+
+
+def _attempt(faults: list[str], what: str, read: Callable[[], _T]) -> _T | None:
+    """What is read; or None, and why it cannot be."""
+    from yaml import YAMLError
+
+    try:
+        return read()
+    except (*_FAULTS, YAMLError) as error:
+        kind = "" if isinstance(error, RoSEError) else f"{type(error).__name__}: "
+        faults.append(f"{what} cannot be read ({kind}{' '.join(str(error).split())})")
+        return None
+
+
+def _evaluation(folder: Path) -> Evaluation:
+    result = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    summary = result["summary"]
+    intervals = {form: _pair(of["interval"]) for form, of in summary["forms"].items()}
+    if summary["r_specificity"]:
+        intervals["specificity"] = _pair(summary["r_specificity"]["interval"])
+    counts = (int(summary["facts"]), int(summary["subjects"]), len(result["records"]))
+    return Evaluation(counts, intervals, answers_of(result))
+
+
+def _pair(interval: Sequence[float]) -> tuple[float, float]:
+    low, high = interval
+    return float(low), float(high)
+
+
+def _setting(folder: Path) -> str:
+    """The model and the facts, in words."""
+    from omegaconf import OmegaConf
+
+    config: Any = OmegaConf.load(folder / CONFIG_FILE)
+    split = f" ({config.data.split})" if config.data.split else ""
+    return f"{config.hparams.model_name}, facts of {config.data.source}{split}"
+
+
+def _figures(folder: Path) -> dict[str, Path]:
+    """Name to file; of a figure in several forms, the smallest."""
+    paths = [path for path in (folder / FIGURES).glob("*") if path.is_file()]
+    pictures = [path for path in paths if path.suffix in (".png", ".svg")]
+    by_size = sorted(pictures, key=lambda path: path.stat().st_size, reverse=True)
+    return dict(sorted((path.stem, path) for path in by_size))

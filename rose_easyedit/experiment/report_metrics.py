@@ -1,0 +1,56 @@
+"""The main metrics of a sweep as its report names and writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rose_easyedit.evaluation.report_tables import number, percent
+from rose_easyedit.experiment.report_data import Sweep
+
+# Those that are no rate of answers; all others are named after a form.
+_TITLES = {
+    "asked": "questions and instructions",
+    "kl": "KL",
+    "top1": "top-1",
+    "generic_kl": "KL of generic text",
+    "specificity": "other facts kept",
+}
+_LENGTHS = ("kl", "generic_kl")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number by which jobs are compared; see `metrics.main_metrics`.
+
+    Attributes:
+        name: as the runs have it.
+        title: for people.
+        less_is_better: it is a KL, in nats; all others are rates.
+    """
+
+    name: str
+    title: str
+    less_is_better: bool
+
+    def text(self, value: float | None, interval: Sequence[float] | None = None) -> str:
+        """The value, with its interval."""
+        if self.less_is_better or value is None:
+            return number(value)
+        if interval is None:
+            return percent(value)
+        low, high = interval
+        return f"{percent(value)} [{100 * low:.0f}\u2013{100 * high:.0f}]"
+
+
+def metrics_of(sweep: Sweep) -> list[Metric]:
+    """The metrics that a job of the sweep has, rates of answers first."""
+    names = dict.fromkeys(name for row in sweep.done for name in row.metrics)
+    return [Metric(name, _TITLES.get(name, name), name in _LENGTHS) for name in names]
+
+
+def success_metric(metrics: Sequence[Metric]) -> Metric | None:
+    """The rate that a sweep is judged by: as a user would ask, or else the first form."""
+    rates = [metric for metric in metrics if not metric.less_is_better]
+    asked = [metric for metric in rates if metric.name == "asked"]
+    return next(iter([*asked, *rates]), None)

@@ -1,0 +1,55 @@
+"""The curves of a run, from the events that it left or from the edit that it made."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.experiment.run import DELTA_FILE
+from rose_easyedit.experiment.tracking import NoTracker
+from rose_easyedit.experiment.tracking_jsonl import METRICS_FILE
+
+# Name of a curve, as it is logged (`curves.log_edit`), to its points.
+Curves = Mapping[str, list[tuple[float, float]]]
+
+
+def read_curves(folder: Path) -> Curves:
+    """What was logged against the steps and the layers; the same from either file.
+
+    Raises:
+        RoSEError: there are no events, and the edit is missing or damaged.
+        ValueError, KeyError, TypeError, AttributeError: the events are not such a file.
+    """
+    points = _Points()
+    if (folder / METRICS_FILE).is_file():
+        points.replay(folder / METRICS_FILE)
+    else:
+        from rose_easyedit.delta import EditDelta
+        from rose_easyedit.experiment.curves import log_edit
+
+        log_edit(points, EditDelta.load(folder / DELTA_FILE))
+    return points.curves
+
+
+class _Points(NoTracker):
+    """Keeps the points of curves that it is told of."""
+
+    def __init__(self) -> None:
+        self.curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def log(self, values: Mapping[str, float], *, axis: str, step: int) -> None:
+        for name, value in values.items():
+            self.curves[name].append((float(step), float(value)))
+
+    def replay(self, path: Path) -> None:
+        """Takes the events of the last attempt."""
+        for line in path.read_text(encoding="utf-8").splitlines():
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == "config":
+                self.curves.clear()
+            elif event["event"] == "log":
+                values = {name: v for name, v in event["values"].items() if v is not None}
+                self.log(values, axis=event["axis"], step=event["step"])
