@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from experiments import QUICK, command, environment, run, statuses
+from experiments import QUICK, SCRIPT, command, environment, run, statuses
 
 from rose_easyedit.experiment.main import main
 
@@ -39,8 +39,9 @@ def test_an_installed_package_brings_its_settings_along(tmp_path: Path) -> None:
     installed = tmp_path / "installed"
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(installed)
+    script = f"import rose_easyedit; assert {str(installed)!r} in rose_easyedit.__file__; {SCRIPT}"
     shown = subprocess.run(
-        command("experiment=smoke", "hydra.mode=RUN", "--cfg", "job"),
+        [command()[0], "-c", script, "experiment=smoke", "hydra.mode=RUN", "--cfg", "job"],
         cwd=tmp_path,
         env={**environment(tmp_path), "PYTHONPATH": str(installed)},
         capture_output=True,
