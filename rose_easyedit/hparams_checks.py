@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rose_easyedit.method.constraints import CONSTRAINTS
+
 if TYPE_CHECKING:
     from rose_easyedit.hparams import RoSEHyperParams
 
 INTEGRATIONS = ("hierarchical", "joint", "independent")
-CONSTRAINTS = ("isotropic", "shrinkage", "covariance", "null_space")
 KEY_COLUMNS = ("per_query", "merged")
 PRECISIONS = ("auto", "bfloat16", "weights")
 TRACKING = ("auto", "none")
@@ -28,7 +29,7 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         ("precision", hparams.precision, PRECISIONS),
         ("tracking", hparams.tracking, TRACKING),
         ("hierarchy.integration", hierarchy.integration, INTEGRATIONS),
-        ("alignment.constraint", alignment.constraint, CONSTRAINTS),
+        ("alignment.constraint", alignment.constraint, tuple(CONSTRAINTS)),
     )
     positive: Callable[[float], bool] = lambda value: value > 0  # noqa: E731
     not_negative: Callable[[float], bool] = lambda value: value >= 0  # noqa: E731

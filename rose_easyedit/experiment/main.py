@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rose-experiment: Interrupted; the same command goes on from here.", file=sys.stderr)
         return INTERRUPTED
-    except RoSEError as error:
+    except (RoSEError, OSError) as error:
         print(f"rose-experiment: {error}", file=sys.stderr)
-        return WRONG_INPUT
+        return WRONG_INPUT if isinstance(error, RoSEError) else FAILED
 
 
 def _only_shows(arguments: object) -> bool:

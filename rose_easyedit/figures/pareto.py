@@ -56,7 +56,7 @@ def pareto_figure(points: Sequence[tuple[float, float]]) -> Figure:
         label=f"Pareto front ({len(front)})",
     )
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(-0.03, 1.03)  # whole dots at either end
     axes.set_xlabel("KL divergence of other prompts (nats)")
     axes.set_ylabel("questions and instructions answered")
     axes.set_title("What the runs offer")

@@ -5,14 +5,10 @@ An update dW of a down projection shall send each key k to its residual r:
     minimise |K dW^T - R|^2 + weight * tr(dW A dW^T)
     dW = R^T (K A^-1 K^T + weight * I)^-1 K A^-1            (an N x N solve)
 
-A constraint is a choice of A, and each A here is a function of the spectrum of generic keys: it
-keeps their eigenvectors and maps their eigenvalues. So one solver serves all of them, and adding
-a constraint is writing one function that says how freely each direction may be used.
+A constraint is a choice of A (`constraints.py`); one solver serves all of them.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,74 +16,7 @@ from torch import Tensor
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
 from rose_easyedit.hparams import AlignmentHyperParams
-
-# Below this fraction of the mean, an eigenvalue estimated from few tokens is noise, not freedom.
-_EIGENVALUE_FLOOR = 1e-3
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Eigenvalues and eigenvectors of the second moment of generic keys, C = E[k k^T].
-
-    Attributes:
-        eigenvalues: in descending order, [r].
-        directions: unit eigenvectors, [r, d_ff]; the other directions have eigenvalue 0.
-    """
-
-    eigenvalues: Tensor
-    directions: Tensor
-
-    @property
-    def mean(self) -> float:
-        """Mean eigenvalue over all d_ff directions."""
-        return float(self.eigenvalues.sum()) / self.directions.shape[1]
-
-
-@dataclass(frozen=True)
-class Freedom:
-    """A^-1 along the directions of a spectrum: 0 forbids a direction, more is freer.
-
-    Attributes:
-        along: for each direction of the spectrum, [r].
-        elsewhere: for every direction orthogonal to those.
-    """
-
-    along: Tensor
-    elsewhere: float
-
-    def apply(self, keys: Tensor, directions: Tensor) -> Tensor:
-        """K A^-1, [N, d_ff], for keys [N, d_ff] and directions [r, d_ff]."""
-        special = self.along != self.elsewhere
-        along, directions = self.along[special], directions[special]
-        if not bool(along.all()):
-            # A key may lie in a forbidden direction a thousand times over: the rounding of stored
-            # directions to float32 must not let it through.
-            directions = torch.linalg.qr(directions.T).Q.T
-        components = keys @ directions.T  # [N, r]
-        return self.elsewhere * keys + (components * (along - self.elsewhere)) @ directions
-
-
-def isotropic(spectrum: Spectrum, protected_directions: int = 0) -> Freedom:
-    """A = I, with an infinite penalty on the top directions of generic keys, if any."""
-    along = torch.ones_like(spectrum.eigenvalues)
-    along[:protected_directions] = 0.0
-    return Freedom(along, 1.0)
-
-
-def shrinkage(spectrum: Spectrum, gamma: float) -> Freedom:
-    """A = (1 - gamma) C + gamma * mean(C) * I (Ledoit and Wolf's form): covariance at 0."""
-    identity = max(gamma, _EIGENVALUE_FLOOR) * spectrum.mean
-    return Freedom(1.0 / ((1.0 - gamma) * spectrum.eigenvalues + identity), 1.0 / identity)
-
-
-def covariance(spectrum: Spectrum) -> Freedom:
-    """A = C (MEMIT), plus a thousandth of its mean eigenvalue so that it has an inverse."""
-    return shrinkage(spectrum, 0.0)
-
-
-def null_space(spectrum: Spectrum, threshold: float) -> Freedom:
-    """A = I on directions with an eigenvalue up to the threshold, else forbidden (AlphaEdit)."""
-    return Freedom((spectrum.eigenvalues <= threshold).to(spectrum.eigenvalues.dtype), 1.0)
+from rose_easyedit.method.constraints import CONSTRAINTS, Spectrum
 
 
 def solve(keys: Tensor, residuals: Tensor, free_keys: Tensor, weight: float) -> Factors:
@@ -123,12 +52,13 @@ def align(
         RoSEError: the constraint leaves the keys no direction to use.
     """
     keys, residuals = keys.double(), residuals.double()
+    constraint = CONSTRAINTS[hparams.constraint]
     if spectrum is None:
         free_keys = keys
     else:
         directions = spectrum.directions.double()
-        freedom = _freedom(Spectrum(spectrum.eigenvalues.double(), directions), hparams)
-        free_keys = freedom.apply(keys, directions)
+        exact = Spectrum(spectrum.eigenvalues.double(), directions)
+        free_keys = constraint.freedom(exact, hparams).apply(keys, directions)
     energy = float((free_keys * keys).sum(1).mean())
     if not energy > 1e-12 * float(keys.square().sum(1).mean()):
         raise RoSEError(
@@ -136,18 +66,5 @@ def align(
             f"protect fewer directions (protected_directions is {hparams.protected_directions}) "
             f"or raise null_space_threshold (it is {hparams.null_space_threshold})."
         )
-    relative = hparams.constraint in ("isotropic", "null_space")
-    weight = hparams.strength * energy if relative else hparams.covariance_weight
+    weight = hparams.strength * energy if constraint.relative else hparams.covariance_weight
     return solve(keys, residuals, free_keys, weight)
-
-
-def _freedom(spectrum: Spectrum, hparams: AlignmentHyperParams) -> Freedom:
-    match hparams.constraint:
-        case "isotropic":
-            return isotropic(spectrum, hparams.protected_directions)
-        case "shrinkage":
-            return shrinkage(spectrum, hparams.shrinkage)
-        case "covariance":
-            return covariance(spectrum)
-        case _:
-            return null_space(spectrum, hparams.null_space_threshold)

@@ -18,7 +18,8 @@ from rose_easyedit.factors import Factors
 from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
-from rose_easyedit.method.alignment import Spectrum, align
+from rose_easyedit.method.alignment import align
+from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.plan import Columns, make_columns
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.statistics import load_spectra

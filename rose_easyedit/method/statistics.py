@@ -25,7 +25,7 @@ from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import model_fingerprint
 from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.activations import batches, read_keys
-from rose_easyedit.method.alignment import Spectrum
+from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.generic import Passage, generic_passages
 from rose_easyedit.paths import cache_dir
 

@@ -38,13 +38,18 @@ PLUGINS = {
 }
 
 
+def is_missing(choice: str) -> bool:
+    """Whether a choice needs an extra that is not installed."""
+    module = PLUGINS.get(choice)
+    return module is not None and (
+        find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{module}") is None
+    )
+
+
 def needs(choice: str) -> None:
     """Skips where the extra of a choice is missing."""
-    module = PLUGINS.get(choice)
-    if module is not None and (
-        find_spec("hydra_plugins") is None or find_spec(f"hydra_plugins.{module}") is None
-    ):
-        pytest.skip(f"{module} is not installed")
+    if is_missing(choice):
+        pytest.skip(f"{PLUGINS[choice]} is not installed")
 
 
 def test_there_are_these_files() -> None:
@@ -60,7 +65,7 @@ def test_every_choice_composes_and_its_comment_says_what_it_is(group: str, tmp_p
     (tmp_path / "facts.json").write_text("[]")
     for name in sorted(GROUPS[group]):
         more = [f"data.source={tmp_path / 'facts.json'}"] if name == "file" else []
-        if name in PLUGINS and find_spec(f"hydra_plugins.{PLUGINS[name]}") is None:
+        if is_missing(name):
             continue
         assert make_plan([f"{group}={name}", *more], multirun=True)
         assert comments(conf_dir() / group / f"{name}.yaml")

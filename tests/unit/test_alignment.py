@@ -12,15 +12,15 @@ from torch import Tensor
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import AlignmentHyperParams
-from rose_easyedit.method.alignment import (
+from rose_easyedit.method import constraints
+from rose_easyedit.method.alignment import align, solve
+from rose_easyedit.method.constraints import (
     Freedom,
     Spectrum,
-    align,
     covariance,
     isotropic,
     null_space,
     shrinkage,
-    solve,
 )
 
 CONSTRAINTS: dict[str, dict[str, Any]] = {
@@ -31,6 +31,10 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "covariance": dict(constraint="covariance", covariance_weight=0.7),
     "null space": dict(constraint="null_space", null_space_threshold=0.5, strength=0.3),
 }
+
+
+def test_every_known_constraint_is_tested() -> None:
+    assert {case["constraint"] for case in CONSTRAINTS.values()} == set(constraints.CONSTRAINTS)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

@@ -68,7 +68,8 @@ def test_every_public_name_is_on_the_api_page(site: Path) -> None:
 
 
 def test_what_is_included_is_there(site: Path) -> None:
-    """The tables come from the README and from benchmarks/RESULTS.md."""
+    """The tables come from the README and from benchmarks/RESULTS.md, the script from examples/."""
+    assert "QUESTIONS" in (site / "index.html").read_text(encoding="utf-8")
     assert "the default (r = 256)" in (site / "results.html").read_text(encoding="utf-8")
     assert "no generic subjects" in (site / "benchmarks/RESULTS.html").read_text(encoding="utf-8")
     for page in site.rglob("*.html"):

@@ -63,6 +63,15 @@ def test_a_typo_is_a_line_and_not_a_trace(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_written_is_a_line(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("rose_easyedit.experiment.main._hydra", lambda words: 1)
+    assert main(["hparams=tiny-random", f"folder={tmp_path / 'file' / 'x'}"]) == 1
+    assert "rose-experiment: " in capfd.readouterr().err
+
+
 def test_a_job_that_fails_does_not_stop_the_others_and_can_be_repeated(tmp_path: Path) -> None:
     words = ("-m", *QUICK, "alignment=null_space,isotropic")
     faulty = "hparams.alignment.null_space_threshold=1e-9"

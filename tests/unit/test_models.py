@@ -55,6 +55,31 @@ def test_a_wrong_argument_is_named(arguments: dict, part: str, tiny_folder: Path
         load_model(**{"name": str(tiny_folder), **arguments})
 
 
+def test_the_tiny_random_model_is_the_same_each_time_and_draws_no_random_numbers() -> None:
+    state = torch.get_rng_state()
+    model, tokenizer = load_model("tiny-random")
+    assert torch.equal(torch.get_rng_state(), state)
+    again, again_tokenizer = load_model("tiny-random", dtype="bfloat16")
+    assert model.name_or_path == "tiny-random" and not model.training
+    assert (model.dtype, again.dtype) == (torch.float32, torch.bfloat16)
+    ids = again.state_dict()
+    assert all(torch.equal(w.bfloat16(), ids[name]) for name, w in model.state_dict().items())
+    assert tokenizer.get_vocab() == again_tokenizer.get_vocab()
+
+
+def test_the_tiny_random_model_reads_chats_and_any_text() -> None:
+    model, tokenizer = load_model("tiny-random")
+    text = "Who is M\u00fcller?"
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=False
+    )
+    assert chat == f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+    with torch.no_grad():
+        logits = model(**tokenizer(chat, return_tensors="pt")).logits
+    assert logits.shape[-1] == len(tokenizer) and bool(logits.isfinite().all())
+
+
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(RoSEError, match="does not load as a causal language model"):
         load_model(str(tmp_path))

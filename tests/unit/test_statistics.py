@@ -16,7 +16,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method import statistics
 from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.alignment import Spectrum
+from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_passages
 from rose_easyedit.method.statistics import load_spectra, spectrum_of
