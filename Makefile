@@ -10,6 +10,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PACKAGE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
+LAUNCHERS := $(VENV)/.installed-launchers
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow bench docs figures lint style clean
@@ -25,7 +26,7 @@ demo: $(PACKAGE) ## Edit SmolLM2 with MEMIT-Merge and with RoSE, and show the an
 test: $(DEV) ## Run the fast tests, with the real SmolLM2 and the real EasyEdit
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-slow: $(DEV) ## Run the tests that take minutes
+test-slow: $(DEV) $(LAUNCHERS) ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: $(PACKAGE) ## Compare CPU seconds per fact with EasyEdit (EASYEDIT_HOME names a clone)
@@ -66,6 +67,10 @@ $(PACKAGE): pyproject.toml constraints.txt requirements-no-deps.txt
 
 $(DOCS): $(PACKAGE)
 	$(PIP_INSTALL) -e ".[docs]"
+	@touch $@
+
+$(LAUNCHERS): $(PACKAGE)
+	$(PIP_INSTALL) -e ".[launchers]"
 	@touch $@
 
 $(DEV): $(PACKAGE)
