@@ -64,6 +64,13 @@ def new_list(sweep: Path) -> None:
     shutil.rmtree(sweep / JOBS, ignore_errors=True)
 
 
+def put_back(sweep: Path, jobs: Sequence[Job]) -> None:
+    """Makes these the sweep's list of jobs."""
+    new_list(sweep)
+    for job in jobs:
+        job.write(sweep)
+
+
 def listed_jobs(sweep: Path) -> list[Job]:
     """The jobs that have begun, by number."""
     found = [Job(**json.loads(path.read_text())) for path in (sweep / JOBS).glob("*.json")]

@@ -45,7 +45,7 @@ def _only_shows(arguments: object) -> bool:
 
 
 def _run(words: Sequence[str], arguments: object) -> int:
-    from rose_easyedit.experiment.job import new_list
+    from rose_easyedit.experiment.job import listed_jobs, new_list, put_back
     from rose_easyedit.experiment.plan import make_plan
     from rose_easyedit.experiment.summary_table import print_summary, read_rows, write_summary
 
@@ -54,11 +54,17 @@ def _run(words: Sequence[str], arguments: object) -> int:
         arguments.multirun,  # type: ignore[attr-defined]
         arguments.config_dir,  # type: ignore[attr-defined]
     )
+    earlier = [] if plan.multirun else listed_jobs(plan.folder)
     new_list(plan.folder)
     code = _hydra(words)
     rows = read_rows(plan.folder, plan.jobs)
-    write_summary(plan.folder, rows)
     print_summary(plan.folder, rows)
+    if {row.run for row in rows} & {job.run for job in earlier}:
+        # one job of a sweep, repeated alone: the sweep is what the folder is about
+        put_back(plan.folder, earlier)
+        write_summary(plan.folder, read_rows(plan.folder, None))
+    else:
+        write_summary(plan.folder, rows)
     if plan.multirun:
         _draw(plan.folder, [row.metrics for row in rows if row.done])
     return DONE if code == DONE and rows and all(row.done for row in rows) else FAILED

@@ -317,7 +317,8 @@ def test_a_browser_sorts_finds_and_shows(tmp_path: Path) -> None:
         document.querySelectorAll("[data-metric]:not([hidden])").length];
       const line = document.querySelector("svg [data-job='2']");
       // a window without focus, as on a busy machine, tells nobody of focus()
-      line.dispatchEvent(new FocusEvent("focusin", {bubbles: true})); said.told = found("told").textContent;
+      line.dispatchEvent(new FocusEvent("focusin", {bubbles: true}));
+      said.told = found("told").textContent;
       said.lit = [...document.querySelectorAll(".lit")].every((one) => one.dataset.job === "2");
       said.everywhere = document.querySelectorAll(".lit").length;
       document.body.dispatchEvent(new Event("pointerover", {bubbles: true}));
