@@ -59,11 +59,6 @@ def select_facts(
         RoSEError: If the edit names no request, none of the data is edited, the options do not
             fit together, or the data cannot be read.
     """
-    from rose_easyedit.evaluation.datasets import same_subject_view
-    from rose_easyedit.evaluation.evaluate import bundled_locality
-    from rose_easyedit.evaluation.facts import CORE
-    from rose_easyedit.evaluation.records import other_facts
-
     if not requests:
         raise RoSEError("The edit does not say which facts it holds; compute it anew with edit.")
     if split is not None and data not in BUNDLED:
@@ -73,6 +68,35 @@ def select_facts(
     facts, notes = (
         (_of_requests(requests), []) if data is None else read_facts(data, split, skip_bad)
     )
+    return selection_of(requests, facts, data, notes, facts_per_subject=facts_per_subject)
+
+
+def selection_of(
+    requests: Sequence[Mapping[str, Any]],
+    facts: Sequence[Fact],
+    data: str | None,
+    notes: Sequence[str] = (),
+    *,
+    facts_per_subject: int | None = None,
+) -> Selection:
+    """As `select_facts`, of facts that were read already.
+
+    Args:
+        requests: Those of the edit.
+        facts: Of the data, as `read_facts` gives them.
+        data: Where they are from.
+        notes: What was left out so far.
+        facts_per_subject: As in `select_facts`.
+
+    Raises:
+        RoSEError: If none of the facts is edited, or too few subjects have so many.
+    """
+    from rose_easyedit.evaluation.datasets import same_subject_view
+    from rose_easyedit.evaluation.evaluate import bundled_locality
+    from rose_easyedit.evaluation.facts import CORE
+    from rose_easyedit.evaluation.records import other_facts
+
+    notes = list(notes)
     wanted = {(r["subject"], r["prompt"], r["target_new"]) for r in requests}
     edited = [fact for fact in facts if _key(fact) in wanted]
     if not edited:
@@ -92,9 +116,9 @@ def select_facts(
     subjects = {fact.subject for fact in asked}
     others = other_facts((fact for fact in facts if fact.subject in subjects), edited)
     if data == LABORATORY:
-        from rose_easyedit.evaluation.laboratory import load_laboratory
+        from rose_easyedit.evaluation.laboratory import population
 
-        return Selection(asked, edited, others, load_laboratory().locality(edited), notes)
+        return Selection(asked, edited, others, population().locality(edited), notes)
     locality = bundled_locality(edited, BUNDLED.get(str(data), CORE))
     neighbours = _neighbours(edited, notes)
     return Selection(asked, edited, others, [*neighbours, *locality], notes)
@@ -120,9 +144,9 @@ def read_facts(
     if data in BUNDLED:
         facts: Sequence[Fact] = load_facts(split, name=BUNDLED[data])
     elif data == LABORATORY:
-        from rose_easyedit.evaluation.laboratory import load_laboratory
+        from rose_easyedit.evaluation.laboratory import population
 
-        facts = load_laboratory().all_facts()
+        facts = population().all_facts()
     else:
         dataset = load_dataset(data, skip_bad=skip_bad)
         facts = dataset.facts

@@ -14,12 +14,11 @@ from rose_easyedit.delta import EditDelta
 from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.result import EvaluationResult
 from rose_easyedit.experiment.curves import log_edit
+from rose_easyedit.experiment.layout import DELTA_FILE, FIGURES, REQUESTS_FILE
 from rose_easyedit.experiment.tracking import INPUT_KIND, Tracker
 from rose_easyedit.files import write_whole
 from rose_easyedit.geometry.diagnosis import Diagnosis
 
-DELTA_FILE = "delta.safetensors"
-REQUESTS_FILE = "requests.json"
 _RECORD = (
     "subject relation form query target truth before answer success success_before old_answer "
     "other_target exact_prefix"
@@ -52,8 +51,8 @@ def log_run(
     if diagnosis is not None:
         tracker.summarise(geometry_values(diagnosis))
     if folder is not None:
-        for figure in sorted((folder / "figures").glob("*.png")):
-            tracker.log_figure(f"figures/{figure.stem}", figure)
+        for figure in sorted((folder / FIGURES).glob("*.png")):
+            tracker.log_figure(f"{FIGURES}/{figure.stem}", figure)
         if (folder / DELTA_FILE).is_file():
             _log_files(tracker, delta, folder)
     times = {f"time/{part}": value for part, value in (seconds or {}).items()}

@@ -78,9 +78,10 @@ def _draw(folder: Path, metrics: Sequence[dict[str, float | None]]) -> None:
 
     points = [objective(of) for of in metrics if of["asked"] is not None and of["kl"] is not None]
     if len(points) > 1 and find_spec("matplotlib") is not None:
+        from rose_easyedit.experiment.layout import FIGURES
         from rose_easyedit.figures.pareto import write_pareto
 
-        write_pareto(points, folder / "figures")
+        write_pareto(points, folder / FIGURES)
 
 
 def _hydra(words: Sequence[str]) -> int:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.report_answers import Answer, answers_of
+from rose_easyedit.experiment.layout import CONFIG_FILE, FIGURES, RESULT_FILE
 from rose_easyedit.experiment.report_points import Curves, read_curves
-from rose_easyedit.experiment.run import CONFIG_FILE, FIGURES, RESULT_FILE
 from rose_easyedit.experiment.status import (
     FINISHED,
     RUNS,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.experiment.run import DELTA_FILE
+from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.tracking import NoTracker
 from rose_easyedit.experiment.tracking_jsonl import METRICS_FILE
 

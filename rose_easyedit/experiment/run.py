@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.experiment.identity import determinants, run_id
+from rose_easyedit.experiment.layout import (
+    CONFIG_FILE,
+    DELTA_FILE,
+    DIAGNOSIS_FILE,
+    FIGURES,
+    RESULT_FILE,
+)
 from rose_easyedit.experiment.metrics import main_metrics
 from rose_easyedit.experiment.models_once import LoadedModel
 from rose_easyedit.experiment.schema import SOURCES, DataConfig, ExperimentConfig
@@ -27,9 +34,6 @@ if TYPE_CHECKING:
     from rose_easyedit.requests import EditRequest
 
 logger = logging.getLogger(__name__)
-
-CONFIG_FILE, RESULT_FILE, DELTA_FILE = "config.yaml", "result.json", "delta.safetensors"
-DIAGNOSIS_FILE, FIGURES = "diagnosis.json", "figures"
 
 
 def run_experiment(
@@ -98,7 +102,7 @@ def select_data(data: DataConfig) -> Selection:
         RoSEError: the data cannot be read, or has too few subjects with so many facts.
     """
     from rose_easyedit.evaluation.datasets import same_subject_view
-    from rose_easyedit.evaluation.selection import read_facts, select_facts
+    from rose_easyedit.evaluation.selection import read_facts, selection_of
 
     word = SOURCES.get(data.source, data.source)
     facts, notes = read_facts(word, data.split, data.skip_bad)
@@ -110,8 +114,7 @@ def select_data(data: DataConfig) -> Selection:
         seed=data.seed,
     )
     requests = [fact.to_request().as_dict() for fact in drawn]
-    found = select_facts(requests, word, split=data.split, skip_bad=data.skip_bad)
-    return replace(found, notes=list(dict.fromkeys([*notes, *found.notes])))
+    return selection_of(requests, facts, word, notes)
 
 
 def requests_of(facts: Sequence[Fact]) -> list[EditRequest]:

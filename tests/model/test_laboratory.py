@@ -108,7 +108,7 @@ def test_the_presets_pace_is_a_tenth_here(laboratory):
 
 
 def test_its_facts_and_its_model_go_by_its_name(laboratory, monkeypatch):
-    monkeypatch.setattr(package, "load_laboratory", lambda: laboratory)
+    monkeypatch.setattr(package, "population", lambda: laboratory)
     monkeypatch.setattr(package, "laboratory_folder", lambda: laboratory.folder)
     facts, _ = read_facts("laboratory")
     assert len(facts) == 16 * 8

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.laboratory import Recipe
-from rose_easyedit.evaluation.laboratory.laboratory import Laboratory, make_fact
+from rose_easyedit.evaluation.laboratory import Population, Recipe
+from rose_easyedit.evaluation.laboratory.population import make_fact
 from rose_easyedit.evaluation.laboratory.tokenizer import UNKNOWN, make_tokenizer
 from rose_easyedit.evaluation.laboratory.training import _masks, new_model, render, train
 from rose_easyedit.evaluation.laboratory.world import make_people, relations, tell, vocabulary
@@ -27,10 +27,6 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def people():
     return make_people(30, 0.4, seed=0)
-
-
-def laboratory(tokenizer, people, tmp_path):
-    return Laboratory(None, tokenizer, people, tmp_path, {})
 
 
 def test_eight_relations_with_two_wordings_of_each_form_and_no_shared_value():
@@ -146,8 +142,8 @@ def test_training_is_the_same_for_a_seed_and_leaves_the_callers_dice_alone(token
     assert not torch.equal(first["lm_head.weight"], untrained["lm_head.weight"])
 
 
-def test_facts_are_about_those_not_spoken_of_and_false(tokenizer, people, tmp_path):
-    lab = laboratory(tokenizer, people, tmp_path)
+def test_facts_are_about_those_not_spoken_of_and_false(people):
+    lab = Population(people)
     facts = lab.facts(5, 3)
     silent = {person.name: person for person in people if not person.spoken_of}
     assert len(facts) == 15 and len({fact.subject for fact in facts}) == 5
@@ -160,8 +156,8 @@ def test_facts_are_about_those_not_spoken_of_and_false(tokenizer, people, tmp_pa
     assert facts == lab.facts(5, 3) != lab.facts(5, 3, seed=1)
 
 
-def test_locality_is_about_everybody_else(tokenizer, people, tmp_path):
-    lab = laboratory(tokenizer, people, tmp_path)
+def test_locality_is_about_everybody_else(people):
+    lab = Population(people)
     facts = lab.facts(5, 3)
     prompts = lab.locality(facts, count=50)
     assert len(prompts) == 50
@@ -169,9 +165,9 @@ def test_locality_is_about_everybody_else(tokenizer, people, tmp_path):
     assert len(lab.locality(facts, count=10**6)) == (30 - 5) * 8 * 2
 
 
-def test_too_many_facts_are_refused_all_at_once(tokenizer, people, tmp_path):
+def test_too_many_facts_are_refused_all_at_once(people):
     with pytest.raises(RoSEError, match=r"n_subjects is 13; give 1 to 12(.|\n)*facts_per_.* 9"):
-        laboratory(tokenizer, people, tmp_path).facts(13, 9)
+        Population(people).facts(13, 9)
 
 
 def test_a_fact_holds_every_form(people):

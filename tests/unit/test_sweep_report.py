@@ -16,6 +16,7 @@ from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.curves import log_edit
 from rose_easyedit.experiment.job import JOBS
+from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.report import PAGE, main, write_sweep_report
 from rose_easyedit.experiment.report_charts import parallel_chart, scatter_chart
 from rose_easyedit.experiment.report_data import DAMAGED, read_sweep
@@ -24,7 +25,6 @@ from rose_easyedit.experiment.report_looks import looks_of
 from rose_easyedit.experiment.report_metrics import metrics_of
 from rose_easyedit.experiment.report_points import read_curves
 from rose_easyedit.experiment.report_queries import query_data
-from rose_easyedit.experiment.run import DELTA_FILE
 from rose_easyedit.experiment.summary_table import SUMMARY_JSON
 from rose_easyedit.experiment.tracking import RunInfo, TrackingSettings
 from rose_easyedit.experiment.tracking_jsonl import JsonlTracker

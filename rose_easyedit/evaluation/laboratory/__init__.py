@@ -10,7 +10,18 @@ from rose_easyedit.evaluation.laboratory.laboratory import (
     Laboratory,
     laboratory_folder,
     load_laboratory,
+    population,
 )
+from rose_easyedit.evaluation.laboratory.population import Population
 from rose_easyedit.evaluation.laboratory.training import Recipe
 
-__all__ = ["FULL", "MINUTE", "Laboratory", "Recipe", "laboratory_folder", "load_laboratory"]
+__all__ = [
+    "FULL",
+    "MINUTE",
+    "Laboratory",
+    "Population",
+    "Recipe",
+    "laboratory_folder",
+    "load_laboratory",
+    "population",
+]

@@ -1,13 +1,11 @@
-"""The laboratory as a whole: made once, kept in the cache, and the facts to edit in it."""
+"""The laboratory as a whole: trained once, and kept in the cache."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import os
 import random
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -16,20 +14,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.facts import FORMS, Fact, LocalityPrompt
+from rose_easyedit.evaluation.facts import FORMS
 from rose_easyedit.evaluation.generation import generate_greedy
+from rose_easyedit.evaluation.laboratory.population import Population, make_fact
 from rose_easyedit.evaluation.laboratory.tokenizer import BEGIN, make_tokenizer
 from rose_easyedit.evaluation.laboratory.training import Recipe, render, train
 from rose_easyedit.evaluation.laboratory.world import (
     Person,
-    Relation,
     make_people,
     relations,
     tell,
     vocabulary,
 )
 from rose_easyedit.evaluation.metrics import contains_target
+from rose_easyedit.export import new_folder
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.paths import cache_dir
 
@@ -49,13 +47,12 @@ _PACE = 0.1
 
 
 @dataclass(frozen=True)
-class Laboratory:
+class Laboratory(Population):
     """A trained model of the invented world.
 
     Attributes:
         model: In evaluation mode, float32.
         tokenizer: Word-level, with a chat template.
-        people: Whom it knows.
         folder: Where it is kept, in Hugging Face's form.
         consistency: Per form, how often the model is right about people whom it was never asked
             about.
@@ -63,67 +60,8 @@ class Laboratory:
 
     model: Any
     tokenizer: Any
-    people: tuple[Person, ...]
     folder: Path
     consistency: Mapping[str, float]
-
-    def facts(self, n_subjects: int, facts_per_subject: int, seed: int = 0) -> tuple[Fact, ...]:
-        """Counterfactuals about people of whom the model has read plain statements only.
-
-        Args:
-            n_subjects: How many people.
-            facts_per_subject: How many facts of each, 1 to 8.
-            seed: Of the draw.
-
-        Raises:
-            RoSEError: There are not so many people or relations.
-        """
-        silent = [person for person in self.people if not person.spoken_of]
-        faults = []
-        if not 1 <= n_subjects <= len(silent):
-            faults.append(f"n_subjects is {n_subjects}; give 1 to {len(silent)}")
-        if not 1 <= facts_per_subject <= len(relations()):
-            faults.append(f"facts_per_subject is {facts_per_subject}; give 1 to {len(relations())}")
-        if faults:
-            raise RoSEError.of("The laboratory has no such facts:", faults)
-        dice = random.Random(seed)
-        return tuple(
-            make_fact(person, relation, dice.choice(self._others(person, relation)))
-            for person in dice.sample(silent, n_subjects)
-            for relation in dice.sample(relations(), facts_per_subject)
-        )
-
-    def all_facts(self) -> tuple[Fact, ...]:
-        """A counterfactual for every relation of everybody whom `facts` may be about."""
-        silent = [person for person in self.people if not person.spoken_of]
-        return self.facts(len(silent), len(relations()))
-
-    def _others(self, person: Person, relation: Relation) -> list[str]:
-        """Values that others have, and so ones that the model can say; not this person's."""
-        held = {other.values[relation.name] for other in self.people}
-        return sorted(held - {person.values[relation.name]})
-
-    def locality(
-        self, facts: Sequence[Fact], count: int = 200, seed: int = 0
-    ) -> tuple[LocalityPrompt, ...]:
-        """Statements and questions about people of whom no fact is edited.
-
-        Args:
-            facts: The edited ones.
-            count: How many prompts, as far as there are people left.
-            seed: Of the draw.
-        """
-        dice = random.Random(seed)
-        edited = {fact.subject for fact in facts}
-        prompts = []
-        for person in self.people:
-            for relation in relations() if person.name not in edited else ():
-                prompts.append(
-                    LocalityPrompt("neighbour", relation.prompt.format(person.name), False)
-                )
-                asked = dice.choice(relation.questions).format(person.name)
-                prompts.append(LocalityPrompt("neighbour", asked, True))
-        return tuple(dice.sample(prompts, min(count, len(prompts))))
 
     def hparams(self, preset: str = "rose", **overrides: Any) -> RoSEHyperParams:
         """A method's settings for this model, its pace and generic text the world's own.
@@ -140,24 +78,6 @@ class Laboratory:
             alignment={"subject_weight": 0.0},  # the built-in subjects are unknown words to it
         )
         return hparams.with_overrides(**overrides)
-
-
-def make_fact(person: Person, relation: Relation, target: str) -> Fact:
-    """The counterfactual that this person's value of a relation is the target."""
-
-    def filled(texts: Sequence[str]) -> tuple[str, ...]:
-        return tuple(text.format(person.name) for text in texts)
-
-    return Fact(
-        subject=person.name,
-        relation=relation.name,
-        prompt=relation.prompt.format(person.name),
-        target_new=target,
-        ground_truth=person.values[relation.name],
-        paraphrases=filled(relation.paraphrases),
-        questions=filled(relation.questions),
-        instructions=filled(relation.instructions),
-    )
 
 
 def native_consistency(model: Any, tokenizer: Any, people: Sequence[Person]) -> dict[str, float]:
@@ -217,30 +137,28 @@ def load_laboratory(recipe: Recipe = FULL, folder: Path | None = None) -> Labora
     if weak := {form: share for form, share in consistency.items() if share < LEAST_CONSISTENCY}:
         logger.warning("this laboratory does not answer every form: %s", weak)
     model, tokenizer = load_model(str(home))
-    return Laboratory(model, tokenizer, _people(recipe), home, consistency)
+    return Laboratory(population(recipe).people, model, tokenizer, home, consistency)
+
+
+def population(recipe: Recipe = FULL) -> Population:
+    """The people of a recipe's laboratory, which need not be trained for it."""
+    return Population(make_people(recipe.people, recipe.statements_only, recipe.seed))
 
 
 def _make(recipe: Recipe, home: Path) -> None:
-    draft = home.with_name(f"{home.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
     tokenizer = make_tokenizer(vocabulary())
-    people = _people(recipe)
-    model = train(recipe, tokenizer, people)
-    silent = [person for person in people if not person.spoken_of]
+    everybody = population(recipe)
+    model = train(recipe, tokenizer, everybody.people)
     record = {
         "recipe": asdict(recipe),
-        "consistency": native_consistency(model, tokenizer, silent),
-        "people": [asdict(person) for person in people],
+        "consistency": native_consistency(model, tokenizer, everybody.silent),
+        "people": [asdict(person) for person in everybody.people],
     }
-    model.save_pretrained(draft)
-    tokenizer.save_pretrained(draft)
-    (draft / CORPUS).write_text("\n".join(_corpus(people)), encoding="utf-8")
-    (draft / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    os.replace(draft, home)
-
-
-def _people(recipe: Recipe) -> tuple[Person, ...]:
-    return make_people(recipe.people, recipe.statements_only, recipe.seed)
+    with new_folder(home) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        (part / CORPUS).write_text("\n".join(_corpus(everybody.people)), encoding="utf-8")
+        (part / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def _corpus(people: Sequence[Person], n_lines: int = 2000) -> list[str]:
