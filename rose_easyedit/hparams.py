@@ -33,6 +33,8 @@ class HierarchyHyperParams:
             step costs so many times less (1: all contexts at every step).
         smoothing_radius: largest random displacement of the subject-level delta during its
             optimisation, relative to |h| (0 turns randomised smoothing off).
+        on_failure: what becomes of a fact whose loss is not finite: `refuse` the batch, or
+            `leave_out` that fact, which the edit's log then names, and write the others.
     """
 
     integration: str = "hierarchical"
@@ -46,6 +48,7 @@ class HierarchyHyperParams:
     clamp_norm: float = 4.0
     context_turns: int = 5
     smoothing_radius: float = 0.6
+    on_failure: str = "refuse"
 
 
 @dataclass
@@ -113,7 +116,8 @@ class RoSEHyperParams:
             attention sink; its context is left out.
         precision: `auto` optimises in bfloat16 autocast where the hardware has it, `bfloat16`
             always, `weights` in the weights' own precision.
-        micro_batch: sequences optimised at once; bounds the memory.
+        micro_batch: sequences optimised at once; bounds the memory, and is halved where that does
+            not hold them.
         seed: of every random choice.
         tracking: of edits through EasyEdit: `auto` logs them to the W&B run that is open
             (`wandb.run`), if there is one, `none` never. The edit does not depend on it.

@@ -14,6 +14,7 @@ INTEGRATIONS = ("hierarchical", "joint", "independent")
 KEY_COLUMNS = ("per_query", "merged")
 PRECISIONS = ("auto", "bfloat16", "weights")
 TRACKING = ("auto", "none")
+ON_FAILURE = ("refuse", "leave_out")
 
 
 def settings_faults(hparams: RoSEHyperParams) -> list[str]:
@@ -29,6 +30,7 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         ("precision", hparams.precision, PRECISIONS),
         ("tracking", hparams.tracking, TRACKING),
         ("hierarchy.integration", hierarchy.integration, INTEGRATIONS),
+        ("hierarchy.on_failure", hierarchy.on_failure, ON_FAILURE),
         ("alignment.constraint", alignment.constraint, tuple(CONSTRAINTS)),
     )
     positive: Callable[[float], bool] = lambda value: value > 0  # noqa: E731

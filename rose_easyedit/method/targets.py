@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from rose_easyedit.architectures import EditableModel, read_architecture
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states
+from rose_easyedit.method.failures import usable, without_failures
 from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
 from rose_easyedit.method.plan import Plan, make_plan, without_sinks
 from rose_easyedit.method.precision import precision_context
@@ -78,10 +80,20 @@ def compute_targets(
     # gradients of the shifts are needed even where the caller has turned them off
     with frozen(model), torch.enable_grad():
         hidden, plan, log = _base_hidden(editable, plan, hparams)
-        shifts = integrate(editable, plan, hparams, store)
+        shifts, kept = integrate(editable, plan, hparams, store)
+    usable_facts = set(kept)
+    log += [
+        f"request {index} ({request.prompt!r}, subject {request.subject!r}): its loss is not "
+        "finite; it is left out and not edited"
+        for index, request in enumerate(plan.requests)
+        if index not in usable_facts
+    ]
     for line in log:
         logger.warning("%s", line)
+    plan, hidden = plan.only(kept), hidden[kept]
     per_fact = hparams.hierarchy.integration == "independent"
+    if not per_fact:
+        hidden = torch.stack([hidden[indices].mean(0) for indices in plan.subjects.values()])
     return Targets(plan, hidden + shifts.deltas.to(hidden), per_fact, shifts, log)
 
 
@@ -90,26 +102,26 @@ def integrate(
     plan: Plan,
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
-) -> Shifts:
-    """Stage 1 (HKI): the shift of each subject, or of each fact with `independent`, [n, d]."""
+) -> tuple[Shifts, list[int]]:
+    """Stage 1 (HKI): the shift of each subject, or of each fact with `independent`, [n, d].
+
+    Returns:
+        The shifts, and which requests they are for: all, unless the settings leave out those
+        whose loss is not finite.
+    """
     hierarchy = hparams.hierarchy
-    subjects = list(plan.subjects.items())
     width = editable.model.config.get_text_config().hidden_size
     device = editable.device
     fact_groups = [
         Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), plan.essences[r.subject])
         for r, queries in zip(plan.requests, plan.statements, strict=True)
     ]
-    subject_groups = [
-        Group(subject, tuple(tuple(plan.statements[i]) for i in indices), plan.essences[subject])
-        for subject, indices in subjects
-    ]
     fact_level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate, name="facts")
     subject_level = Level(
         hierarchy.subject_steps, hierarchy.subject_learning_rate, hierarchy.smoothing_radius
     )
 
-    def run(groups: list[Group], start: Tensor, level: Level) -> Shifts:
+    def run(groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
         with tqdm(
             total=len(groups) * level.steps,
             desc=level.name,
@@ -135,21 +147,31 @@ def integrate(
                 store.save(key, found)
             return replace(found, deltas=found.deltas.to(device))
 
+    def run_subjects(plan: Plan, start: Tensor) -> tuple[Shifts, list[int]]:
+        groups = [
+            Group(subject, tuple(tuple(plan.statements[i]) for i in facts), plan.essences[subject])
+            for subject, facts in plan.subjects.items()
+        ]
+        optimise_subjects = partial(run, level=subject_level)
+        found = without_failures(optimise_subjects, groups, start)
+        return usable(found, list(plan.subjects.values()))
+
     if hierarchy.integration == "joint":
-        start = torch.zeros(len(subjects), width, device=device)
-        return run(subject_groups, start, subject_level)
-    facts = run(fact_groups, torch.zeros(len(fact_groups), width, device=device), fact_level)
+        return run_subjects(plan, torch.zeros(len(plan.subjects), width, device=device))
+    start = torch.zeros(len(fact_groups), width, device=device)
+    facts, kept = usable(run(fact_groups, start, fact_level), [[i] for i in range(len(start))])
     if hierarchy.integration == "independent":
-        return facts
-    means = torch.stack([facts.deltas[indices].mean(0) for _, indices in subjects])
-    found = run(subject_groups, means, subject_level)
-    return replace(found, curves=facts.curves | found.curves)
+        return facts, kept
+    plan = plan.only(kept)
+    means = torch.stack([facts.deltas[indices].mean(0) for indices in plan.subjects.values()])
+    found, kept_again = run_subjects(plan, means)
+    return replace(found, curves=facts.curves | found.curves), [kept[i] for i in kept_again]
 
 
 def _base_hidden(
     editable: EditableModel, plan: Plan, hparams: RoSEHyperParams
 ) -> tuple[Tensor, Plan, list[str]]:
-    """h_L of each target [n, d], averaged over its usable statements, and the usable plan."""
+    """h_L of each request [n, d], averaged over its usable statements, and the usable plan."""
     queries = plan.queries
     states = read_subject_states(
         editable,
@@ -165,10 +187,7 @@ def _base_hidden(
     )
     n_statements = [len(queries) for queries in plan.statements]
     of_statements = states.hidden[rows[: sum(n_statements)]].split(n_statements)
-    hidden = torch.stack([group.mean(0) for group in of_statements])
-    if hparams.hierarchy.integration != "independent":
-        hidden = torch.stack([hidden[indices].mean(0) for indices in plan.subjects.values()])
-    return hidden, plan, log
+    return torch.stack([group.mean(0) for group in of_statements]), plan, log
 
 
 def _check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
