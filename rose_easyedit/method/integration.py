@@ -251,9 +251,7 @@ def _loss(
     return facts, (before.exp() * (before - log_p[~is_target])).sum()
 
 
-def _failed(
-    losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_failure: str
-) -> Tensor:
+def _failed(losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_failure: str) -> Tensor:
     """Which groups have a fact whose loss is not finite, [n]; an error if that is refused."""
     failed = torch.zeros(len(groups), dtype=torch.bool)
     failed[fact_group[~losses.isfinite()]] = True
