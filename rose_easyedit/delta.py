@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.delta_checks import record_digest, record_faults
+from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.factors import Factors, factor_faults
 from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import weights_fingerprint
@@ -21,7 +22,7 @@ from rose_easyedit.fingerprint import weights_fingerprint
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-FORMAT = "rose_easyedit.delta/1"
+FORMAT = "rose_easyedit.delta/2"
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,9 @@ class EditDelta:
         record = {
             "base": self.base,
             "layers": {name: factors.transposed for name, factors in self.layers.items()},
-            "provenance": self.provenance,
-            "sha256": weights_fingerprint(tensors.items()),
+            "provenance": json.loads(json.dumps(self.provenance)),  # as it will be read
         }
+        record["sha256"] = record_digest(record, tensors)
         # One entry: safetensors writes several in random order, and equal edits are equal files.
         metadata = {FORMAT: json.dumps(record, ensure_ascii=False, sort_keys=True)}
         return write_whole(Path(path), save(tensors, metadata))
@@ -187,47 +188,46 @@ class EditDelta:
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
-        if not path.is_file():
-            raise RoSEError(f"There is no edit file {str(path)!r}.")
         try:
+            if not path.is_file():
+                raise RoSEError(f"There is no edit file {str(path)!r}.")
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 if FORMAT not in metadata:
                     raise RoSEError(
                         f"{str(path)!r} is not an edit of this version (its header has "
-                        f"{', '.join(sorted(metadata)) or 'nothing'}, expected {FORMAT})."
+                        f"{', '.join(map(shown, sorted(metadata))) or 'nothing'}, expected "
+                        f"{FORMAT!r})."
                     )
                 record = json.loads(metadata[FORMAT])
+                if faults := record_faults(record):
+                    raise _damaged(path, faults)
                 layers = {
                     name: Factors(
                         file.get_tensor(f"{name}.left"),
                         file.get_tensor(f"{name}.right"),
-                        bool(transposed),
+                        transposed,
                     )
                     for name, transposed in sorted(record["layers"].items(), key=_by_number)
                 }
                 targets = file.get_tensor("targets") if "targets" in file.keys() else None
-            delta = cls(layers, record["base"], record["provenance"], targets)
+                names = set(file.keys())
             tensors = _tensors(layers, targets)
-            whole = record["sha256"] == weights_fingerprint(tensors.items())
-        except (
-            SafetensorError,
-            OSError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            json.JSONDecodeError,
-        ) as error:
+            whole = names == set(tensors) and record["sha256"] == record_digest(record, tensors)
+        except RoSEError:
+            raise
+        # RuntimeError: nested too deep, or a type of number that PyTorch does not compute with
+        except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
             raise RoSEError(
-                f"{str(path)!r} is damaged or no edit ({error}); save or copy it again."
+                f"{str(path)!r} is damaged or no edit ({shown(str(error))}); save or copy it again."
             ) from error
         if not whole:
             raise RoSEError(
-                f"{str(path)!r} is damaged (its numbers have changed); save or copy it again."
+                f"{str(path)!r} is damaged (its content has changed); save or copy it again."
             )
-        if faults := factor_faults(layers):
-            raise RoSEError.of(f"{str(path)!r} is damaged; save or copy it again:", faults)
-        return delta
+        if faults := [*factor_faults(layers), *_targets_faults(targets)]:
+            raise _damaged(path, faults)
+        return cls(layers, record["base"], record["provenance"], targets)
 
     def to_peft_lora(self, folder: str | Path) -> Path:
         """Writes the edit as a PEFT LoRA adapter that gives the same logits on the base model."""
@@ -266,9 +266,22 @@ class EditDelta:
         return {name: parameters[name].detach() for name in self.layers}
 
 
+def _damaged(path: Path, faults: Sequence[str]) -> RoSEError:
+    return RoSEError.of(f"{str(path)!r} is damaged; save or copy it again:", faults)
+
+
+def _targets_faults(targets: Tensor | None) -> list[str]:
+    if targets is None:
+        return []
+    if targets.dim() != 2 or targets.dtype != torch.float32:
+        return [f"targets: {tuple(targets.shape)} of type {targets.dtype}"]
+    return [] if bool(targets.isfinite().all()) else ["targets: numbers that are not finite"]
+
+
 def _by_number(item: tuple[str, Any]) -> list[tuple[int, str]]:
     """Sorts weights by name, with layer 9 before layer 10."""
-    return [(int(part) if part.isdigit() else -1, part) for part in item[0].split(".")]
+    # longer numbers are larger ones, and no length is too long to compare
+    return [(len(part) if part.isdecimal() else -1, part) for part in item[0].split(".")]
 
 
 def _tensors(layers: Mapping[str, Factors], targets: Tensor | None) -> dict[str, Tensor]:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 Report = dict[str, Any]
 
 _FEW_COLUMNS = 6
+# Codes that a terminal obeys; what a file or a model says is shown and not obeyed.
+_CODES = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd")
+del _CODES[ord("\n")], _CODES[ord("\t")]
 
 
 def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) -> None:
@@ -23,8 +26,17 @@ def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) ->
 
     console = Console()
     with console.capture() as capture:
-        table(report, console)
+        table(printable(report), console)
     print(capture.get(), end="")  # rich would end the process where a pipe is closed early
+
+
+def printable(value: Any) -> Any:
+    """Texts, and those in lists and mappings, with a mark in place of each control code."""
+    if isinstance(value, str):
+        return value.translate(_CODES)
+    if isinstance(value, dict):
+        return {printable(key): printable(inner) for key, inner in value.items()}
+    return [printable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def edit_report(report: Report, console: Any) -> None:

@@ -24,6 +24,9 @@ NAMES = {
 }
 
 
+REQUEST = {"prompt": "\u6771\u4eac is", "subject": "\u6771\u4eac", "target_new": "b"}
+
+
 def make_delta(model: Any, name: str = "llama-tied", scale: float = 0.1) -> EditDelta:
     """A random edit of rank 3 and 2 that fits the model."""
     generator = torch.Generator().manual_seed(0)
@@ -41,7 +44,7 @@ def make_delta(model: Any, name: str = "llama-tied", scale: float = 0.1) -> Edit
     return EditDelta(
         layers,
         base,
-        {"requests": [{"prompt": "\u6771\u4eac"}], "losses": [0.1, 1e-9], "groups": [[0]]},
+        {"requests": [REQUEST], "losses": [1e-9], "groups": [[0]]},
         torch.randn(1, d, generator=generator),
     )
 
@@ -367,7 +370,7 @@ def test_the_file_is_plain_safetensors_with_the_record_in_its_header(tmp_path: P
 
     delta = make_delta(build_model("llama-tied"))
     with safe_open(delta.save(tmp_path / "a.safetensors"), framework="pt") as file:
-        record = json.loads(file.metadata()["rose_easyedit.delta/1"])
+        record = json.loads(file.metadata()["rose_easyedit.delta/2"])
         assert record["provenance"] == delta.provenance
         assert len(list(file.keys())) == 2 * len(delta.layers) + 1  # and the targets
 
@@ -441,7 +444,7 @@ def test_other_files_are_no_edits(tmp_path: Path) -> None:
     with pytest.raises(RoSEError, match="not an edit of this version .its header has nothing"):
         EditDelta.load(path)
     write_foreign(path, {"rose_easyedit.delta/9": "{}", "format": "pt"})
-    with pytest.raises(RoSEError, match="has format, rose_easyedit.delta/9, expected .*delta/1"):
+    with pytest.raises(RoSEError, match="has 'format', 'rose_easyedit.delta/9', expected .*delta/2"):
         EditDelta.load(path)
 
 
@@ -460,7 +463,7 @@ def test_other_files_are_no_edits(tmp_path: Path) -> None:
 )
 def test_a_broken_record_is_an_error_of_ours(record: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    write_foreign(path, {"rose_easyedit.delta/1": record})
+    write_foreign(path, {"rose_easyedit.delta/2": record})
     with pytest.raises(RoSEError, match="damaged"):
         EditDelta.load(path)
 
