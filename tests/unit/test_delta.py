@@ -444,7 +444,9 @@ def test_other_files_are_no_edits(tmp_path: Path) -> None:
     with pytest.raises(RoSEError, match="not an edit of this version .its header has nothing"):
         EditDelta.load(path)
     write_foreign(path, {"rose_easyedit.delta/9": "{}", "format": "pt"})
-    with pytest.raises(RoSEError, match="has 'format', 'rose_easyedit.delta/9', expected .*delta/2"):
+    with pytest.raises(
+        RoSEError, match="has 'format', 'rose_easyedit.delta/9', expected .*delta/2"
+    ):
         EditDelta.load(path)
 
 
