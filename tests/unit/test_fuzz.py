@@ -1,4 +1,4 @@
-"""Files that came from elsewhere: an error of ours or a whole load, and nothing else ever happens."""
+"""Files that came from elsewhere: an error of ours or a whole load, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_hostile_edit_files(
     edit: Edit,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With checksums that are right: refused, or an edit that can be shown, applied and exported."""
+    """With right checksums: refused, or an edit that can be shown, applied and exported."""
     path, n_refused, n_exported = tmp_path / "edit.safetensors", 0, 0
     for seed in seeds[::4]:
         path.write_bytes(fuzzing.resigned(edit.record, edit.tensors, Random(seed)))
