@@ -229,12 +229,12 @@ def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
         raise RoSEError.of("These RoSE settings cannot be used:", faults)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(RoSEHyperParams), *map(dict, layers))
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
         raise RoSEError(
             f"These RoSE settings cannot be used: {error.full_key}: {message}"
         ) from error
-    return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 
 def _key_faults(values: Mapping[str, Any]) -> list[str]:

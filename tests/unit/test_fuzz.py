@@ -16,6 +16,7 @@ from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from rose_easyedit.cli.main import DONE, WRONG_INPUT, main
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.plan import make_plan
 from rose_easyedit.requests import EditRequest, load_requests
@@ -90,6 +91,22 @@ def test_request_files(
     assert n_edited and len(seeds) * 0.3 < n_refused < len(seeds) * 0.9
     assert same_weights(model, before)
     assert list(tmp_path.iterdir()) == [path]
+
+
+SETTINGS = RoSEHyperParams.from_hparams("smollm2-135m").as_dict()
+
+
+@pytest.mark.parametrize("seed", range(0, 400, 100))
+def test_settings(seed: int, watch: fuzzing.Watch, tmp_path: Path) -> None:
+    """Of an edit, or of a settings file."""
+    n_refused = 0
+    for number in range(seed, seed + 100):
+        with watch.watching(tmp_path):
+            try:
+                RoSEHyperParams.from_dict(fuzzing.changed(SETTINGS, Random(number)))
+            except RoSEError:
+                n_refused += 1
+    assert 50 < n_refused < 100
 
 
 class Edit:
