@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rose_easyedit.delta_checks import record_digest, record_faults
+from rose_easyedit.delta_checks import record_digest, record_faults, targets_faults
 from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.factors import Factors, factor_faults
 from rose_easyedit.files import write_whole
@@ -225,7 +225,8 @@ class EditDelta:
             raise RoSEError(
                 f"{str(path)!r} is damaged (its content has changed); save or copy it again."
             )
-        if faults := [*factor_faults(layers), *_targets_faults(targets)]:
+        groups = record["provenance"].get("groups")
+        if faults := [*factor_faults(layers), *targets_faults(targets, groups)]:
             raise _damaged(path, faults)
         return cls(layers, record["base"], record["provenance"], targets)
 
@@ -268,14 +269,6 @@ class EditDelta:
 
 def _damaged(path: Path, faults: Sequence[str]) -> RoSEError:
     return RoSEError.of(f"{str(path)!r} is damaged; save or copy it again:", faults)
-
-
-def _targets_faults(targets: Tensor | None) -> list[str]:
-    if targets is None:
-        return []
-    if targets.dim() != 2 or targets.dtype != torch.float32:
-        return [f"targets: {tuple(targets.shape)} of type {targets.dtype}"]
-    return [] if bool(targets.isfinite().all()) else ["targets: numbers that are not finite"]
 
 
 def _by_number(item: tuple[str, Any]) -> list[tuple[int, str]]:

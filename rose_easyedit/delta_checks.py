@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rose_easyedit.errors import RoSEError, shown
@@ -46,6 +47,17 @@ def record_faults(record: Any) -> list[str]:
         if not isinstance(value, bool)
     ]
     return faults + _provenance_faults(record["provenance"])
+
+
+def targets_faults(targets: Tensor | None, groups: Sequence[Any] | None) -> list[str]:
+    """What is wrong with the targets of an edit [n, d], one for each of its groups."""
+    if targets is None:
+        return []
+    if targets.dim() != 2 or targets.dtype != torch.float32:
+        return [f"targets: {tuple(targets.shape)} of type {targets.dtype}"]
+    if groups is not None and len(groups) != len(targets):
+        return [f"targets: {len(targets)}, but there are {len(groups)} groups"]
+    return [] if bool(targets.isfinite().all()) else ["targets: numbers that are not finite"]
 
 
 def _provenance_faults(provenance: Mapping[str, Any]) -> list[str]:

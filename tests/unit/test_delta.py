@@ -537,3 +537,53 @@ def test_compression_of_many_columns_and_of_nothing() -> None:
     nothing = Factors(torch.zeros(4, 3), torch.zeros(3, 6)).compressed()
     assert nothing.rank == 1
     assert float(nothing.dense().abs().max()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.ones(2, 32), r"2, but there are 1 groups"),
+        (torch.ones(32), r"\(32,\) of type torch.float32"),
+        (torch.ones(1, 32).int(), "of type torch.int32"),
+        (torch.full((1, 32), torch.inf), "not finite"),
+    ],
+)
+def test_targets_that_are_none(targets: torch.Tensor, message: str, tmp_path: Path) -> None:
+    delta = make_delta(build_model("llama-tied"))
+    edit = EditDelta(delta.layers, delta.base, delta.provenance, targets)
+    with pytest.raises(RoSEError, match=f"(?s)is damaged.*targets: .*{message}"):
+        EditDelta.load(edit.save(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("requests", [{"prompt": "a"}]),
+        ("requests", 3),
+        ("losses", [1.0, 2.0]),
+        ("groups", [[1]]),
+        ("steps", [1, 2]),
+        ("hparams", ["a"]),
+        ("hparams", {"model_name": "${oc.env:HOME}"}),
+        ("log", [1]),
+        ("versions", None),
+        ("dtype", 3),
+    ],
+)
+def test_a_record_of_other_types_is_refused(entry: str, value: Any, tmp_path: Path) -> None:
+    delta = make_delta(build_model("llama-tied"))
+    edit = EditDelta(delta.layers, delta.base, {**delta.provenance, entry: value}, delta.targets)
+    with pytest.raises(RoSEError, match=f"(?s)is damaged.*{entry[:7]}"):
+        EditDelta.load(edit.save(tmp_path / "a"))
+
+
+def test_what_a_file_says_of_a_weight_is_part_of_its_checksum(tmp_path: Path) -> None:
+    """A square weight would take the edit either way up."""
+    path = EditDelta({"w": Factors(torch.ones(2, 1), torch.ones(1, 2))}, "base").save(
+        tmp_path / "a"
+    )
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'{\\"w\\": false}', b'{\\"w\\": true }'))
+    assert path.read_bytes() != content
+    with pytest.raises(RoSEError, match="its content has changed"):
+        EditDelta.load(path)
