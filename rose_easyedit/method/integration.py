@@ -28,7 +28,7 @@ class Level:
 
     Attributes:
         steps: at the most.
-        learning_rate: of Adam.
+        learning_rate: of Adam, relative to the root mean square of the hidden state, |h| / sqrt(d).
         smoothing_radius: largest random displacement, relative to |h|.
         name: of what it optimises.
     """
@@ -135,8 +135,11 @@ def _optimise_chunk(
     norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
     noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
 
-    delta = start.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([delta], lr=level.learning_rate)
+    # Adam's steps have the size of its rate in every coordinate; in this unit one rate fits all
+    # models, whatever the norm of their hidden states.
+    unit = (norms / start.shape[1] ** 0.5)[:, None]  # [n, 1]
+    point = (start / unit).requires_grad_(True)
+    optimiser = torch.optim.Adam([point], lr=level.learning_rate)
     # each turn tells of its own contexts; what is on record of a fact is the sum over the turns
     losses = torch.full((len(turns), len(fact_group)), torch.inf)
     steps = torch.zeros(len(groups), dtype=torch.long)
@@ -148,7 +151,8 @@ def _optimise_chunk(
         current = torch.zeros(len(fact_group))
         drifts = []
         for piece in turns[turn]:
-            displaced = delta[piece.group] + noise.draw(piece.names, norms[piece.group])
+            shift = point[piece.group] * unit[piece.group]
+            displaced = shift + noise.draw(piece.names, norms[piece.group])
             facts, drift = _loss(piece, displaced, setting.autocast)
             (len(turns) * (facts.sum() + hparams.kl_factor * drift)).backward()
             current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
@@ -160,7 +164,7 @@ def _optimise_chunk(
             facts=len(turns) * current[going_on[fact_group]],
             going_on=going_on,
             drifts=drifts,
-            norms=delta.detach().norm(dim=1) / norms,
+            norms=point.detach().norm(dim=1) * unit[:, 0] / norms,
         )
         losses[turn] = torch.where(going_on[fact_group], current, losses[turn])
         worst = torch.zeros(len(groups)).scatter_reduce(0, fact_group, losses.sum(0), "amax")
@@ -174,12 +178,13 @@ def _optimise_chunk(
         if bool(converged.all()):
             setting.on_step(len(groups) * (level.steps - step - 1))
             break
-        decay = hparams.weight_decay * (delta.norm(dim=1) / norms.square()).sum()
-        decay.backward()
-        _step(optimiser, delta, converged.to(start.device), hparams.clamp_norm * norms)
+        delta = point * unit
+        (hparams.weight_decay * (delta.norm(dim=1) / norms.square()).sum()).backward()
+        longest = hparams.clamp_norm * norms / unit[:, 0]
+        _step(optimiser, point, converged.to(start.device), longest)
     per_fact = losses.sum(0)
     per_group = [per_fact[fact_group == i].tolist() for i in range(len(groups))]
-    return Shifts(delta.detach(), per_group, steps.tolist()), course
+    return Shifts((point * unit).detach(), per_group, steps.tolist()), course
 
 
 def _capture(
@@ -244,10 +249,10 @@ def _check_finite(losses: Tensor, fact_group: Tensor, groups: Sequence[Group]) -
 
 @torch.no_grad()
 def _step(
-    optimiser: torch.optim.Optimizer, delta: Tensor, converged: Tensor, longest: Tensor
+    optimiser: torch.optim.Optimizer, point: Tensor, converged: Tensor, longest: Tensor
 ) -> None:
-    """One step for the groups that go on, each shift kept within its longest norm [n]."""
-    before = delta.detach().clone()
+    """One step for the groups that go on, each point kept within its longest norm [n]."""
+    before = point.detach().clone()
     optimiser.step()
-    scale = (longest / delta.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
-    delta.copy_(torch.where(converged[:, None], before, delta * scale[:, None]))
+    scale = (longest / point.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
+    point.copy_(torch.where(converged[:, None], before, point * scale[:, None]))

@@ -98,15 +98,6 @@ def test_an_edit_is_answered_and_others_are_left_alone(laboratory):
     assert result.summary()["locality"]["all"]["top1"] >= 0.9
 
 
-def test_the_presets_pace_is_a_tenth_here(laboratory):
-    for preset in ("rose", "memit-merge"):
-        usual = RoSEHyperParams.preset(preset).hierarchy.subject_learning_rate
-        here = laboratory.hparams(preset).hierarchy.subject_learning_rate
-        assert here == pytest.approx(usual / 10)
-    own = laboratory.hparams(hierarchy={"subject_learning_rate": 0.3})
-    assert own.hierarchy.subject_learning_rate == 0.3
-
-
 def test_its_facts_and_its_model_go_by_its_name(laboratory, monkeypatch):
     monkeypatch.setattr(package, "population", lambda: laboratory)
     monkeypatch.setattr(package, "laboratory_folder", lambda: laboratory.folder)
