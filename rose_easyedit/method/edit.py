@@ -20,6 +20,7 @@ from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
 from rose_easyedit.method.alignment import align
 from rose_easyedit.method.constraints import Spectrum
+from rose_easyedit.method.known import GroupKey, Known
 from rose_easyedit.method.plan import Columns, make_columns
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.statistics import load_spectra
@@ -33,6 +34,7 @@ def compute_edit(
     requests: Iterable[EditRequest | Mapping[str, Any]],
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
+    known: Mapping[GroupKey, Known] | None = None,
 ) -> EditDelta:
     """Computes the edit that writes some facts, without changing the model.
 
@@ -42,6 +44,8 @@ def compute_edit(
         requests: the facts; those about one subject are integrated into one value.
         hparams: the method's settings.
         store: where the results of stage 1 are kept and found again; None computes them anew.
+        known: targets found before, with this model and these settings, that are taken as they
+            are.
 
     Returns:
         The edit: apply it, save it, or export it.
@@ -50,7 +54,7 @@ def compute_edit(
         RoSEError: faulty requests or settings, or a model that cannot be edited; with all faults
             found and before anything is computed, where that can be known.
     """
-    targets = compute_targets(model, tokenizer, requests, hparams, store)
+    targets = compute_targets(model, tokenizer, requests, hparams, store, known)
     return solve_edit(model, tokenizer, targets, hparams)
 
 
