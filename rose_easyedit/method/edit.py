@@ -24,7 +24,7 @@ from rose_easyedit.method.known import GroupKey, Known
 from rose_easyedit.method.plan import Columns, make_columns
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.statistics import load_spectra
-from rose_easyedit.method.targets import Targets, compute_targets
+from rose_easyedit.method.targets import Targets, check_layers, compute_targets
 from rose_easyedit.requests import EditRequest
 
 
@@ -88,10 +88,22 @@ def solve_edit(
     names = {layer: editable.weight_name(layer) for layer in updates}
     return EditDelta(
         layers={names[layer]: update for layer, update in updates.items()},
-        base=weights_fingerprint((name, model.get_parameter(name)) for name in names.values()),
+        base=base_fingerprint(model, hparams),
         provenance=_provenance(model, targets, hparams, report),
         targets=targets.values.float().cpu(),
     )
+
+
+def base_fingerprint(model: PreTrainedModel, hparams: RoSEHyperParams) -> str:
+    """What an edit with these settings will say of its base: SHA-256 of the weights to be edited.
+
+    Raises:
+        RoSEError: the model cannot be edited, or lacks one of the layers.
+    """
+    editable = read_architecture(model)
+    check_layers(editable, hparams)
+    names = map(editable.weight_name, hparams.layers)
+    return weights_fingerprint((name, model.get_parameter(name)) for name in names)
 
 
 def solve_layers(

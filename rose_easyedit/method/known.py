@@ -1,7 +1,7 @@
 """Targets that were found before: a group of facts that is asked for again is not optimised again.
 
 A group's target depends on its own facts, the settings and the base model, and on no other group.
-Who keeps targets keeps them for one model and one set of settings, and looks them up by their facts.
+Who keeps targets keeps them for one model and one set of settings, and looks them up by facts.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def compute_targets(
     facts = as_requests(requests)
     hparams.check()
     editable = read_architecture(model)
-    _check_layers(editable, hparams)
+    check_layers(editable, hparams)
     plan = make_plan(tokenizer, facts, hparams, _context_length(model))
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)
@@ -186,7 +186,8 @@ def _base_hidden(
     return hidden, plan, log
 
 
-def _check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+def check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+    """Refuses settings that name a layer which the model does not have."""
     last = max([*hparams.layers, hparams.target_layer])
     if last >= editable.n_layers:
         raise RoSEError(
