@@ -43,7 +43,7 @@ def sequential_figure(ways: Mapping[str, Sequence[Point]]) -> Figure:
                 [point.facts for point in points],
                 values,
                 color=look.color,
-                linestyle=look.dash,
+                linestyle=look.dash if len(points) > 1 else "",
                 marker=look.marker,
                 markersize=4 if len(points) > 1 else 8,
                 markerfacecolor=look.color if len(points) > 1 else "none",
