@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from rose_easyedit.fingerprint import weights_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rose_easyedit.requests import EditRequest
 
 FORMAT = "rose_easyedit.delta/1"
 
@@ -228,6 +230,40 @@ class EditDelta:
         if faults := factor_faults(layers):
             raise RoSEError.of(f"{str(path)!r} is damaged; save or copy it again:", faults)
         return delta
+
+    def extend(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+    ) -> EditDelta:
+        """A new edit with more facts, solved with these against the base (`extending.extend`)."""
+        from rose_easyedit.extending import extend
+
+        return extend(model, tokenizer, self, requests)
+
+    def update(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+    ) -> EditDelta:
+        """A new edit in which some facts have changed (`extending.update`)."""
+        from rose_easyedit.extending import update
+
+        return update(model, tokenizer, self, requests)
+
+    def without(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        subject: str,
+        prompt: str | None = None,
+    ) -> EditDelta:
+        """A new edit that has forgotten a subject, or one fact of it (`extending.without`)."""
+        from rose_easyedit.extending import without
+
+        return without(model, tokenizer, self, subject, prompt)
 
     def to_peft_lora(self, folder: str | Path) -> Path:
         """Writes the edit as a PEFT LoRA adapter that gives the same logits on the base model."""

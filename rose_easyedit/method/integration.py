@@ -114,12 +114,18 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
 
 
 def _chunks(groups: Sequence[Group], micro_batch: int, n_turns: int) -> Iterator[list[int]]:
-    """Groups of similar cost together, as many as the micro-batch holds, one at the least."""
-    order = sorted(range(len(groups)), key=lambda i: groups[i].n_replayed)
+    """Groups of similar cost together, as many as the micro-batch holds, one at the least.
+
+    Those of a chunk have equally many turns, so that a group's course is its own whatever others
+    are optimised with it.
+    """
+    turns = [count_turns([group], n_turns) for group in groups]
+    order = sorted(range(len(groups)), key=lambda i: (turns[i], groups[i].n_replayed))
     chunk: list[int] = []
     rows = 0
     for index in order:
-        if chunk and rows + groups[index].n_rows > micro_batch * n_turns:
+        full = rows + groups[index].n_rows > micro_batch * n_turns
+        if chunk and (full or turns[index] != turns[chunk[0]]):
             yield chunk
             chunk, rows = [], 0
         chunk.append(index)

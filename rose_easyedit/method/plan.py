@@ -41,6 +41,18 @@ class Plan:
         asked = [query for queries in self.asked.values() for query in queries]
         return [*statements, *asked]
 
+    def only(self, indices: Sequence[int]) -> Plan:
+        """The plan of some of the requests, in ascending order."""
+        requests = [self.requests[index] for index in indices]
+        subjects = group_by_subject(requests)
+        return Plan(
+            requests=requests,
+            subjects=subjects,
+            statements=[self.statements[index] for index in indices],
+            essences={subject: self.essences[subject] for subject in subjects},
+            asked={subject: self.asked[subject] for subject in subjects},
+        )
+
 
 def make_plan(
     tokenizer: PreTrainedTokenizerBase,

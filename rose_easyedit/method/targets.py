@@ -17,6 +17,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states
 from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
+from rose_easyedit.method.known import GroupKey, Known, group_key, joined, none_found
 from rose_easyedit.method.plan import Plan, make_plan, without_sinks
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.shift_store import ShiftStore, shifts_key
@@ -46,9 +47,7 @@ class Targets:
     @property
     def groups(self) -> list[list[int]]:
         """The requests that share each value, by index, in the order of `values`."""
-        if self.per_fact:
-            return [[index] for index in range(len(self.plan.requests))]
-        return list(self.plan.subjects.values())
+        return _groups(self.plan, self.per_fact)
 
 
 def compute_targets(
@@ -57,6 +56,7 @@ def compute_targets(
     requests: Iterable[EditRequest | Mapping[str, Any]],
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
+    known: Mapping[GroupKey, Known] | None = None,
 ) -> Targets:
     """Stage 1: the costly part of an edit, independent of `alignment`.
 
@@ -66,6 +66,8 @@ def compute_targets(
         requests: the facts.
         hparams: the method's settings.
         store: where shifts found before are taken from, and new ones kept; None computes them.
+        known: targets found before, with this model and these settings; their groups are not
+            optimised again.
 
     Raises:
         RoSEError: as `compute_edit`.
@@ -73,16 +75,22 @@ def compute_targets(
     facts = as_requests(requests)
     hparams.check()
     editable = read_architecture(model)
-    _check_layers(editable, hparams)
+    check_layers(editable, hparams)
     plan = make_plan(tokenizer, facts, hparams, _context_length(model))
+    per_fact = hparams.hierarchy.integration == "independent"
+    groups = _groups(plan, per_fact)
+    keys = [group_key(facts[index] for index in group) for group in groups]
+    at_hand = {i: (known or {})[key] for i, key in enumerate(keys) if key in (known or {})}
+    new = [i for i in range(len(groups)) if i not in at_hand]
     # gradients of the shifts are needed even where the caller has turned them off
     with frozen(model), torch.enable_grad():
         hidden, plan, log = _base_hidden(editable, plan, hparams)
-        shifts = integrate(editable, plan, hparams, store)
+        part = plan.only(sorted(index for i in new for index in groups[i]))
+        found = integrate(editable, part, hparams, store) if new else none_found(hidden.shape[1])
     for line in log:
         logger.warning("%s", line)
-    per_fact = hparams.hierarchy.integration == "independent"
-    return Targets(plan, hidden + shifts.deltas.to(hidden), per_fact, shifts, log)
+    values, shifts = joined(hidden, found, new, at_hand)
+    return Targets(plan, values, per_fact, shifts, log)
 
 
 def integrate(
@@ -146,6 +154,13 @@ def integrate(
     return replace(found, curves=facts.curves | found.curves)
 
 
+def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:
+    """The requests of each group, by index."""
+    if per_fact:
+        return [[index] for index in range(len(plan.requests))]
+    return list(plan.subjects.values())
+
+
 def _base_hidden(
     editable: EditableModel, plan: Plan, hparams: RoSEHyperParams
 ) -> tuple[Tensor, Plan, list[str]]:
@@ -171,7 +186,8 @@ def _base_hidden(
     return hidden, plan, log
 
 
-def _check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+def check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+    """Refuses settings that name a layer which the model does not have."""
     last = max([*hparams.layers, hparams.target_layer])
     if last >= editable.n_layers:
         raise RoSEError(

@@ -137,12 +137,13 @@ def test_the_micro_batch_does_not_matter(micro_batch: int, radius: float) -> Non
     assert split.steps == whole.steps
 
 
+@pytest.mark.parametrize("turns", [1, 3])  # one group has three queries, the others two
 @pytest.mark.parametrize("radius", [0.0, 0.3])
-def test_other_groups_do_not_matter(radius: float) -> None:
+def test_other_groups_do_not_matter(radius: float, turns: int) -> None:
     level = Level(8, 0.1, radius)
-    whole = run(level=level)
+    whole = run(level=level, context_turns=turns)
     for chosen in ([1], [3, 0]):
-        alone = run([GROUPS[i] for i in chosen], level)
+        alone = run([GROUPS[i] for i in chosen], level, context_turns=turns)
         torch.testing.assert_close(alone.deltas, whole.deltas[chosen], atol=5e-3, rtol=5e-3)
 
 
