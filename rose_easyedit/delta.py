@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,8 @@ from rose_easyedit.fingerprint import weights_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rose_easyedit.requests import EditRequest
 
 FORMAT = "rose_easyedit.delta/2"
 
@@ -229,6 +231,40 @@ class EditDelta:
         if faults := [*factor_faults(layers), *targets_faults(targets, groups)]:
             raise _damaged(path, faults)
         return cls(layers, record["base"], record["provenance"], targets)
+
+    def extend(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+    ) -> EditDelta:
+        """A new edit with more facts, solved with these against the base (`extending.extend`)."""
+        from rose_easyedit.extending import extend
+
+        return extend(model, tokenizer, self, requests)
+
+    def update(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+    ) -> EditDelta:
+        """A new edit in which some facts have changed (`extending.update`)."""
+        from rose_easyedit.extending import update
+
+        return update(model, tokenizer, self, requests)
+
+    def without(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        subject: str,
+        prompt: str | None = None,
+    ) -> EditDelta:
+        """A new edit that has forgotten a subject, or one fact of it (`extending.without`)."""
+        from rose_easyedit.extending import without
+
+        return without(model, tokenizer, self, subject, prompt)
 
     def to_peft_lora(self, folder: str | Path) -> Path:
         """Writes the edit as a PEFT LoRA adapter that gives the same logits on the base model."""

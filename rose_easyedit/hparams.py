@@ -22,8 +22,9 @@ class HierarchyHyperParams:
             `joint` (one per subject, from zero: MEMIT-Merge), `independent` (one per fact: MEMIT).
         fact_steps: optimisation steps of a fact-level delta at the most.
         subject_steps: optimisation steps of a subject-level delta at the most.
-        fact_learning_rate: Adam's step for fact-level deltas.
-        subject_learning_rate: Adam's step for subject-level deltas.
+        fact_learning_rate: Adam's step for fact-level deltas, relative to the root mean square of
+            the hidden state, |h| / sqrt(d).
+        subject_learning_rate: the same for subject-level deltas.
         loss_threshold: a fact has converged when its mean negative log-likelihood per target
             token (nats) is below this.
         kl_factor: weight of the drift of the essence prompt "{subject} is a".
@@ -40,8 +41,8 @@ class HierarchyHyperParams:
     integration: str = "hierarchical"
     fact_steps: int = 15
     subject_steps: int = 75
-    fact_learning_rate: float = 0.7
-    subject_learning_rate: float = 0.7
+    fact_learning_rate: float = 0.1
+    subject_learning_rate: float = 0.1
     loss_threshold: float = 0.05
     kl_factor: float = 0.0625
     weight_decay: float = 0.5

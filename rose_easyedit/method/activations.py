@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.factors import Factors
-from rose_easyedit.method.memory import within_memory
+from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.opening import common_opening, families, read_opening
 

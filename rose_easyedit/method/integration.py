@@ -18,7 +18,7 @@ from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import HierarchyHyperParams
 from rose_easyedit.method.curves import Course, Curve, Totals, curve_of
-from rose_easyedit.method.memory import counted_if_done, within_memory
+from rose_easyedit.method.halving import counted_if_done, within_memory
 from rose_easyedit.method.pieces import Group, Piece, count_turns, cut, make_rows
 from rose_easyedit.method.replay import capture, matrices_in_autocast
 from rose_easyedit.method.smoothing import Noise
@@ -30,7 +30,7 @@ class Level:
 
     Attributes:
         steps: at the most.
-        learning_rate: of Adam.
+        learning_rate: of Adam, relative to the root mean square of the hidden state, |h| / sqrt(d).
         smoothing_radius: largest random displacement, relative to |h|.
         name: of what it optimises.
     """
@@ -132,12 +132,18 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
 
 
 def _chunks(groups: Sequence[Group], micro_batch: int, n_turns: int) -> Iterator[list[int]]:
-    """Groups of similar cost together, as many as the micro-batch holds, one at the least."""
-    order = sorted(range(len(groups)), key=lambda i: groups[i].n_replayed)
+    """Groups of similar cost together, as many as the micro-batch holds, one at the least.
+
+    Those of a chunk have equally many turns, so that a group's course is its own whatever others
+    are optimised with it.
+    """
+    turns = [count_turns([group], n_turns) for group in groups]
+    order = sorted(range(len(groups)), key=lambda i: (turns[i], groups[i].n_replayed))
     chunk: list[int] = []
     rows = 0
     for index in order:
-        if chunk and rows + groups[index].n_rows > micro_batch * n_turns:
+        full = rows + groups[index].n_rows > micro_batch * n_turns
+        if chunk and (full or turns[index] != turns[chunk[0]]):
             yield chunk
             chunk, rows = [], 0
         chunk.append(index)
@@ -153,8 +159,11 @@ def _optimise_chunk(
     norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
     noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
 
-    delta = start.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([delta], lr=level.learning_rate)
+    # Adam's steps have the size of its rate in every coordinate; in this unit one rate fits all
+    # models, whatever the norm of their hidden states.
+    unit = (norms / start.shape[1] ** 0.5)[:, None]  # [n, 1]
+    point = (start / unit).requires_grad_(True)
+    optimiser = torch.optim.Adam([point], lr=level.learning_rate)
     # each turn tells of its own contexts; what is on record of a fact is the sum over the turns
     losses = torch.full((len(turns), len(fact_group)), torch.inf)
     steps = torch.zeros(len(groups), dtype=torch.long)
@@ -166,7 +175,8 @@ def _optimise_chunk(
         current = torch.zeros(len(fact_group))
         drifts = []
         for piece in turns[turn]:
-            displaced = delta[piece.group] + noise.draw(piece.names, norms[piece.group])
+            shift = point[piece.group] * unit[piece.group]
+            displaced = shift + noise.draw(piece.names, norms[piece.group])
             facts, drift = _loss(piece, displaced, setting.autocast)
             (len(turns) * (facts.sum() + hparams.kl_factor * drift)).backward()
             current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
@@ -178,7 +188,7 @@ def _optimise_chunk(
             facts=len(turns) * current[going_on[fact_group]],
             going_on=going_on,
             drifts=drifts,
-            norms=delta.detach().norm(dim=1) / norms,
+            norms=point.detach().norm(dim=1) * unit[:, 0] / norms,
         )
         losses[turn] = torch.where(going_on[fact_group], current, losses[turn])
         losses[turn, ~current.isfinite()] = torch.nan
@@ -193,12 +203,13 @@ def _optimise_chunk(
         if bool(converged.all()):
             setting.on_step(len(groups) * (level.steps - step - 1))
             break
-        decay = hparams.weight_decay * (delta.norm(dim=1) / norms.square()).sum()
-        decay.backward()
-        _step(optimiser, delta, converged.to(start.device), hparams.clamp_norm * norms)
+        delta = point * unit
+        (hparams.weight_decay * (delta.norm(dim=1) / norms.square()).sum()).backward()
+        longest = hparams.clamp_norm * norms / unit[:, 0]
+        _step(optimiser, point, converged.to(start.device), longest)
     per_fact = losses.sum(0)
     per_group = [per_fact[fact_group == i].tolist() for i in range(len(groups))]
-    return Shifts(delta.detach(), per_group, steps.tolist()), course
+    return Shifts((point * unit).detach(), per_group, steps.tolist()), course
 
 
 def _capture(
@@ -266,10 +277,10 @@ def _failed(losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_fail
 
 @torch.no_grad()
 def _step(
-    optimiser: torch.optim.Optimizer, delta: Tensor, converged: Tensor, longest: Tensor
+    optimiser: torch.optim.Optimizer, point: Tensor, converged: Tensor, longest: Tensor
 ) -> None:
-    """One step for the groups that go on, each shift kept within its longest norm [n]."""
-    before = delta.detach().clone()
+    """One step for the groups that go on, each point kept within its longest norm [n]."""
+    before = point.detach().clone()
     optimiser.step()
-    scale = (longest / delta.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
-    delta.copy_(torch.where(converged[:, None], before, delta * scale[:, None]))
+    scale = (longest / point.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
+    point.copy_(torch.where(converged[:, None], before, point * scale[:, None]))

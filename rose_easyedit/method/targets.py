@@ -19,6 +19,7 @@ from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states
 from rose_easyedit.method.failures import usable, without_failures
 from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
+from rose_easyedit.method.known import GroupKey, Known, group_key, joined, none_found
 from rose_easyedit.method.plan import Plan, make_plan, without_sinks
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.shift_store import ShiftStore, shifts_key
@@ -48,9 +49,7 @@ class Targets:
     @property
     def groups(self) -> list[list[int]]:
         """The requests that share each value, by index, in the order of `values`."""
-        if self.per_fact:
-            return [[index] for index in range(len(self.plan.requests))]
-        return list(self.plan.subjects.values())
+        return _groups(self.plan, self.per_fact)
 
 
 def compute_targets(
@@ -59,6 +58,7 @@ def compute_targets(
     requests: Iterable[EditRequest | Mapping[str, Any]],
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
+    known: Mapping[GroupKey, Known] | None = None,
 ) -> Targets:
     """Stage 1: the costly part of an edit, independent of `alignment`.
 
@@ -68,6 +68,8 @@ def compute_targets(
         requests: the facts.
         hparams: the method's settings.
         store: where shifts found before are taken from, and new ones kept; None computes them.
+        known: targets found before, with this model and these settings; their groups are not
+            optimised again.
 
     Raises:
         RoSEError: as `compute_edit`.
@@ -75,26 +77,35 @@ def compute_targets(
     facts = as_requests(requests)
     hparams.check()
     editable = read_architecture(model)
-    _check_layers(editable, hparams)
+    check_layers(editable, hparams)
     plan = make_plan(tokenizer, facts, hparams, _context_length(model))
+    per_fact = hparams.hierarchy.integration == "independent"
+    groups = _groups(plan, per_fact)
+    keys = [group_key(facts[index] for index in group) for group in groups]
+    at_hand = {i: (known or {})[key] for i, key in enumerate(keys) if key in (known or {})}
+    new = [i for i in range(len(groups)) if i not in at_hand]
     # gradients of the shifts are needed even where the caller has turned them off
     with frozen(model), torch.enable_grad():
         hidden, plan, log = _base_hidden(editable, plan, hparams)
-        shifts, kept = integrate(editable, plan, hparams, store)
-    usable_facts = set(kept)
+        asked = sorted(index for i in new for index in groups[i])
+        nothing = none_found(hidden.shape[1]), list[int]()
+        found, kept = integrate(editable, plan.only(asked), hparams, store) if new else nothing
+    lost = set(asked).difference(asked[place] for place in kept)
     log += [
-        f"request {index} ({request.prompt!r}, subject {request.subject!r}): its loss is not "
-        "finite; it is left out and not edited"
-        for index, request in enumerate(plan.requests)
-        if index not in usable_facts
+        f"request {index} ({plan.requests[index].prompt!r}, subject "
+        f"{plan.requests[index].subject!r}): its loss is not finite; it is left out and not edited"
+        for index in sorted(lost)
     ]
     for line in log:
         logger.warning("%s", line)
-    plan, hidden = plan.only(kept), hidden[kept]
-    per_fact = hparams.hierarchy.integration == "independent"
-    if not per_fact:
-        hidden = torch.stack([hidden[indices].mean(0) for indices in plan.subjects.values()])
-    return Targets(plan, hidden + shifts.deltas.to(hidden), per_fact, shifts, log)
+    alive = [i for i, group in enumerate(groups) if not lost.issuperset(group)]
+    new = [place for place, i in enumerate(alive) if i not in at_hand]
+    at_hand = {place: at_hand[i] for place, i in enumerate(alive) if i in at_hand}
+    remaining = [index for index in range(len(facts)) if index not in lost]
+    plan, hidden = plan.only(remaining), hidden[remaining]
+    hidden = torch.stack([hidden[group].mean(0) for group in _groups(plan, per_fact)])
+    values, shifts = joined(hidden, found, new, at_hand)
+    return Targets(plan, values, per_fact, shifts, log)
 
 
 def integrate(
@@ -168,6 +179,13 @@ def integrate(
     return replace(found, curves=facts.curves | found.curves), [kept[i] for i in kept_again]
 
 
+def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:
+    """The requests of each group, by index."""
+    if per_fact:
+        return [[index] for index in range(len(plan.requests))]
+    return list(plan.subjects.values())
+
+
 def _base_hidden(
     editable: EditableModel, plan: Plan, hparams: RoSEHyperParams
 ) -> tuple[Tensor, Plan, list[str]]:
@@ -190,7 +208,8 @@ def _base_hidden(
     return torch.stack([group.mean(0) for group in of_statements]), plan, log
 
 
-def _check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+def check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+    """Refuses settings that name a layer which the model does not have."""
     last = max([*hparams.layers, hparams.target_layer])
     if last >= editable.n_layers:
         raise RoSEError(
