@@ -238,8 +238,9 @@ def _subject_norms(turns: Sequence[Sequence[Piece]], n_groups: int) -> Tensor:
     for piece in (piece for pieces in turns for piece in pieces):
         stated = piece.fact >= 0
         norms = piece.replay.subject_hidden[stated].float().norm(dim=1).cpu()
-        total.index_add_(0, piece.group[stated].cpu(), norms)
-        count.index_add_(0, piece.group[stated].cpu(), torch.ones_like(norms))
+        finite = norms.isfinite()  # a fact that fails shall not take its group along
+        total.index_add_(0, piece.group[stated].cpu()[finite], norms[finite])
+        count.index_add_(0, piece.group[stated].cpu()[finite], torch.ones_like(norms[finite]))
     return total / count
 
 
