@@ -115,7 +115,7 @@ class Edit:
     def __init__(self, tokenizer: Any, hparams: Any, folder: Path) -> None:
         from safetensors import safe_open
 
-        from rose_easyedit.delta import FORMAT
+        from rose_easyedit.delta_file import FORMAT
 
         self.model = build_model("llama-untied")
         self.delta = compute_edit(self.model, tokenizer, FACTS, hparams)
