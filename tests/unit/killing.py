@@ -142,6 +142,8 @@ def killed(work: Callable[[Path], None], folder: Path, seconds: float, number: i
 
 
 if __name__ == "__main__":
+    # what a shell starts in the background ignores interrupts, and its children with it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     top, kills, random = Path(sys.argv[1]), int(sys.argv[2]), Random(int(sys.argv[3]))
     weights = [parameter.clone() for parameter in base()[0].parameters()]
