@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn import functional
 
@@ -49,8 +50,6 @@ def train_lora(
     Returns:
         The model with the adapter in its weights.
     """
-    from peft import LoraConfig, get_peft_model
-
     began = time.process_time()
     config = LoraConfig(
         r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"

@@ -24,9 +24,11 @@ import torch
 from baseline_easyedit import easyedit_ft, easyedit_lora
 from baseline_lora import train_lora
 from baseline_ultraedit import ultraedit
+from easyedit_clone import easyedit_at
 from measuring import Bench, add_options, prepare
 from tqdm import tqdm
 
+from rose_easyedit.errors import RoSEError
 from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.forms import statement_forms
@@ -110,7 +112,7 @@ def rates(*values: float, **others: float) -> list[dict[str, float]]:
 
 
 METHODS: dict[str, Method] = {
-    "ultraedit": Method(_ultraedit, {"eta": 1e-5}, [{"eta": eta} for eta in (1e-6, 1e-5, 1e-4)]),
+    "ultraedit": Method(_ultraedit, {"eta": 3e-5}, [{"eta": eta} for eta in (1e-5, 3e-5, 1e-4)]),
     "easyedit-ft": Method(_ft, {"learning_rate": 5e-4}, rates(1e-4, 5e-4, 2e-3), easyedit=True),
     "easyedit-lora": Method(
         _easyedit_lora, {"learning_rate": 5e-3}, rates(1e-3, 5e-3), easyedit=True
@@ -128,11 +130,22 @@ METHODS: dict[str, Method] = {
 
 
 def edited_copy(method: Method, job: Job, setting: dict[str, float]) -> tuple[Any, float]:
-    """A copy of the bench's model with the facts in it, and the CPU seconds that the edit took."""
-    model = copy.deepcopy(job.bench.model)
+    """A copy of the bench's model with the facts in it, and the CPU seconds that the edit took.
+
+    Raises:
+        RoSEError: the method has reached through the copy and changed the bench's model.
+    """
+    original = job.bench.model
+    before = weights_fingerprint(original.state_dict().items())
+    model = copy.deepcopy(original)
     began = time.process_time()
     model = method.edit(model, job, **setting)
     seconds = time.process_time() - began
+    if weights_fingerprint(original.state_dict().items()) != before:
+        raise RoSEError(
+            "The unedited model's weights have changed, so that nothing measured after this would "
+            "count; let the method edit the model that it is given, and no other."
+        )
     return model.eval().requires_grad_(False), seconds
 
 
@@ -156,17 +169,19 @@ def main() -> None:
     bench = prepare(options)
     hparams = RoSEHyperParams.preset("rose", options.hparams)
     job = Job(bench, hparams, options.seconds_per_fact * len(bench.facts))
-    untouched = weights_fingerprint(bench.model.state_dict().items())
+    home = os.environ.get("EASYEDIT_HOME")
+    if home:
+        with easyedit_at(home):
+            pass  # imported, before any edit is timed
     with options.out.open("a", encoding="utf-8") as out:
         for name in tqdm(options.baselines, desc="baselines", disable=None):
             method = METHODS[name]
-            if method.easyedit and not os.environ.get("EASYEDIT_HOME"):
+            if method.easyedit and not home:
                 tqdm.write(f"{name} is left out: EASYEDIT_HOME does not name a clone of EasyEdit.")
                 continue
             for setting in method.sweep if options.sweep else [method.chosen]:
                 model, seconds = edited_copy(method, job, setting)
                 bench.write_line(out, model, name, setting, seconds)
-    assert weights_fingerprint(bench.model.state_dict().items()) == untouched
 
 
 if __name__ == "__main__":

@@ -12,10 +12,11 @@ import pytest
 import torch
 from baseline_lora import target_loss
 from baseline_ultraedit import edited_modules, normalise, weight_shift
-from baselines import METHODS, Job, edited_copy
+from baselines import METHODS, Job, Method, edited_copy
 from measuring import Bench
 from torch.nn import functional
 
+from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings
 from rose_easyedit.evaluation.facts import load_facts
 from rose_easyedit.fingerprint import weights_fingerprint
@@ -124,6 +125,22 @@ def check_edit(bench, job, name):
     assert model.config.use_cache == bench.model.config.use_cache
     if name != "ultraedit":  # its step is chosen for a real model
         assert loss_of(model, job) < loss_of(bench.model, job)
+
+
+def test_a_method_that_reaches_through_its_copy_is_caught(bench, job):
+    weight = bench.model.model.norm.weight
+
+    def meddle(model, job):
+        with torch.no_grad():
+            weight.add_(1.0)
+        return model
+
+    try:
+        with pytest.raises(RoSEError, match="unedited model's weights have changed"):
+            edited_copy(Method(meddle, {}, [{}]), job, {})
+    finally:
+        with torch.no_grad():
+            weight.sub_(1.0)
 
 
 def test_training_ends_with_its_time(bench, job):
