@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from rose_easyedit.delta_file import EditRecord, read_edit, write_edit
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.factors import Factors, factor_faults
-from rose_easyedit.files import write_whole
+from rose_easyedit.factors import Factors
 from rose_easyedit.fingerprint import weights_fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-FORMAT = "rose_easyedit.delta/1"
+    from rose_easyedit.requests import EditRequest
 
 
 @dataclass(frozen=True)
@@ -164,18 +163,9 @@ class EditDelta:
 
     def save(self, path: str | Path) -> Path:
         """Writes one safetensors file, its provenance in the header; whole or not at all."""
-        from safetensors.torch import save
-
-        tensors = _tensors(self.layers, self.targets)
-        record = {
-            "base": self.base,
-            "layers": {name: factors.transposed for name, factors in self.layers.items()},
-            "provenance": self.provenance,
-            "sha256": weights_fingerprint(tensors.items()),
-        }
-        # One entry: safetensors writes several in random order, and equal edits are equal files.
-        metadata = {FORMAT: json.dumps(record, ensure_ascii=False, sort_keys=True)}
-        return write_whole(Path(path), save(tensors, metadata))
+        return write_edit(
+            Path(path), EditRecord(self.layers, self.base, self.provenance, self.targets)
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> EditDelta:
@@ -184,50 +174,42 @@ class EditDelta:
         Raises:
             RoSEError: there is no such file, it is damaged, or it is no edit.
         """
-        from safetensors import SafetensorError, safe_open
+        found = read_edit(Path(path))
+        return cls(found.layers, found.base, found.provenance, found.targets)
 
-        path = Path(path)
-        if not path.is_file():
-            raise RoSEError(f"There is no edit file {str(path)!r}.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if FORMAT not in metadata:
-                    raise RoSEError(
-                        f"{str(path)!r} is not an edit of this version (its header has "
-                        f"{', '.join(sorted(metadata)) or 'nothing'}, expected {FORMAT})."
-                    )
-                record = json.loads(metadata[FORMAT])
-                layers = {
-                    name: Factors(
-                        file.get_tensor(f"{name}.left"),
-                        file.get_tensor(f"{name}.right"),
-                        bool(transposed),
-                    )
-                    for name, transposed in sorted(record["layers"].items(), key=_by_number)
-                }
-                targets = file.get_tensor("targets") if "targets" in file.keys() else None
-            delta = cls(layers, record["base"], record["provenance"], targets)
-            tensors = _tensors(layers, targets)
-            whole = record["sha256"] == weights_fingerprint(tensors.items())
-        except (
-            SafetensorError,
-            OSError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            json.JSONDecodeError,
-        ) as error:
-            raise RoSEError(
-                f"{str(path)!r} is damaged or no edit ({error}); save or copy it again."
-            ) from error
-        if not whole:
-            raise RoSEError(
-                f"{str(path)!r} is damaged (its numbers have changed); save or copy it again."
-            )
-        if faults := factor_faults(layers):
-            raise RoSEError.of(f"{str(path)!r} is damaged; save or copy it again:", faults)
-        return delta
+    def extend(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+    ) -> EditDelta:
+        """A new edit with more facts, solved with these against the base (`extending.extend`)."""
+        from rose_easyedit.extending import extend
+
+        return extend(model, tokenizer, self, requests)
+
+    def update(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+    ) -> EditDelta:
+        """A new edit in which some facts have changed (`extending.update`)."""
+        from rose_easyedit.extending import update
+
+        return update(model, tokenizer, self, requests)
+
+    def without(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        subject: str,
+        prompt: str | None = None,
+    ) -> EditDelta:
+        """A new edit that has forgotten a subject, or one fact of it (`extending.without`)."""
+        from rose_easyedit.extending import without
+
+        return without(model, tokenizer, self, subject, prompt)
 
     def to_peft_lora(self, folder: str | Path) -> Path:
         """Writes the edit as a PEFT LoRA adapter that gives the same logits on the base model."""
@@ -264,17 +246,3 @@ class EditDelta:
         if faults:
             raise RoSEError.of("This edit does not fit the model:", faults)
         return {name: parameters[name].detach() for name in self.layers}
-
-
-def _by_number(item: tuple[str, Any]) -> list[tuple[int, str]]:
-    """Sorts weights by name, with layer 9 before layer 10."""
-    return [(int(part) if part.isdigit() else -1, part) for part in item[0].split(".")]
-
-
-def _tensors(layers: Mapping[str, Factors], targets: Tensor | None) -> dict[str, Tensor]:
-    """What a file holds."""
-    tensors = {} if targets is None else {"targets": targets.cpu().contiguous()}
-    for name, factors in layers.items():
-        tensors[f"{name}.left"] = factors.left.cpu().contiguous()
-        tensors[f"{name}.right"] = factors.right.cpu().contiguous()
-    return tensors

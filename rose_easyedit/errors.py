@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from reprlib import Repr
+from typing import Any
 
 
 class RoSEError(ValueError):
@@ -12,3 +14,10 @@ class RoSEError(ValueError):
     def of(cls, title: str, faults: Sequence[str]) -> RoSEError:
         """One error that reports several faults together, one line each."""
         return cls("\n".join([title, *(f"  - {fault}" for fault in faults)]))
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: shortened where it is long or deep, control codes escaped."""
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = 300
+    return short.repr(value)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from rose_easyedit.errors import RoSEError
 
@@ -71,13 +72,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         RoSEError: there is something under that name already.
+        OSError: it cannot be written; nothing is left of it.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RoSEError(f"{str(folder)!r} exists already; name a new or empty folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
-        yield part
+        try:
+            yield part
+        except SafetensorError as error:  # its writer's name for a full disk
+            raise OSError(f"{folder} cannot be written: {error}") from error
         part.chmod(0o755)
         os.replace(part, folder)
     finally:

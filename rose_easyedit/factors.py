@@ -48,6 +48,9 @@ class Factors:
         return Factors(left.float().contiguous(), right.float().contiguous(), self.transposed)
 
 
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
 def factor_faults(layers: Mapping[str, Factors]) -> list[str]:
     """What is wrong with the factors that were read from a file, by name."""
     faults = []
@@ -59,7 +62,9 @@ def factor_faults(layers: Mapping[str, Factors]) -> list[str]:
             faults.append(
                 f"{name}: factors {tuple(left.shape)} and {tuple(right.shape)} do not match"
             )
-        elif not (left.is_floating_point() and right.is_floating_point()):
+        elif not (left.numel() and right.numel()):
+            faults.append(f"{name}: factors {tuple(left.shape)} and {tuple(right.shape)} are empty")
+        elif left.dtype not in _DTYPES or right.dtype not in _DTYPES:
             faults.append(f"{name}: factors of type {left.dtype} and {right.dtype}")
         elif not (bool(left.isfinite().all()) and bool(right.isfinite().all())):
             faults.append(f"{name}: numbers that are not finite")

@@ -22,8 +22,9 @@ class HierarchyHyperParams:
             `joint` (one per subject, from zero: MEMIT-Merge), `independent` (one per fact: MEMIT).
         fact_steps: optimisation steps of a fact-level delta at the most.
         subject_steps: optimisation steps of a subject-level delta at the most.
-        fact_learning_rate: Adam's step for fact-level deltas.
-        subject_learning_rate: Adam's step for subject-level deltas.
+        fact_learning_rate: Adam's step for fact-level deltas, relative to the root mean square of
+            the hidden state, |h| / sqrt(d).
+        subject_learning_rate: the same for subject-level deltas.
         loss_threshold: a fact has converged when its mean negative log-likelihood per target
             token (nats) is below this.
         kl_factor: weight of the drift of the essence prompt "{subject} is a".
@@ -33,19 +34,22 @@ class HierarchyHyperParams:
             step costs so many times less (1: all contexts at every step).
         smoothing_radius: largest random displacement of the subject-level delta during its
             optimisation, relative to |h| (0 turns randomised smoothing off).
+        on_failure: what becomes of a fact whose loss is not finite: `refuse` the batch, or
+            `leave_out` that fact, which the edit's log then names, and write the others.
     """
 
     integration: str = "hierarchical"
     fact_steps: int = 15
     subject_steps: int = 75
-    fact_learning_rate: float = 0.7
-    subject_learning_rate: float = 0.7
+    fact_learning_rate: float = 0.1
+    subject_learning_rate: float = 0.1
     loss_threshold: float = 0.05
     kl_factor: float = 0.0625
     weight_decay: float = 0.5
     clamp_norm: float = 4.0
     context_turns: int = 5
     smoothing_radius: float = 0.6
+    on_failure: str = "refuse"
 
 
 @dataclass
@@ -113,7 +117,8 @@ class RoSEHyperParams:
             attention sink; its context is left out.
         precision: `auto` optimises in bfloat16 autocast where the hardware has it, `bfloat16`
             always, `weights` in the weights' own precision.
-        micro_batch: sequences optimised at once; bounds the memory.
+        micro_batch: sequences optimised at once; bounds the memory, and is halved where that does
+            not hold them.
         seed: of every random choice.
         tracking: of edits through EasyEdit: `auto` logs them to the W&B run that is open
             (`wandb.run`), if there is one, `none` never. The edit does not depend on it.
@@ -225,12 +230,12 @@ def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
         raise RoSEError.of("These RoSE settings cannot be used:", faults)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(RoSEHyperParams), *map(dict, layers))
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
         raise RoSEError(
             f"These RoSE settings cannot be used: {error.full_key}: {message}"
         ) from error
-    return OmegaConf.to_object(merged)  # type: ignore[return-value]
 
 
 def _key_faults(values: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rose_easyedit.errors import shown
 from rose_easyedit.method.constraints import CONSTRAINTS
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ INTEGRATIONS = ("hierarchical", "joint", "independent")
 KEY_COLUMNS = ("per_query", "merged")
 PRECISIONS = ("auto", "bfloat16", "weights")
 TRACKING = ("auto", "none")
+ON_FAILURE = ("refuse", "leave_out")
 
 
 def settings_faults(hparams: RoSEHyperParams) -> list[str]:
@@ -29,6 +31,7 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         ("precision", hparams.precision, PRECISIONS),
         ("tracking", hparams.tracking, TRACKING),
         ("hierarchy.integration", hierarchy.integration, INTEGRATIONS),
+        ("hierarchy.on_failure", hierarchy.on_failure, ON_FAILURE),
         ("alignment.constraint", alignment.constraint, tuple(CONSTRAINTS)),
     )
     positive: Callable[[float], bool] = lambda value: value > 0  # noqa: E731
@@ -73,6 +76,8 @@ def _combination_faults(hparams: RoSEHyperParams) -> list[str]:
     layers = hparams.layers
     if not layers:
         faults.append("layers is empty; name the layers to edit, for instance [7, 8, 9, 10, 11]")
+    elif not all(isinstance(layer, int) for layer in layers):
+        return [f"layers is {shown(layers)}; list whole numbers"]
     elif layers != sorted(set(layers)) or layers[0] < 0:
         faults.append(f"layers is {list(layers)}; list different layers, 0 or more, in order")
     if layers and hparams.z_layer is not None and hparams.z_layer < layers[-1]:

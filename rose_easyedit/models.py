@@ -44,8 +44,11 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     source = str(_folder(name))
     try:
         with transformers_progress(shown=sys.stderr.isatty() and name not in BUILT_IN):
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=precision)
+            # an edit from elsewhere may name the model: its code is never run
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=precision, trust_remote_code=False
+            )
     except (OSError, ValueError) as error:
         raise RoSEError(_cannot_load(str(name), error)) from error
     if tokenizer.pad_token is None:

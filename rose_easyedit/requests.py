@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, shown
 
 _REQUIRED = ("prompt", "subject", "target_new")
+_OPTIONAL = ("ground_truth", "case_id")
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,18 @@ class EditRequest:
         """Reads one record in EasyEdit's form; fields of no concern to an edit are ignored.
 
         Raises:
-            RoSEError: with every field that is missing, empty or not text.
+            RoSEError: with every field that is missing, empty or not text that can be written.
         """
         faults = _field_faults(record)
         if faults:
             raise RoSEError.of("This edit request cannot be used:", faults)
-        ground_truth = record.get("ground_truth")
+        ground_truth, case_id = (record.get(name) for name in _OPTIONAL)
         return cls(
             prompt=record["prompt"].rstrip(),
             subject=record["subject"].strip(),
             target_new=record["target_new"].strip(),
             ground_truth=ground_truth if isinstance(ground_truth, str) else None,
-            case_id=record.get("case_id"),
+            case_id=case_id if isinstance(case_id, (int, str)) else None,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,15 +98,19 @@ def load_requests(path: str | Path) -> list[EditRequest]:
         RoSEError: the file is missing, is not JSON (with the line), or holds faulty requests.
     """
     path = Path(path)
-    if not path.is_file():
-        raise RoSEError(f"There is no request file {str(path)!r}; give a JSON or JSON Lines file.")
     try:
+        if not path.is_file():
+            raise RoSEError(
+                f"There is no request file {str(path)!r}; give a JSON or JSON Lines file."
+            )
         text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise RoSEError(f"The request file {str(path)!r} cannot be read: {error}") from error
     except UnicodeDecodeError as error:
         raise RoSEError(f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8.") from error
     try:
         records = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # of which a number of too many digits is one as well
         records = _parse_lines(path, text)
     if isinstance(records, Mapping):
         records = [records]
@@ -132,16 +137,20 @@ def _field_faults(record: Mapping[str, Any]) -> list[str]:
         if value is None:
             faults.append(f"{name!r} is missing; add it")
         elif not isinstance(value, str):
-            faults.append(f"{name!r} is {value!r}, not text; give one string")
+            faults.append(f"{name!r} is {shown(value)}, not text; give one string")
         elif not value.strip():
             faults.append(f"{name!r} is empty; fill it in")
+    for name in (*_REQUIRED, *_OPTIONAL):
+        value = record.get(name)
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            faults.append(f"{name!r} is {shown(value)}, which has half a character; mend it")
     return faults
 
 
 def _missing_subjects(parsed: Sequence[tuple[int, EditRequest]]) -> list[str]:
     return [
-        f"request {index}: the prompt {request.prompt!r} does not contain its subject "
-        f"{request.subject!r}; write the subject in the prompt exactly as given"
+        f"request {index}: the prompt {shown(request.prompt)} does not contain its subject "
+        f"{shown(request.subject)}; write the subject in the prompt exactly as given"
         for index, request in parsed
         if request.subject not in request.prompt
     ]
@@ -156,8 +165,9 @@ def _contradictions(parsed: Sequence[tuple[int, EditRequest]]) -> list[str]:
         )
         if earlier.target_new != request.target_new:
             faults.append(
-                f"requests {earlier_index} and {index} contradict each other: {request.prompt!r} "
-                f"is to be {earlier.target_new!r} and {request.target_new!r}; keep one"
+                f"requests {earlier_index} and {index} contradict each other: "
+                f"{shown(request.prompt)} is to be {shown(earlier.target_new)} and "
+                f"{shown(request.target_new)}; keep one"
             )
     return faults
 
@@ -169,7 +179,7 @@ def _parse_lines(path: Path, text: str) -> list[Any]:
         if line.strip():
             try:
                 records.append(json.loads(line))
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:
                 faults.append(f"line {number}: {error}")
     if faults:
         raise RoSEError.of(f"{str(path)!r} is neither JSON nor JSON Lines:", faults)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ def edit(arguments: Namespace) -> None:
     """Computes an edit and saves it."""
     from rose_easyedit.requests import load_requests
 
-    out = _new_file(arguments.out, arguments.force)
+    out = new_file(arguments.out, arguments.force)
     requests = load_requests(arguments.requests)
     hparams = edit_settings(arguments)
 
@@ -49,10 +50,20 @@ def ask(arguments: Namespace) -> None:
     """Asks the base model and the edited one."""
     from rose_easyedit.delta import EditDelta
 
-    if arguments.json and not arguments.prompt:
-        raise RoSEError("--json needs a question: add --prompt TEXT.")
+    check_question(arguments)
     delta = EditDelta.load(arguments.delta)
     model, tokenizer = load_base(delta, arguments)
+    answer(arguments, model, tokenizer, lambda: delta.applied(model), {"delta": arguments.delta})
+
+
+def answer(
+    arguments: Namespace,
+    model: Any,
+    tokenizer: Any,
+    edited: Callable[[], AbstractContextManager[Any]],
+    source: dict[str, Any],
+) -> None:
+    """Asks a model as it is and as it is inside `edited`; the report begins with `source`."""
     chat = tokenizer.chat_template is not None and not arguments.plain
 
     def answers(before: Sequence[Text], after: Sequence[Text]) -> list[tuple[str, str]]:
@@ -61,17 +72,23 @@ def ask(arguments: Namespace) -> None:
 
         settings = dict(chat=chat, max_new_tokens=arguments.max_new_tokens)
         old = generate_greedy(model, tokenizer, before, **settings)
-        with delta.applied(model):
+        with edited():
             new = generate_greedy(model, tokenizer, after, **settings)
         return [(a.strip(), b.strip()) for a, b in zip(old, new, strict=True)]
 
     if arguments.prompt:
         pairs = zip(arguments.prompt, answers(arguments.prompt, arguments.prompt), strict=True)
         rows = [{"prompt": text, "before": old, "after": new} for text, (old, new) in pairs]
-        report = {"delta": arguments.delta, "chat": chat, "answers": rows}
+        report = {**source, "chat": chat, "answers": rows}
         output.show(report, arguments.json, output.ask_report)
     else:
         conversation(answers, chat)
+
+
+def check_question(arguments: Namespace) -> None:
+    """Refuses a report of a conversation."""
+    if arguments.json and not arguments.prompt:
+        raise RoSEError("--json needs a question: add --prompt TEXT.")
 
 
 def apply(arguments: Namespace) -> None:
@@ -131,7 +148,8 @@ def _facts(delta: EditDelta) -> dict[str, Any]:
     }
 
 
-def _new_file(name: str, force: bool) -> Path:
+def new_file(name: str, force: bool) -> Path:
+    """The file that --out names, which is not there yet unless it may be replaced."""
     path = Path(name)
     if path.is_dir():
         raise RoSEError(f"--out {name} is a folder; name a file, such as {name}/edit.safetensors.")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rose_easyedit.evaluation.facts import Fact
     from rose_easyedit.geometry.settings import DiagnosisSettings
 
+# What an edit has to say of itself.
+_NEEDED = ("requests", "groups", "losses", "steps", "hparams", "versions")
 _RATES = ("precision", "recall", "auc")
 _COLUMNS = ("asked", "D before", "D", "R", "D <= R", "answered", *_RATES)
 
@@ -97,7 +99,12 @@ def _facts_and_edit(
             "to compute another edit."
         )
     delta = EditDelta.load(arguments.delta)
-    requests = delta.provenance.get("requests", [])
+    if missing := [name for name in _NEEDED if name not in delta.provenance]:
+        raise RoSEError(
+            f"{arguments.delta} does not say its {', '.join(missing)}, which a diagnosis needs; "
+            "compute the edit again."
+        )
+    requests = delta.provenance["requests"]
     selection = select_facts(requests, arguments.requests, split=arguments.split)
     return selection.edited, selection.notes, delta
 

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from rose_easyedit.cli.output import printable
 from rose_easyedit.cli.parser import build_parser
 from rose_easyedit.errors import RoSEError
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(message: str, code: int, words: Sequence[str]) -> int:
-    print(f"rose-edit: {message}", file=sys.stderr)
+    print(f"rose-edit: {printable(message)}", file=sys.stderr)
     if "--json" in words:
         print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
     return code

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 Report = dict[str, Any]
 
 _FEW_COLUMNS = 6
+# Codes that a terminal obeys; what a file or a model says is shown and not obeyed.
+_CODES = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd")
+del _CODES[ord("\n")], _CODES[ord("\t")]
 
 
 def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) -> None:
@@ -23,8 +26,17 @@ def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) ->
 
     console = Console()
     with console.capture() as capture:
-        table(report, console)
+        table(printable(report), console)
     print(capture.get(), end="")  # rich would end the process where a pipe is closed early
+
+
+def printable(value: Any) -> Any:
+    """Texts, and those in lists and mappings, with a mark in place of each control code."""
+    if isinstance(value, str):
+        return value.translate(_CODES)
+    if isinstance(value, dict):
+        return {printable(key): printable(inner) for key, inner in value.items()}
+    return [printable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def edit_report(report: Report, console: Any) -> None:
@@ -32,8 +44,8 @@ def edit_report(report: Report, console: Any) -> None:
     _print_facts(report, console)
     _print(
         console,
-        f"{_count(len(report['facts']), 'fact')} about {_count(_n_subjects(report), 'subject')} in "
-        f"{report['seconds']:.1f} s -> {report['out']} ({_size(report['bytes'])})",
+        f"{count(len(report['facts']), 'fact')} about {count(_n_subjects(report), 'subject')} in "
+        f"{report['seconds']:.1f} s -> {report['out']} ({size(report['bytes'])})",
     )
 
 
@@ -55,7 +67,7 @@ def evaluate_report(report: Report, console: Any) -> None:
     from rose_easyedit.evaluation.report_tables import harness_table, summary_tables
 
     totals = report["summary"]
-    facts, subjects = _count(totals["facts"], "fact"), _count(totals["subjects"], "subject")
+    facts, subjects = count(totals["facts"], "fact"), count(totals["subjects"], "subject")
     _print(console, f"{report['title']}: {facts} about {subjects}, {report['model']}")
     tables = summary_tables(totals)
     if report["lm_eval"]:
@@ -77,7 +89,7 @@ def info_report(report: Report, console: Any) -> None:
     """All about an edit file."""
     hparams = report["hparams"] or {}
     versions = report["versions"] or {}
-    _print(console, f"{report['file']} ({_size(report['bytes'])})")
+    _print(console, f"{report['file']} ({size(report['bytes'])})")
     _print(console, f"model    {hparams.get('model_name', 'unknown')} ({report['architecture']})")
     _print(console, f"weights  {report['dtype']}, fingerprint {report['base'][:16]}")
     _print(console, f"versions {', '.join(f'{name} {v}' for name, v in versions.items())}")
@@ -140,7 +152,8 @@ def _n_subjects(report: Report) -> int:
     return len({fact["subject"] for fact in report["facts"]})
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """A number with its noun."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -154,5 +167,6 @@ def _flat(values: Report, prefix: str = "") -> Report:
     return flat
 
 
-def _size(n_bytes: int) -> str:
+def size(n_bytes: int) -> str:
+    """Bytes in a unit that people read."""
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.1f} kB"

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from importlib.metadata import version
 
 from rose_easyedit.cli import commands
 from rose_easyedit.cli.diagnose import diagnose
 from rose_easyedit.cli.evaluate import evaluate
+from rose_easyedit.cli.memory_parser import add_memory
+from rose_easyedit.cli.words import (
+    EXIT_CODES,
+    add_asking,
+    add_delta,
+    add_model,
+    add_settings,
+    command,
+)
 
 DESCRIPTION = """\
 Write facts into a language model, keep them as a small file, and ask the edited model.
@@ -17,7 +25,6 @@ Write facts into a language model, keep them as a small file, and ask the edited
   rose-edit edit --requests facts.jsonl --out edit.safetensors
   rose-edit ask --delta edit.safetensors --prompt "What language does Marie Curie speak?"
 """
-EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted."
 
 EDIT = """\
 Compute an edit and save it as one safetensors file. The model itself is not changed.
@@ -106,36 +113,29 @@ def build_parser() -> argparse.ArgumentParser:
     _add_apply(subparsers)
     _add_export(subparsers)
     _add_info(subparsers)
+    add_memory(subparsers)
     return parser
 
 
 def _add_edit(subparsers: argparse._SubParsersAction) -> None:
-    parser = _command(subparsers, "edit", EDIT, commands.edit)
+    parser = command(subparsers, "edit", EDIT, commands.edit)
     parser.add_argument("--requests", required=True, metavar="FILE", help="JSON or JSON Lines")
     parser.add_argument("--out", required=True, metavar="FILE", help="the edit to write")
-    _add_settings(parser)
+    add_settings(parser)
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
 
 
 def _add_ask(subparsers: argparse._SubParsersAction) -> None:
-    parser = _command(subparsers, "ask", ASK, commands.ask)
-    _add_delta(parser)
-    _add_model(parser, "the model that the edit was computed for")
-    parser.add_argument(
-        "--prompt", action="append", metavar="TEXT", help="ask this and end; may be repeated"
-    )
-    parser.add_argument(
-        "--plain", action="store_true", help="go on with the text instead of answering a chat turn"
-    )
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=64, metavar="N", help="longest answer (default: 64)"
-    )
+    parser = command(subparsers, "ask", ASK, commands.ask)
+    add_delta(parser)
+    add_model(parser, "the model that the edit was computed for")
+    add_asking(parser)
 
 
 def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
-    parser = _command(subparsers, "evaluate", EVALUATE, evaluate)
-    _add_delta(parser)
-    _add_model(parser, "the model that the edit was computed for")
+    parser = command(subparsers, "evaluate", EVALUATE, evaluate)
+    add_delta(parser)
+    add_model(parser, "the model that the edit was computed for")
     parser.add_argument(
         "--data",
         metavar="PATH",
@@ -169,7 +169,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_diagnose(subparsers: argparse._SubParsersAction) -> None:
-    parser = _command(subparsers, "diagnose", DIAGNOSE, diagnose)
+    parser = command(subparsers, "diagnose", DIAGNOSE, diagnose)
     parser.add_argument(
         "--requests",
         metavar="FILE",
@@ -189,76 +189,22 @@ def _add_diagnose(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--quantile", type=float, metavar="Q", help="of them that R is (default: 0.5, the median)"
     )
-    _add_settings(parser)
+    add_settings(parser)
 
 
 def _add_apply(subparsers: argparse._SubParsersAction) -> None:
-    parser = _command(subparsers, "apply", APPLY, commands.apply)
-    _add_delta(parser)
-    _add_model(parser, "the model that the edit was computed for")
+    parser = command(subparsers, "apply", APPLY, commands.apply)
+    add_delta(parser)
+    add_model(parser, "the model that the edit was computed for")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
 
 
 def _add_export(subparsers: argparse._SubParsersAction) -> None:
-    parser = _command(subparsers, "export", EXPORT, commands.export)
-    _add_delta(parser)
+    parser = command(subparsers, "export", EXPORT, commands.export)
+    add_delta(parser)
     parser.add_argument("--lora", required=True, metavar="FOLDER", help="a new folder")
 
 
 def _add_info(subparsers: argparse._SubParsersAction) -> None:
-    parser = _command(subparsers, "info", INFO, commands.info)
+    parser = command(subparsers, "info", INFO, commands.info)
     parser.add_argument("delta", metavar="FILE", help="an edit written by `rose-edit edit`")
-
-
-def _command(
-    subparsers: argparse._SubParsersAction,
-    name: str,
-    description: str,
-    run: Callable[[argparse.Namespace], None],
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        name,
-        help=description.replace("\n", " ").split(". ")[0].rstrip(". "),
-        description=description,
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--json", action="store_true", help="report as one JSON object")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--hparams",
-        metavar="NAME",
-        help="settings: a YAML file or a shipped name (default: those of --model)",
-    )
-    _add_model(parser, "the model of the settings, else embedded")
-    parser.add_argument(
-        "--method", help="rose (default), rose-paper, memit-merge, memit or alphaedit"
-    )
-    parser.add_argument("--seed", type=int, help="of every random choice")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any other setting, for instance hierarchy.subject_steps=30; may be repeated",
-    )
-
-
-def _add_delta(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--delta", required=True, metavar="FILE", help="the edit")
-
-
-def _add_model(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument(
-        "--model",
-        metavar="NAME",
-        help=f'"embedded", a folder, or a name on the hub (default: {default})',
-    )
-    parser.add_argument("--device", help='"cpu", "cuda:0" (default: as the settings say)')
-    parser.add_argument(
-        "--dtype", help="auto, float32, bfloat16 or float16 (default: as the checkpoint has it)"
-    )

@@ -5,7 +5,7 @@ No figure is known to pyplot, and none depends on the user's matplotlib settings
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from itertools import cycle
@@ -87,6 +87,22 @@ def new_figure(width: float = 4.8, height: float = 3.4) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def new_panels(
+    number: int, width: float = 8.0, height: float = 3.4
+) -> tuple[Figure, Sequence[Axes]]:
+    """A figure and several empty axes side by side; call inside `style`.
+
+    Args:
+        number: of axes, two at the least.
+        width: in inches, of all of them.
+        height: in inches.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, number))
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import DynamicCache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.factors import Factors
+from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.opening import common_opening, families, read_opening
 
@@ -145,8 +147,22 @@ def read_subject_states(
         queries: N queries.
         key_layer: layer whose down projection is read.
         hidden_layer: layer after which the residual stream is read.
-        batch: sequences per forward pass.
+        batch: sequences per forward pass; fewer where the memory does not hold them.
+
+    Raises:
+        RoSEError: the memory does not hold one sequence.
     """
+    read = partial(_read_states, editable, queries, key_layer, hidden_layer)
+    return within_memory(read, batch)[0]
+
+
+def _read_states(
+    editable: EditableModel,
+    queries: Sequence[Query],
+    key_layer: int,
+    hidden_layer: int,
+    batch: int,
+) -> SubjectStates:
     keys, outputs, hidden, norms = [], [], [], []
     order: list[int] = []
     for part in batches([query.key_prefix for query in queries], batch, editable.device):

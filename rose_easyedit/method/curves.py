@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -80,7 +81,8 @@ def curve_of(chunks: Iterable[list[Totals]]) -> Curve:
     Returns:
         Per step: `loss`, the mean over facts of the loss that the step minimises (nats per target
         token, in the contexts of the step's turn); `drift`, the mean KL of the essences (nats),
-        None at steps whose turn has no essence; `norm`, the mean |delta| / |h| before the step;
+        None at steps whose turn has no essence
+        or where it is not finite; `norm`, the mean |delta| / |h| before the step;
         `groups` and `facts`, how many went on. Six significant digits.
     """
     curve: Curve = {name: [] for name in ("loss", "drift", "norm", "groups", "facts")}
@@ -95,4 +97,4 @@ def curve_of(chunks: Iterable[list[Totals]]) -> Curve:
 
 
 def _mean(total: float, count: int) -> float | None:
-    return float(f"{total / count:.6g}") if count else None
+    return float(f"{total / count:.6g}") if count and isfinite(total) else None

@@ -20,10 +20,11 @@ from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
 from rose_easyedit.method.alignment import align
 from rose_easyedit.method.constraints import Spectrum
+from rose_easyedit.method.known import GroupKey, Known
 from rose_easyedit.method.plan import Columns, make_columns
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.statistics import load_spectra
-from rose_easyedit.method.targets import Targets, compute_targets
+from rose_easyedit.method.targets import Targets, check_layers, compute_targets
 from rose_easyedit.requests import EditRequest
 
 
@@ -33,6 +34,7 @@ def compute_edit(
     requests: Iterable[EditRequest | Mapping[str, Any]],
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
+    known: Mapping[GroupKey, Known] | None = None,
 ) -> EditDelta:
     """Computes the edit that writes some facts, without changing the model.
 
@@ -42,6 +44,8 @@ def compute_edit(
         requests: the facts; those about one subject are integrated into one value.
         hparams: the method's settings.
         store: where the results of stage 1 are kept and found again; None computes them anew.
+        known: targets found before, with this model and these settings, that are taken as they
+            are.
 
     Returns:
         The edit: apply it, save it, or export it.
@@ -50,7 +54,7 @@ def compute_edit(
         RoSEError: faulty requests or settings, or a model that cannot be edited; with all faults
             found and before anything is computed, where that can be known.
     """
-    targets = compute_targets(model, tokenizer, requests, hparams, store)
+    targets = compute_targets(model, tokenizer, requests, hparams, store, known)
     return solve_edit(model, tokenizer, targets, hparams)
 
 
@@ -84,10 +88,22 @@ def solve_edit(
     names = {layer: editable.weight_name(layer) for layer in updates}
     return EditDelta(
         layers={names[layer]: update for layer, update in updates.items()},
-        base=weights_fingerprint((name, model.get_parameter(name)) for name in names.values()),
+        base=base_fingerprint(model, hparams),
         provenance=_provenance(model, targets, hparams, report),
         targets=targets.values.float().cpu(),
     )
+
+
+def base_fingerprint(model: PreTrainedModel, hparams: RoSEHyperParams) -> str:
+    """What an edit with these settings will say of its base: SHA-256 of the weights to be edited.
+
+    Raises:
+        RoSEError: the model cannot be edited, or lacks one of the layers.
+    """
+    editable = read_architecture(model)
+    check_layers(editable, hparams)
+    names = map(editable.weight_name, hparams.layers)
+    return weights_fingerprint((name, model.get_parameter(name)) for name in names)
 
 
 def solve_layers(

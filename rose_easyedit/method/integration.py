@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import HierarchyHyperParams
 from rose_easyedit.method.curves import Course, Curve, Totals, curve_of
+from rose_easyedit.method.halving import counted_if_done, within_memory
 from rose_easyedit.method.pieces import Group, Piece, count_turns, cut, make_rows
 from rose_easyedit.method.replay import capture, matrices_in_autocast
 from rose_easyedit.method.smoothing import Noise
@@ -28,7 +30,7 @@ class Level:
 
     Attributes:
         steps: at the most.
-        learning_rate: of Adam.
+        learning_rate: of Adam, relative to the root mean square of the hidden state, |h| / sqrt(d).
         smoothing_radius: largest random displacement, relative to |h|.
         name: of what it optimises.
     """
@@ -45,7 +47,8 @@ class Shifts:
 
     Attributes:
         deltas: [n, d], float32.
-        losses: per group, the last loss of each of its facts (nats per target token).
+        losses: per group, the last loss of each of its facts (nats per target token); NaN where
+            it was not finite and the fact is to be left out.
         steps: per group, the steps it took.
         curves: the course of the optimisation by the name of the level, that of an earlier level
             first (`curves.curve_of`).
@@ -65,10 +68,11 @@ class Setting:
         editable: the model; frozen.
         layer: the target layer.
         hparams: weights of the loss terms, threshold and clamp.
-        micro_batch: sequences run at once.
+        micro_batch: sequences run at once; fewer where the memory does not hold them.
         seed: of the random directions.
         autocast: a fresh precision context for each use.
-        on_step: told how many steps of groups were done or saved since it was last told.
+        on_step: told how many steps of groups were done or saved since it was last told; less
+            than 0 where they have to be done again.
     """
 
     editable: EditableModel
@@ -93,7 +97,8 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
         level: steps, rate and smoothing.
 
     Raises:
-        RoSEError: a loss is not finite; names the group.
+        RoSEError: a loss is not finite and the settings refuse that, with the group's name; or
+            the memory does not hold one sequence.
     """
     deltas = start.clone()
     losses: list[list[float]] = [[] for _ in groups]
@@ -102,24 +107,43 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
     with setting.autocast():
         matrices = matrices_in_autocast(setting.editable, setting.layer)
     n_turns = max(1, min(setting.hparams.context_turns, level.steps))
-    for chunk in _chunks(groups, setting.micro_batch, n_turns):
-        members = [groups[i] for i in chunk]
-        turns = _capture(setting, members, n_turns, matrices)
-        found, course = _optimise_chunk(setting, members, turns, start[chunk], level)
-        courses.append(course.totals())
-        deltas[chunk] = found.deltas
-        for place, group in enumerate(chunk):
-            losses[group], steps[group] = found.losses[place], found.steps[place]
+
+    def attempt(chunk: list[int], micro_batch: int) -> list[tuple[list[int], Shifts, Course]]:
+        """A chunk, in as many parts as the micro-batch makes of it."""
+        parts = []
+        with counted_if_done(setting.on_step) as on_step:
+            narrow = replace(setting, micro_batch=micro_batch, on_step=on_step)
+            for places in _chunks([groups[i] for i in chunk], micro_batch, n_turns):
+                part = [chunk[place] for place in places]
+                members = [groups[i] for i in part]
+                turns = _capture(narrow, members, n_turns, matrices)
+                parts.append((part, *_optimise_chunk(narrow, members, turns, start[part], level)))
+        return parts
+
+    micro_batch = setting.micro_batch
+    for chunk in _chunks(groups, micro_batch, n_turns):
+        parts, micro_batch = within_memory(partial(attempt, chunk), micro_batch)
+        for part, found, course in parts:
+            courses.append(course.totals())
+            deltas[part] = found.deltas
+            for place, group in enumerate(part):
+                losses[group], steps[group] = found.losses[place], found.steps[place]
     return Shifts(deltas, losses, steps, {level.name: curve_of(courses)})
 
 
 def _chunks(groups: Sequence[Group], micro_batch: int, n_turns: int) -> Iterator[list[int]]:
-    """Groups of similar cost together, as many as the micro-batch holds, one at the least."""
-    order = sorted(range(len(groups)), key=lambda i: groups[i].n_replayed)
+    """Groups of similar cost together, as many as the micro-batch holds, one at the least.
+
+    Those of a chunk have equally many turns, so that a group's course is its own whatever others
+    are optimised with it.
+    """
+    turns = [count_turns([group], n_turns) for group in groups]
+    order = sorted(range(len(groups)), key=lambda i: (turns[i], groups[i].n_replayed))
     chunk: list[int] = []
     rows = 0
     for index in order:
-        if chunk and rows + groups[index].n_rows > micro_batch * n_turns:
+        full = rows + groups[index].n_rows > micro_batch * n_turns
+        if chunk and (full or turns[index] != turns[chunk[0]]):
             yield chunk
             chunk, rows = [], 0
         chunk.append(index)
@@ -135,8 +159,11 @@ def _optimise_chunk(
     norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
     noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
 
-    delta = start.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([delta], lr=level.learning_rate)
+    # Adam's steps have the size of its rate in every coordinate; in this unit one rate fits all
+    # models, whatever the norm of their hidden states.
+    unit = (norms / start.shape[1] ** 0.5)[:, None]  # [n, 1]
+    point = (start / unit).requires_grad_(True)
+    optimiser = torch.optim.Adam([point], lr=level.learning_rate)
     # each turn tells of its own contexts; what is on record of a fact is the sum over the turns
     losses = torch.full((len(turns), len(fact_group)), torch.inf)
     steps = torch.zeros(len(groups), dtype=torch.long)
@@ -148,23 +175,25 @@ def _optimise_chunk(
         current = torch.zeros(len(fact_group))
         drifts = []
         for piece in turns[turn]:
-            displaced = delta[piece.group] + noise.draw(piece.names, norms[piece.group])
+            shift = point[piece.group] * unit[piece.group]
+            displaced = shift + noise.draw(piece.names, norms[piece.group])
             facts, drift = _loss(piece, displaced, setting.autocast)
             (len(turns) * (facts.sum() + hparams.kl_factor * drift)).backward()
             current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
             if len(piece.before):
                 drifts.append(drift.detach())
-        _check_finite(current, fact_group, groups)
-        going_on = ~converged
+        failed = _failed(current, fact_group, groups, hparams.on_failure)
+        going_on = ~(converged | failed)
         course.add(
             facts=len(turns) * current[going_on[fact_group]],
             going_on=going_on,
             drifts=drifts,
-            norms=delta.detach().norm(dim=1) / norms,
+            norms=point.detach().norm(dim=1) * unit[:, 0] / norms,
         )
         losses[turn] = torch.where(going_on[fact_group], current, losses[turn])
+        losses[turn, ~current.isfinite()] = torch.nan
         worst = torch.zeros(len(groups)).scatter_reduce(0, fact_group, losses.sum(0), "amax")
-        newly = going_on & (worst < hparams.loss_threshold)
+        newly = failed | going_on & (worst < hparams.loss_threshold)
         converged |= newly
         steps += ~converged
         setting.on_step(len(groups))
@@ -174,12 +203,13 @@ def _optimise_chunk(
         if bool(converged.all()):
             setting.on_step(len(groups) * (level.steps - step - 1))
             break
-        decay = hparams.weight_decay * (delta.norm(dim=1) / norms.square()).sum()
-        decay.backward()
-        _step(optimiser, delta, converged.to(start.device), hparams.clamp_norm * norms)
+        delta = point * unit
+        (hparams.weight_decay * (delta.norm(dim=1) / norms.square()).sum()).backward()
+        longest = hparams.clamp_norm * norms / unit[:, 0]
+        _step(optimiser, point, converged.to(start.device), longest)
     per_fact = losses.sum(0)
     per_group = [per_fact[fact_group == i].tolist() for i in range(len(groups))]
-    return Shifts(delta.detach(), per_group, steps.tolist()), course
+    return Shifts((point * unit).detach(), per_group, steps.tolist()), course
 
 
 def _capture(
@@ -208,8 +238,9 @@ def _subject_norms(turns: Sequence[Sequence[Piece]], n_groups: int) -> Tensor:
     for piece in (piece for pieces in turns for piece in pieces):
         stated = piece.fact >= 0
         norms = piece.replay.subject_hidden[stated].float().norm(dim=1).cpu()
-        total.index_add_(0, piece.group[stated].cpu(), norms)
-        count.index_add_(0, piece.group[stated].cpu(), torch.ones_like(norms))
+        finite = norms.isfinite()  # a fact that fails shall not take its group along
+        total.index_add_(0, piece.group[stated].cpu()[finite], norms[finite])
+        count.index_add_(0, piece.group[stated].cpu()[finite], torch.ones_like(norms[finite]))
     return total / count
 
 
@@ -232,22 +263,25 @@ def _loss(
     return facts, (before.exp() * (before - log_p[~is_target])).sum()
 
 
-def _check_finite(losses: Tensor, fact_group: Tensor, groups: Sequence[Group]) -> None:
-    bad = sorted({int(fact_group[i]) for i in (~losses.isfinite()).nonzero()[:, 0]})
-    if bad:
+def _failed(losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_failure: str) -> Tensor:
+    """Which groups have a fact whose loss is not finite, [n]; an error if that is refused."""
+    failed = torch.zeros(len(groups), dtype=torch.bool)
+    failed[fact_group[~losses.isfinite()]] = True
+    if on_failure == "refuse" and bool(failed.any()):
         raise RoSEError.of(
-            "The loss is not finite; lower the learning rates or use precision: weights. It is "
-            "that of:",
-            [groups[i].name for i in bad],
+            "The loss is not finite; lower the learning rates, use precision: weights, or leave "
+            "such facts out (hierarchy.on_failure: leave_out). It is that of:",
+            [group.name for group, bad in zip(groups, failed.tolist(), strict=True) if bad],
         )
+    return failed
 
 
 @torch.no_grad()
 def _step(
-    optimiser: torch.optim.Optimizer, delta: Tensor, converged: Tensor, longest: Tensor
+    optimiser: torch.optim.Optimizer, point: Tensor, converged: Tensor, longest: Tensor
 ) -> None:
-    """One step for the groups that go on, each shift kept within its longest norm [n]."""
-    before = delta.detach().clone()
+    """One step for the groups that go on, each point kept within its longest norm [n]."""
+    before = point.detach().clone()
     optimiser.step()
-    scale = (longest / delta.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
-    delta.copy_(torch.where(converged[:, None], before, delta * scale[:, None]))
+    scale = (longest / point.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
+    point.copy_(torch.where(converged[:, None], before, point * scale[:, None]))

@@ -41,6 +41,25 @@ class Plan:
         asked = [query for queries in self.asked.values() for query in queries]
         return [*statements, *asked]
 
+    def only(self, kept: Sequence[int]) -> Plan:
+        """The plan with some of its requests, by index in ascending order, numbered anew.
+
+        The subjects that remain keep their order.
+        """
+        number = {index: place for place, index in enumerate(kept)}
+        subjects = {
+            subject: [number[index] for index in indices if index in number]
+            for subject, indices in self.subjects.items()
+        }
+        subjects = {subject: indices for subject, indices in subjects.items() if indices}
+        return Plan(
+            requests=[self.requests[index] for index in kept],
+            subjects=subjects,
+            statements=[self.statements[index] for index in kept],
+            essences={subject: self.essences[subject] for subject in subjects},
+            asked={subject: self.asked[subject] for subject in subjects},
+        )
+
 
 def make_plan(
     tokenizer: PreTrainedTokenizerBase,

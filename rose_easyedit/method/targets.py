@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from rose_easyedit.architectures import EditableModel, read_architecture
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states
+from rose_easyedit.method.failures import usable, without_failures
 from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
+from rose_easyedit.method.known import GroupKey, Known, group_key, joined, none_found
 from rose_easyedit.method.plan import Plan, make_plan, without_sinks
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.shift_store import ShiftStore, shifts_key
@@ -46,9 +49,7 @@ class Targets:
     @property
     def groups(self) -> list[list[int]]:
         """The requests that share each value, by index, in the order of `values`."""
-        if self.per_fact:
-            return [[index] for index in range(len(self.plan.requests))]
-        return list(self.plan.subjects.values())
+        return _groups(self.plan, self.per_fact)
 
 
 def compute_targets(
@@ -57,6 +58,7 @@ def compute_targets(
     requests: Iterable[EditRequest | Mapping[str, Any]],
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
+    known: Mapping[GroupKey, Known] | None = None,
 ) -> Targets:
     """Stage 1: the costly part of an edit, independent of `alignment`.
 
@@ -66,6 +68,8 @@ def compute_targets(
         requests: the facts.
         hparams: the method's settings.
         store: where shifts found before are taken from, and new ones kept; None computes them.
+        known: targets found before, with this model and these settings; their groups are not
+            optimised again.
 
     Raises:
         RoSEError: as `compute_edit`.
@@ -73,16 +77,35 @@ def compute_targets(
     facts = as_requests(requests)
     hparams.check()
     editable = read_architecture(model)
-    _check_layers(editable, hparams)
+    check_layers(editable, hparams)
     plan = make_plan(tokenizer, facts, hparams, _context_length(model))
+    per_fact = hparams.hierarchy.integration == "independent"
+    groups = _groups(plan, per_fact)
+    keys = [group_key(facts[index] for index in group) for group in groups]
+    at_hand = {i: (known or {})[key] for i, key in enumerate(keys) if key in (known or {})}
+    new = [i for i in range(len(groups)) if i not in at_hand]
     # gradients of the shifts are needed even where the caller has turned them off
     with frozen(model), torch.enable_grad():
         hidden, plan, log = _base_hidden(editable, plan, hparams)
-        shifts = integrate(editable, plan, hparams, store)
+        asked = sorted(index for i in new for index in groups[i])
+        nothing = none_found(hidden.shape[1]), list[int]()
+        found, kept = integrate(editable, plan.only(asked), hparams, store) if new else nothing
+    lost = set(asked).difference(asked[place] for place in kept)
+    log += [
+        f"request {index} ({plan.requests[index].prompt!r}, subject "
+        f"{plan.requests[index].subject!r}): its loss is not finite; it is left out and not edited"
+        for index in sorted(lost)
+    ]
     for line in log:
         logger.warning("%s", line)
-    per_fact = hparams.hierarchy.integration == "independent"
-    return Targets(plan, hidden + shifts.deltas.to(hidden), per_fact, shifts, log)
+    alive = [i for i, group in enumerate(groups) if not lost.issuperset(group)]
+    new = [place for place, i in enumerate(alive) if i not in at_hand]
+    at_hand = {place: at_hand[i] for place, i in enumerate(alive) if i in at_hand}
+    remaining = [index for index in range(len(facts)) if index not in lost]
+    plan, hidden = plan.only(remaining), hidden[remaining]
+    hidden = torch.stack([hidden[group].mean(0) for group in _groups(plan, per_fact)])
+    values, shifts = joined(hidden, found, new, at_hand)
+    return Targets(plan, values, per_fact, shifts, log)
 
 
 def integrate(
@@ -90,26 +113,26 @@ def integrate(
     plan: Plan,
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
-) -> Shifts:
-    """Stage 1 (HKI): the shift of each subject, or of each fact with `independent`, [n, d]."""
+) -> tuple[Shifts, list[int]]:
+    """Stage 1 (HKI): the shift of each subject, or of each fact with `independent`, [n, d].
+
+    Returns:
+        The shifts, and which requests they are for: all, unless the settings leave out those
+        whose loss is not finite.
+    """
     hierarchy = hparams.hierarchy
-    subjects = list(plan.subjects.items())
     width = editable.model.config.get_text_config().hidden_size
     device = editable.device
     fact_groups = [
         Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), plan.essences[r.subject])
         for r, queries in zip(plan.requests, plan.statements, strict=True)
     ]
-    subject_groups = [
-        Group(subject, tuple(tuple(plan.statements[i]) for i in indices), plan.essences[subject])
-        for subject, indices in subjects
-    ]
     fact_level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate, name="facts")
     subject_level = Level(
         hierarchy.subject_steps, hierarchy.subject_learning_rate, hierarchy.smoothing_radius
     )
 
-    def run(groups: list[Group], start: Tensor, level: Level) -> Shifts:
+    def run(groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
         with tqdm(
             total=len(groups) * level.steps,
             desc=level.name,
@@ -135,21 +158,38 @@ def integrate(
                 store.save(key, found)
             return replace(found, deltas=found.deltas.to(device))
 
+    def run_subjects(plan: Plan, start: Tensor) -> tuple[Shifts, list[int]]:
+        groups = [
+            Group(subject, tuple(tuple(plan.statements[i]) for i in facts), plan.essences[subject])
+            for subject, facts in plan.subjects.items()
+        ]
+        optimise_subjects = partial(run, level=subject_level)
+        found = without_failures(optimise_subjects, groups, start)
+        return usable(found, list(plan.subjects.values()))
+
     if hierarchy.integration == "joint":
-        start = torch.zeros(len(subjects), width, device=device)
-        return run(subject_groups, start, subject_level)
-    facts = run(fact_groups, torch.zeros(len(fact_groups), width, device=device), fact_level)
+        return run_subjects(plan, torch.zeros(len(plan.subjects), width, device=device))
+    start = torch.zeros(len(fact_groups), width, device=device)
+    facts, kept = usable(run(fact_groups, start, fact_level), [[i] for i in range(len(start))])
     if hierarchy.integration == "independent":
-        return facts
-    means = torch.stack([facts.deltas[indices].mean(0) for _, indices in subjects])
-    found = run(subject_groups, means, subject_level)
-    return replace(found, curves=facts.curves | found.curves)
+        return facts, kept
+    plan = plan.only(kept)
+    means = torch.stack([facts.deltas[indices].mean(0) for indices in plan.subjects.values()])
+    found, kept_again = run_subjects(plan, means)
+    return replace(found, curves=facts.curves | found.curves), [kept[i] for i in kept_again]
+
+
+def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:
+    """The requests of each group, by index."""
+    if per_fact:
+        return [[index] for index in range(len(plan.requests))]
+    return list(plan.subjects.values())
 
 
 def _base_hidden(
     editable: EditableModel, plan: Plan, hparams: RoSEHyperParams
 ) -> tuple[Tensor, Plan, list[str]]:
-    """h_L of each target [n, d], averaged over its usable statements, and the usable plan."""
+    """h_L of each request [n, d], averaged over its usable statements, and the usable plan."""
     queries = plan.queries
     states = read_subject_states(
         editable,
@@ -165,13 +205,11 @@ def _base_hidden(
     )
     n_statements = [len(queries) for queries in plan.statements]
     of_statements = states.hidden[rows[: sum(n_statements)]].split(n_statements)
-    hidden = torch.stack([group.mean(0) for group in of_statements])
-    if hparams.hierarchy.integration != "independent":
-        hidden = torch.stack([hidden[indices].mean(0) for indices in plan.subjects.values()])
-    return hidden, plan, log
+    return torch.stack([group.mean(0) for group in of_statements]), plan, log
 
 
-def _check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+def check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+    """Refuses settings that name a layer which the model does not have."""
     last = max([*hparams.layers, hparams.target_layer])
     if last >= editable.n_layers:
         raise RoSEError(

@@ -16,7 +16,6 @@ from rose_easyedit.evaluation.laboratory import MINUTE, load_laboratory
 from rose_easyedit.evaluation.laboratory.world import relations
 from rose_easyedit.evaluation.selection import read_facts, select_facts
 from rose_easyedit.geometry.tracing import trace_subject
-from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.generic import generic_passages
@@ -96,15 +95,6 @@ def test_an_edit_is_answered_and_others_are_left_alone(laboratory):
     assert result.success("statement") >= 0.7
     assert result.success("question", "instruction") >= 0.5
     assert result.summary()["locality"]["all"]["top1"] >= 0.9
-
-
-def test_the_presets_pace_is_a_tenth_here(laboratory):
-    for preset in ("rose", "memit-merge"):
-        usual = RoSEHyperParams.preset(preset).hierarchy.subject_learning_rate
-        here = laboratory.hparams(preset).hierarchy.subject_learning_rate
-        assert here == pytest.approx(usual / 10)
-    own = laboratory.hparams(hierarchy={"subject_learning_rate": 0.3})
-    assert own.hierarchy.subject_learning_rate == 0.3
 
 
 def test_its_facts_and_its_model_go_by_its_name(laboratory, monkeypatch):

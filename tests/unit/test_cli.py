@@ -59,8 +59,10 @@ def test_help_is_quick_and_has_an_example_for_each_command() -> None:
         "heavy = {'torch', 'transformers', 'omegaconf', 'easyeditor', 'wandb'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    for command in ("edit", "ask", "apply", "export", "info"):
-        words = [sys.executable, "-c", script, command, "--help"]
+    memory = ("add", "update", "forget", "list", "ask", "history", "export")
+    commands = ["edit", "ask", "apply", "export", "info", *(f"memory {name}" for name in memory)]
+    for command in commands:
+        words = [sys.executable, "-c", script, *command.split(), "--help"]
         shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         assert f"  rose-edit {command} " in shown
         assert "Exit codes: 0 done" in shown

@@ -223,3 +223,13 @@ def test_help_is_quick_and_has_examples() -> None:
     shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert "  rose-edit diagnose --delta edit.safetensors --out diagnosis" in shown
     assert "Exit codes: 0 done" in shown
+
+
+def test_an_edit_that_says_too_little_is_refused(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit = EditDelta.load(workplace / "e.safetensors")
+    said = {name: edit.provenance[name] for name in ("requests", "groups", "hparams")}
+    bare = EditDelta(edit.layers, edit.base, said, edit.targets).save(tmp_path / "bare")
+    assert main(_words(workplace, "bare", "--delta", str(bare))) == 2
+    assert "does not say its losses, steps, versions" in capsys.readouterr().err

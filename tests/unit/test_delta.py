@@ -24,6 +24,9 @@ NAMES = {
 }
 
 
+REQUEST = {"prompt": "\u6771\u4eac is", "subject": "\u6771\u4eac", "target_new": "b"}
+
+
 def make_delta(model: Any, name: str = "llama-tied", scale: float = 0.1) -> EditDelta:
     """A random edit of rank 3 and 2 that fits the model."""
     generator = torch.Generator().manual_seed(0)
@@ -41,7 +44,7 @@ def make_delta(model: Any, name: str = "llama-tied", scale: float = 0.1) -> Edit
     return EditDelta(
         layers,
         base,
-        {"requests": [{"prompt": "\u6771\u4eac"}], "losses": [0.1, 1e-9], "groups": [[0]]},
+        {"requests": [REQUEST], "losses": [1e-9], "groups": [[0]]},
         torch.randn(1, d, generator=generator),
     )
 
@@ -367,7 +370,7 @@ def test_the_file_is_plain_safetensors_with_the_record_in_its_header(tmp_path: P
 
     delta = make_delta(build_model("llama-tied"))
     with safe_open(delta.save(tmp_path / "a.safetensors"), framework="pt") as file:
-        record = json.loads(file.metadata()["rose_easyedit.delta/1"])
+        record = json.loads(file.metadata()["rose_easyedit.delta/2"])
         assert record["provenance"] == delta.provenance
         assert len(list(file.keys())) == 2 * len(delta.layers) + 1  # and the targets
 
@@ -441,7 +444,9 @@ def test_other_files_are_no_edits(tmp_path: Path) -> None:
     with pytest.raises(RoSEError, match="not an edit of this version .its header has nothing"):
         EditDelta.load(path)
     write_foreign(path, {"rose_easyedit.delta/9": "{}", "format": "pt"})
-    with pytest.raises(RoSEError, match="has format, rose_easyedit.delta/9, expected .*delta/1"):
+    with pytest.raises(
+        RoSEError, match="has 'format', 'rose_easyedit.delta/9', expected .*delta/2"
+    ):
         EditDelta.load(path)
 
 
@@ -460,7 +465,7 @@ def test_other_files_are_no_edits(tmp_path: Path) -> None:
 )
 def test_a_broken_record_is_an_error_of_ours(record: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    write_foreign(path, {"rose_easyedit.delta/1": record})
+    write_foreign(path, {"rose_easyedit.delta/2": record})
     with pytest.raises(RoSEError, match="damaged"):
         EditDelta.load(path)
 
@@ -532,3 +537,53 @@ def test_compression_of_many_columns_and_of_nothing() -> None:
     nothing = Factors(torch.zeros(4, 3), torch.zeros(3, 6)).compressed()
     assert nothing.rank == 1
     assert float(nothing.dense().abs().max()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (torch.ones(2, 32), r"2, but there are 1 groups"),
+        (torch.ones(32), r"\(32,\) of type torch.float32"),
+        (torch.ones(1, 32).int(), "of type torch.int32"),
+        (torch.full((1, 32), torch.inf), "not finite"),
+    ],
+)
+def test_targets_that_are_none(targets: torch.Tensor, message: str, tmp_path: Path) -> None:
+    delta = make_delta(build_model("llama-tied"))
+    edit = EditDelta(delta.layers, delta.base, delta.provenance, targets)
+    with pytest.raises(RoSEError, match=f"(?s)is damaged.*targets: .*{message}"):
+        EditDelta.load(edit.save(tmp_path / "a"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("requests", [{"prompt": "a"}]),
+        ("requests", 3),
+        ("losses", [1.0, 2.0]),
+        ("groups", [[1]]),
+        ("steps", [1, 2]),
+        ("hparams", ["a"]),
+        ("hparams", {"model_name": "${oc.env:HOME}"}),
+        ("log", [1]),
+        ("versions", None),
+        ("dtype", 3),
+    ],
+)
+def test_a_record_of_other_types_is_refused(entry: str, value: Any, tmp_path: Path) -> None:
+    delta = make_delta(build_model("llama-tied"))
+    edit = EditDelta(delta.layers, delta.base, {**delta.provenance, entry: value}, delta.targets)
+    with pytest.raises(RoSEError, match=f"(?s)is damaged.*{entry[:7]}"):
+        EditDelta.load(edit.save(tmp_path / "a"))
+
+
+def test_what_a_file_says_of_a_weight_is_part_of_its_checksum(tmp_path: Path) -> None:
+    """A square weight would take the edit either way up."""
+    path = EditDelta({"w": Factors(torch.ones(2, 1), torch.ones(1, 2))}, "base").save(
+        tmp_path / "a"
+    )
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'{\\"w\\": false}', b'{\\"w\\": true }'))
+    assert path.read_bytes() != content
+    with pytest.raises(RoSEError, match="its content has changed"):
+        EditDelta.load(path)

@@ -25,6 +25,7 @@ from rose_easyedit.figures.edits import (
     radius_figure,
 )
 from rose_easyedit.figures.keys import conflict_figure, similarity_figure, spectrum_figure
+from rose_easyedit.figures.sequential import Point, sequential_figure, write_sequential
 from rose_easyedit.geometry.conflict import Conflict
 from rose_easyedit.geometry.diagnosis import Diagnosis
 from rose_easyedit.geometry.edits import EditGeometry, QueryGeometry
@@ -257,3 +258,19 @@ def test_the_histogram_counts_every_pair(styled: None) -> None:
     counts = [bar.get_height() for bar in axes.patches]
     assert sum(counts) == 4 and counts[0] == 1 and counts[10] == 2 and counts[-1] == 1
     assert axes.lines[0].get_xdata()[0] == pytest.approx(fmean(scores))
+
+
+def test_batches_one_after_another_are_a_line_and_one_batch_a_mark(tmp_path: Path) -> None:
+    ways = {
+        "extended": [Point(25, 0.9, 0.1), Point(50, 0.8, 0.2)],
+        "one batch": [Point(50, 0.8, 0.2)],
+    }
+    with canvas.style():
+        figure = sequential_figure(ways)
+    success, drift = figure.axes
+    assert [list(line.get_xdata()) for line in success.lines] == [[25, 50], [50]]
+    assert [list(line.get_ydata()) for line in success.lines] == [[0.9, 0.8], [0.8]]
+    assert [list(line.get_ydata()) for line in drift.lines] == [[0.1, 0.2], [0.2]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(ways)
+    first = [path.read_bytes() for path in write_sequential(ways, tmp_path / "a")]
+    assert first == [path.read_bytes() for path in write_sequential(ways, tmp_path / "b")]

@@ -137,12 +137,13 @@ def test_the_micro_batch_does_not_matter(micro_batch: int, radius: float) -> Non
     assert split.steps == whole.steps
 
 
+@pytest.mark.parametrize("turns", [1, 3])  # one group has three queries, the others two
 @pytest.mark.parametrize("radius", [0.0, 0.3])
-def test_other_groups_do_not_matter(radius: float) -> None:
+def test_other_groups_do_not_matter(radius: float, turns: int) -> None:
     level = Level(8, 0.1, radius)
-    whole = run(level=level)
+    whole = run(level=level, context_turns=turns)
     for chosen in ([1], [3, 0]):
-        alone = run([GROUPS[i] for i in chosen], level)
+        alone = run([GROUPS[i] for i in chosen], level, context_turns=turns)
         torch.testing.assert_close(alone.deltas, whole.deltas[chosen], atol=5e-3, rtol=5e-3)
 
 
@@ -429,3 +430,34 @@ def test_an_interrupt_in_another_stage(
         compute_edit(model, tiny_tokenizer, FACTS, settings())
     assert same_weights(model, weights)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_a_learning_rate_is_relative_to_the_hidden_state() -> None:
+    """Adam's first step has the size of its rate in every coordinate: together, rate x |h|."""
+    for loudness in (1.0, 20.0):
+        model = decisive_model()
+        with torch.no_grad():
+            for weights in (model.model.embed_tokens.weight, *_outputs(model)):
+                weights *= loudness
+        found = run(level=Level(1, 0.25), model=model, weight_decay=0.0)
+        norms = found.deltas.norm(dim=1) / _hidden_norms(model)
+        assert norms == pytest.approx(torch.full_like(norms, 0.25), rel=1e-2)
+
+
+def _outputs(model: Any) -> list[Tensor]:
+    """The matrices that write into the residual stream."""
+    layers = model.model.layers
+    return [m for la in layers for m in (la.self_attn.o_proj.weight, la.mlp.down_proj.weight)]
+
+
+def _hidden_norms(model: Any) -> Tensor:
+    """Mean |h| at the subject over the texts of each of `GROUPS`, [n]."""
+    means = []
+    for group_ in GROUPS:
+        norms = []
+        for query in (query for queries in group_.facts for query in queries):
+            with torch.no_grad():
+                states = model(torch.tensor([query.ids]), output_hidden_states=True).hidden_states
+            norms.append(states[LAYER + 1][0, query.subject].norm())
+        means.append(torch.stack(norms).mean())
+    return torch.stack(means)

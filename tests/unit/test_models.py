@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -227,3 +229,20 @@ def test_the_real_conversion_gives_a_model_that_knows_paris(
     answer = model.generate(**inputs, max_new_tokens=8, do_sample=False)
     new_tokens = answer[0, inputs["input_ids"].shape[1] :]
     assert "The capital of France is Paris." in tokenizer.decode(new_tokens)
+
+
+def test_code_in_a_models_folder_is_never_run(tiny_folder: Path, tmp_path: Path) -> None:
+    folder, witness = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    names = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    (folder / "evil.py").write_text(f"open({str(witness)!r}, 'w')\n")
+    for model_type in ("llama", "of-its-own"):
+        changed = {**config, "model_type": model_type, "auto_map": names}
+        (folder / "config.json").write_text(json.dumps(changed))
+        if model_type == "llama":
+            assert type(load_model(str(folder))[0]).__name__ == "LlamaForCausalLM"
+        else:
+            with pytest.raises(RoSEError, match="does not load as a causal language model"):
+                load_model(str(folder))
+    assert not witness.exists()

@@ -87,7 +87,7 @@ def test_alignments_share_both_levels_and_hierarchies_the_facts(pair, tmp_path, 
         {"micro_batch": 2},
         {"hierarchy": {"fact_steps": 3}},
         {"hierarchy": {"kl_factor": 0.5}},
-        {"hierarchy": {"fact_learning_rate": 0.1}},
+        {"hierarchy": {"fact_learning_rate": 0.05}},
     ],
 )
 def test_what_stage_1_depends_on_is_computed_anew(pair, tmp_path, levels, changes):

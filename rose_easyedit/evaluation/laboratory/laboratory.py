@@ -41,9 +41,6 @@ LEAST_CONSISTENCY = 0.9
 CORPUS = "corpus.txt"
 _RECORD = "laboratory.json"
 _ANSWER_TOKENS = 4
-# The presets' learning rates are for SmolLM2, where a hidden state has ten times the length per
-# root of its width.
-_PACE = 0.1
 
 
 @dataclass(frozen=True)
@@ -64,17 +61,15 @@ class Laboratory(Population):
     consistency: Mapping[str, float]
 
     def hparams(self, preset: str = "rose", **overrides: Any) -> RoSEHyperParams:
-        """A method's settings for this model, its pace and generic text the world's own.
+        """A method's settings for this model, with generic text of its own world.
 
         Args:
             preset: As `RoSEHyperParams.preset`.
             overrides: As `RoSEHyperParams.with_overrides`.
         """
         hparams = RoSEHyperParams.preset(preset, "laboratory")
-        rates = ("fact_learning_rate", "subject_learning_rate")
         hparams = hparams.with_overrides(
             model_name=str(self.folder),  # where its corpus is found
-            hierarchy={name: _PACE * getattr(hparams.hierarchy, name) for name in rates},
             alignment={"subject_weight": 0.0},  # the built-in subjects are unknown words to it
         )
         return hparams.with_overrides(**overrides)

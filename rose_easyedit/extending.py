@@ -1,0 +1,202 @@
+"""An edit that grows: facts added, changed and forgotten later, as if all had been one batch.
+
+Editing in place writes each batch on top of the last, and what it costs other prompts adds up. Here
+an edit brings its targets along, so that a later one is solved together with them against the
+original weights. A subject whose facts are the same keeps its target; only the others are
+optimised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rose_easyedit.delta import EditDelta
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.fingerprint import weights_fingerprint
+from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.method.edit import solve_edit
+from rose_easyedit.method.known import GroupKey, Known, group_key
+from rose_easyedit.method.targets import compute_targets
+from rose_easyedit.requests import EditRequest, as_requests
+
+Requests = Iterable[EditRequest | Mapping[str, Any]]
+Place = tuple[str, str]
+
+
+def extend(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    delta: EditDelta,
+    new_requests: Requests,
+) -> EditDelta:
+    """An edit with more facts, as one batch of all of them would give it to float tolerance.
+
+    A request for a subject and prompt that the edit has already, with another target, takes the
+    place of the earlier one; the new edit's log names both.
+
+    Args:
+        model: the unedited model that the edit was computed for; not changed.
+        tokenizer: its tokenizer.
+        delta: the edit so far; not changed.
+        new_requests: the facts to add.
+
+    Raises:
+        RoSEError: the model is another one or edited, the edit does not keep its targets, or the
+            requests are faulty.
+    """
+    facts = _facts_of(model, delta)
+    replaced = []
+    for request in as_requests(new_requests):
+        old = facts.get(_place(request))
+        if old is not None and old.target_new != request.target_new:
+            replaced.append({**_named(old), "old": old.target_new, "new": request.target_new})
+        facts[_place(request)] = request
+    return _solved(model, tokenizer, delta, list(facts.values()), replaced)
+
+
+def update(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    delta: EditDelta,
+    requests: Requests,
+) -> EditDelta:
+    """An edit in which some facts have changed: the same subject and prompt, a new target.
+
+    Args:
+        model: as for `extend`.
+        tokenizer: its tokenizer.
+        delta: the edit so far; not changed.
+        requests: the facts as they are now; the edit has each of them with some target.
+
+    Raises:
+        RoSEError: as `extend`, or the edit does not have one of the facts.
+    """
+    changed = as_requests(requests)
+    facts = _facts_of(model, delta)
+    if missing := [r for r in changed if _place(r) not in facts]:
+        raise RoSEError.of(
+            "The edit has no such fact to update; extend it with:",
+            [f"{r.subject!r}: {r.prompt!r}" for r in missing],
+        )
+    return extend(model, tokenizer, delta, changed)
+
+
+def without(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    delta: EditDelta,
+    subject: str,
+    prompt: str | None = None,
+) -> EditDelta:
+    """An edit that has forgotten a subject, or one fact of it.
+
+    Args:
+        model: as for `extend`.
+        tokenizer: its tokenizer.
+        delta: the edit so far; not changed.
+        subject: whose facts go.
+        prompt: of the one fact that goes; None takes all of them.
+
+    Raises:
+        RoSEError: as `extend`, the edit has no such fact, or none would be left.
+    """
+    facts = _facts_of(model, delta)
+    left = [r for r in facts.values() if r.subject != subject or prompt not in (None, r.prompt)]
+    if len(left) == len(facts):
+        about = [r.prompt for r in facts.values() if r.subject == subject]
+        has = "; of it the edit has " + ", ".join(map(repr, about)) if about else ""
+        wanted = repr(subject) if prompt is None else f"{subject!r} with the prompt {prompt!r}"
+        raise RoSEError(f"The edit has no fact about {wanted}{has}.")
+    if not left:
+        raise RoSEError(
+            f"The edit has no fact but those about {subject!r}: without them there is no edit, "
+            "and the base model is what is wanted."
+        )
+    return _solved(model, tokenizer, delta, left, [])
+
+
+def known_targets(delta: EditDelta) -> dict[GroupKey, Known]:
+    """The targets of an edit, by their facts.
+
+    Raises:
+        RoSEError: the edit does not keep them.
+    """
+    requests = _requests_of(delta)
+    losses, steps = delta.provenance["losses"], delta.provenance["steps"]
+    assert delta.targets is not None  # as `_requests_of` has checked
+    return {
+        group_key(requests[i] for i in group): Known(value, [losses[i] for i in group], n_steps)
+        for group, value, n_steps in zip(
+            delta.provenance["groups"], delta.targets, steps, strict=True
+        )
+    }
+
+
+def _solved(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    delta: EditDelta,
+    requests: Sequence[EditRequest],
+    replaced: Sequence[dict[str, str]],
+) -> EditDelta:
+    """All requests solved together, with the targets that the edit has already."""
+    hparams = RoSEHyperParams.from_dict(delta.provenance["hparams"])
+    known = known_targets(delta)
+    targets = compute_targets(model, tokenizer, requests, hparams, known=known)
+    places = {_place(request) for request in requests}
+    changes = [
+        change
+        for change in [*delta.provenance.get("replaced", []), *replaced]
+        if (change["subject"], change["prompt"]) in places  # what is forgotten leaves no trace
+    ]
+    lines = [
+        f"{c['subject']!r}: {c['prompt']!r} was to be {c['old']!r} and is now {c['new']!r}; "
+        "the later one holds"
+        for c in changes
+    ]
+    solved = solve_edit(model, tokenizer, replace(targets, log=[*targets.log, *lines]), hparams)
+    solved.provenance["replaced"] = changes
+    return solved
+
+
+def _facts_of(model: PreTrainedModel, delta: EditDelta) -> dict[Place, EditRequest]:
+    """The facts of an edit by subject and prompt, once it is certain that the model is its base."""
+    requests = _requests_of(delta)
+    if delta.is_applied(model):
+        raise RoSEError(
+            "This edit is applied to this model, and a new one is computed from the unedited "
+            "weights: call delta.revert(model) first, and apply the new edit in its place."
+        )
+    parameters = dict(model.named_parameters())
+    weights = {name: parameters[name] for name in delta.layers if name in parameters}
+    if weights_fingerprint(weights.items()) != delta.base:
+        raise RoSEError(
+            "This model is not the one that the edit was computed for: it is another model, "
+            "another precision, or edited already. Load the base model, or revert its edits."
+        )
+    return {_place(request): request for request in requests}
+
+
+def _requests_of(delta: EditDelta) -> list[EditRequest]:
+    needed = ("requests", "hparams", "groups", "losses", "steps")
+    missing = [name for name in needed if name not in delta.provenance]
+    if delta.targets is None:
+        missing.append("targets")
+    if missing:
+        raise RoSEError(
+            f"This edit does not say what it was made of (it lacks {', '.join(missing)}), so it "
+            "cannot be solved again; compute one of all the facts."
+        )
+    return [EditRequest.from_mapping(record) for record in delta.provenance["requests"]]
+
+
+def _place(request: EditRequest) -> Place:
+    return request.subject, request.prompt
+
+
+def _named(request: EditRequest) -> dict[str, str]:
+    return {"subject": request.subject, "prompt": request.prompt}

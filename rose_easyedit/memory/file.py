@@ -1,0 +1,109 @@
+"""The file of a memory, in SQLite: whole after a kill at any moment, and safe for two processes.
+
+Every write is one transaction that has the file to itself from its beginning and is on the disk
+when it ends: of two processes one waits for the other.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from rose_easyedit.errors import RoSEError
+
+_APPLICATION = 0x526F5345  # "RoSE", in the header of the file
+_VERSION = 1
+_PATIENCE = 60.0  # seconds that a process waits for another one's write
+_SCHEMA = (
+    "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE facts (
+        number INTEGER PRIMARY KEY, subject TEXT NOT NULL, prompt TEXT NOT NULL,
+        target TEXT NOT NULL, ground_truth TEXT, since TEXT NOT NULL, fault TEXT,
+        UNIQUE (subject, prompt))""",
+    """CREATE TABLE targets (
+        digest TEXT PRIMARY KEY, subject TEXT NOT NULL, value BLOB NOT NULL, rest TEXT NOT NULL,
+        sha256 TEXT NOT NULL)""",
+    """CREATE TABLE history (
+        number INTEGER PRIMARY KEY, time TEXT NOT NULL, action TEXT NOT NULL,
+        subject TEXT NOT NULL, prompt TEXT NOT NULL, old TEXT, new TEXT)""",
+)
+
+
+class MemoryFile:
+    """One file; a connection of its own for each block, so that threads and forks may share it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def make(self, settings: Mapping[str, str]) -> None:
+        """Makes the file with its tables and settings; one that is there stays as it is.
+
+        Raises:
+            RoSEError: there is a file that is no memory.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open("IMMEDIATE", new=True) as file:
+            # an empty database is what a kill may have left of the first attempt
+            if file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return
+            for statement in _SCHEMA:
+                file.execute(statement)
+            file.executemany("INSERT INTO settings VALUES (?, ?)", settings.items())
+            file.execute(f"PRAGMA application_id = {_APPLICATION}")
+            file.execute(f"PRAGMA user_version = {_VERSION}")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A view of one moment."""
+        with self._open("DEFERRED") as file:
+            self._check(file)
+            yield file
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A change that is made whole, or not at all where an error ends the block."""
+        with self._open("IMMEDIATE") as file:
+            self._check(file)
+            yield file
+
+    @contextmanager
+    def _open(self, kind: str, *, new: bool = False) -> Iterator[sqlite3.Connection]:
+        if not new and not self.path.is_file():
+            raise RoSEError(f"There is no memory {str(self.path)!r}; add a fact to begin one.")
+        # a missing file would else be made, empty, by whoever looks for it
+        address = f"{self.path.absolute().as_uri()}?mode={'rwc' if new else 'rw'}"
+        try:
+            with closing(
+                sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, uri=True)
+            ) as file:
+                file.execute("PRAGMA synchronous = EXTRA")  # it outlives a power cut, too
+                file.execute(f"BEGIN {kind}")
+                try:
+                    yield file
+                except BaseException:
+                    file.rollback()
+                    raise
+                file.commit()
+        except sqlite3.OperationalError as error:  # locked, read-only, no space
+            raise OSError(f"The memory {str(self.path)!r} cannot be used now: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise RoSEError(
+                f"{str(self.path)!r} is damaged or no memory ({error}); name another file, or "
+                "put a copy of it back."
+            ) from error
+
+    def _check(self, file: sqlite3.Connection) -> None:
+        if not _is_made(file):
+            raise RoSEError(f"{str(self.path)!r} is no memory of this package; name another file.")
+        (version,) = file.execute("PRAGMA user_version").fetchone()
+        if version != _VERSION:
+            raise RoSEError(
+                f"The memory {str(self.path)!r} has the form {version}, this version reads "
+                f"{_VERSION}; use the version of rose_easyedit that wrote it."
+            )
+
+
+def _is_made(file: sqlite3.Connection) -> bool:
+    return bool(file.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION)

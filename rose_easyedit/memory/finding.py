@@ -1,0 +1,91 @@
+"""The targets that a memory lacks: found, and filed as bytes; or what is wrong with their facts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.memory.records import StoredTarget
+from rose_easyedit.memory.store import FactStore
+from rose_easyedit.requests import EditRequest
+
+if TYPE_CHECKING:
+    from rose_easyedit.hparams import RoSEHyperParams
+    from rose_easyedit.method.known import Known
+
+logger = logging.getLogger(__name__)
+
+Group = Sequence[EditRequest]
+
+
+class Finder:
+    """Stage 1 for the groups of a memory."""
+
+    def __init__(
+        self, store: FactStore, model: Any, tokenizer: Any, hparams: RoSEHyperParams
+    ) -> None:
+        self._store, self._hparams = store, hparams
+        self._model, self._tokenizer = model, tokenizer
+
+    def find(self, groups: Sequence[Group]) -> None:
+        """Files the targets of groups, or what is wrong with their facts."""
+        try:
+            found = self.optimise(groups)
+        except RoSEError as error:
+            if len(groups) == 1:
+                self._refuse(groups[0], str(error))
+                return
+            for group in groups:
+                self.find([group])
+        else:
+            self._store.keep(zip(groups, found, strict=True))
+
+    def optimise(self, groups: Sequence[Group]) -> Sequence[StoredTarget]:
+        """The target of each group."""
+        from rose_easyedit.method.known import Known, group_key
+        from rose_easyedit.method.targets import compute_targets
+
+        facts = [fact for group in groups for fact in group]
+        targets = compute_targets(self._model, self._tokenizer, facts, self._hparams)
+        found = {
+            group_key(targets.plan.requests[i] for i in group): stored(Known(*target))
+            for group, *target in zip(
+                targets.groups,
+                targets.values,
+                targets.shifts.losses,
+                targets.shifts.steps,
+                strict=True,
+            )
+        }
+        return [found[group_key(group)] for group in groups]
+
+    def _refuse(self, group: Group, fault: str) -> None:
+        """Notes which facts of a group are at fault: those that fail alone, else all of them."""
+        faults = {}
+        for fact in group if len(group) > 1 else ():
+            try:
+                self.optimise([[fact]])
+            except RoSEError as error:
+                faults[fact] = str(error)
+        for fact, reason in (faults or dict.fromkeys(group, fault)).items():
+            logger.warning("%r: %r is left out: %s", fact.subject, fact.prompt, reason)
+            self._store.refuse(fact, reason)
+
+
+def known(target: StoredTarget) -> Known:
+    """A target as the method takes it."""
+    import numpy as np
+    import torch
+
+    from rose_easyedit.method.known import Known
+
+    value = torch.from_numpy(np.frombuffer(target.value, "<f4").astype(np.float32))
+    return Known(value, target.losses, target.steps)
+
+
+def stored(target: Known) -> StoredTarget:
+    """A target as the file has it."""
+    value = target.value.float().cpu().numpy().astype("<f4")
+    return StoredTarget(value.tobytes(), target.losses, target.steps)

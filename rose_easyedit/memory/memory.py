@@ -1,0 +1,300 @@
+"""FactMemory: facts that an agent adds, changes and forgets, and a model that answers from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.memory.finding import Finder, Group, known, stored
+from rose_easyedit.memory.records import Change, Entry, Snapshot
+from rose_easyedit.memory.settings import check_same, differences
+from rose_easyedit.memory.store import FactStore
+from rose_easyedit.requests import EditRequest, as_requests
+
+if TYPE_CHECKING:
+    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.hparams import RoSEHyperParams
+
+
+Facts = EditRequest | Mapping[str, Any] | Iterable[EditRequest | Mapping[str, Any]]
+
+# Groups optimised between two writes: what a kill can cost, in computing time only.
+_AT_ONCE = 64
+
+
+class FactMemory:
+    """Facts in a file, and the model that is edited to know them.
+
+    A fact is on the disk before `add` computes anything. What a subject's facts are optimised to,
+    their target, is kept beside them, so a fact costs its own subject and no other; all of them
+    are solved together against the unedited weights when the model is next asked. Several
+    processes may use one file at the same time.
+    """
+
+    def __init__(self, store: FactStore, model: Any, tokenizer: Any, loading: tuple[Any, Any]):
+        """Use `open`."""
+        from rose_easyedit.hparams import RoSEHyperParams
+
+        self._store = store
+        self._hparams = RoSEHyperParams.from_dict(store.settings)
+        self._model, self._tokenizer, self._loading = model, tokenizer, loading
+        self._solved: tuple[list[Group], EditDelta] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        model: Any = None,
+        tokenizer: Any = None,
+        hparams: RoSEHyperParams | str | Path | None = None,
+        *,
+        device: Any = None,
+        dtype: Any = "auto",
+    ) -> FactMemory:
+        """Opens a memory, or begins one; a model that is named is loaded when it is needed.
+
+        Args:
+            path: of the file.
+            model: a name as `load_model` takes it, or a model; None takes what the memory was
+                begun with, or "embedded".
+            tokenizer: of a model that is given as an object.
+            hparams: the settings, or the name or path of a settings file; None takes those of the
+                memory, or of the embedded model. Settings cannot change later.
+            device: where a named model is loaded; None as the settings say.
+            dtype: of a named model's weights, as `load_model` takes it.
+
+        Raises:
+            RoSEError: the file is no memory, the settings differ from the memory's, or a new
+                memory lacks its settings.
+        """
+        from rose_easyedit.hparams import RoSEHyperParams
+
+        if isinstance(hparams, (str, Path)):
+            hparams = RoSEHyperParams.from_hparams(hparams)
+        named = model if isinstance(model, str) else getattr(model, "name_or_path", None)
+        if hparams is None and not Path(path).is_file():
+            if named not in (None, "embedded"):
+                raise RoSEError(
+                    f"A new memory for the model {named!r} needs its settings; give hparams, by "
+                    "name, path or as an object."
+                )
+            hparams = RoSEHyperParams.from_hparams("smollm2-135m")
+        if hparams is not None and named:
+            hparams = replace(hparams, model_name=named)
+        store = FactStore(path, None if hparams is None else hparams.as_dict())
+        if hparams is not None:
+            check_same(store.settings, hparams.as_dict())
+        if model is None or isinstance(model, str):
+            place = store.settings["device"] if device is None else device
+            name = model or store.settings["model_name"]
+            return cls(store, None, None, (name, (place, dtype)))
+        if tokenizer is None:
+            raise RoSEError("A model that is given as an object needs its tokenizer beside it.")
+        return cls(store, model, tokenizer, (None, None))
+
+    @property
+    def hparams(self) -> RoSEHyperParams:
+        """The settings of every edit of this memory."""
+        return self._hparams
+
+    def add(self, facts: Facts, *, compute: bool = True) -> Sequence[Change]:
+        """Adds facts; a known subject and prompt gets the new target.
+
+        Args:
+            facts: one request or several, with EasyEdit's field names.
+            compute: find the targets now. Otherwise that waits until the model is asked, and no
+                model is needed.
+
+        Returns:
+            What has changed by it: nothing, for facts that were there already.
+
+        Raises:
+            RoSEError: faulty requests, of which nothing is kept; or facts that are kept, and that
+                the model cannot be made to know (an attention sink, say).
+        """
+        return self._put(facts, compute)
+
+    def update(self, facts: Facts, *, compute: bool = True) -> Sequence[Change]:
+        """Changes the targets of facts that are there.
+
+        Args:
+            facts: one request or several: known subjects and prompts, with new targets.
+            compute: as for `add`.
+
+        Raises:
+            RoSEError: as `add`, or a fact is not there; then nothing is changed.
+        """
+        return self._put(facts, compute, only_known=True)
+
+    def forget(self, subject: str, prompt: str | None = None) -> Sequence[Change]:
+        """Forgets all facts about a subject, or the one with this prompt.
+
+        The history keeps what was forgotten.
+
+        Raises:
+            RoSEError: there is no such fact.
+        """
+        return self._store.remove(subject, prompt)
+
+    def list(self, subject: str | None = None) -> Sequence[Entry]:
+        """The facts, in the order in which they came; with `subject`, those about it."""
+        return [e for e in self._store.entries() if subject in (None, e.request.subject)]
+
+    def history(self, subject: str | None = None) -> Sequence[Change]:
+        """All that has happened, the earliest first; with `subject`, to its facts."""
+        return [c for c in self._store.history() if subject in (None, c.subject)]
+
+    @overload
+    def ask(self, prompts: str, *, chat: bool | None = ..., max_new_tokens: int = ...) -> str: ...
+    @overload
+    def ask(
+        self, prompts: Sequence[str], *, chat: bool | None = ..., max_new_tokens: int = ...
+    ) -> Sequence[str]: ...
+    def ask(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        chat: bool | None = None,
+        max_new_tokens: int = 64,
+    ) -> str | Sequence[str]:
+        """What the model answers that knows the facts, greedily.
+
+        Args:
+            prompts: one question or several.
+            chat: as a turn of a chat, or as a text to go on with; None takes the chat where the
+                tokenizer has a template.
+            max_new_tokens: the longest answer.
+        """
+        from rose_easyedit.evaluation.generation import generate_greedy
+
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        with self.edited() as model:
+            in_chat = self._tokenizer.chat_template is not None if chat is None else chat
+            answers = generate_greedy(
+                model, self._tokenizer, texts, chat=in_chat, max_new_tokens=max_new_tokens
+            )
+        answers = [answer.strip() for answer in answers]
+        return answers[0] if isinstance(prompts, str) else answers
+
+    @contextmanager
+    def edited(self) -> Iterator[Any]:
+        """The model that knows the facts, inside the block; the base model again after it."""
+        delta = self.delta()
+        model, _ = self.base()
+        if delta is None:
+            yield model
+            return
+        with delta.applied(model):
+            yield model
+
+    def delta(self) -> EditDelta | None:
+        """The edit that writes all facts as they are now; None while there is none.
+
+        Facts of other processes are in it as well. Targets that are missing are computed first.
+        """
+        from rose_easyedit.method.edit import compute_edit
+        from rose_easyedit.method.known import group_key
+
+        snapshot = self._computed()
+        groups = list(snapshot.groups)
+        if not groups:
+            return None
+        if self._solved is None or self._solved[0] != groups:
+            targets = {group_key(groups[i]): known(t) for i, t in snapshot.targets.items()}
+            facts = [fact for group in groups for fact in group]
+            pair = self._checked_base()
+            self._solved = groups, compute_edit(*pair, facts, self.hparams, known=targets)
+        return self._solved[1]
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the edit as a file, which `EditDelta.load` and every command reads.
+
+        Raises:
+            RoSEError: there is no fact.
+        """
+        delta = self.delta()
+        if delta is None:
+            raise RoSEError("The memory has no fact to write into a model; add one first.")
+        return delta.save(path)
+
+    def load(self, path: str | Path) -> Sequence[Change]:
+        """Adds the facts of an edit file, with their targets where the settings are the same.
+
+        Raises:
+            RoSEError: it is no edit, or one of another base model; nothing is changed.
+        """
+        from rose_easyedit.delta import EditDelta
+        from rose_easyedit.extending import known_targets
+        from rose_easyedit.method.known import group_key
+
+        delta = EditDelta.load(path)
+        targets = known_targets(delta)
+        self._checked_base()
+        if delta.base != self._store.bind(delta.base):
+            raise RoSEError(f"{str(path)!r} is an edit of another model than this memory's.")
+        changes = self._store.put(as_requests(delta.provenance["requests"]))
+        if not differences(self._store.settings, delta.provenance["hparams"]):
+            missing = {group_key(group): group for group in self._store.snapshot().missing}
+            common = missing.keys() & targets.keys()
+            self._store.keep((missing[key], stored(targets[key])) for key in common)
+        return changes
+
+    def base(self) -> tuple[Any, Any]:
+        """The unedited model and its tokenizer; loaded the first time."""
+        if self._model is None:
+            from rose_easyedit.models import load_model
+
+            name, (device, dtype) = self._loading
+            self._model, self._tokenizer = load_model(name, device, dtype)
+        return self._model, self._tokenizer
+
+    def _put(self, facts: Facts, compute: bool, *, only_known: bool = False) -> Sequence[Change]:
+        requests = as_requests(_several(facts))
+        changes = self._store.put(requests, only_known=only_known)
+        if compute:
+            self._computed()
+            places = {(request.subject, request.prompt) for request in requests}
+            faults = [
+                entry.fault
+                for entry in self._store.entries()
+                if entry.fault and (entry.request.subject, entry.request.prompt) in places
+            ]
+            if faults:
+                raise RoSEError.of(
+                    "These facts are kept, but the model cannot be made to know them; update or "
+                    "forget them:",
+                    faults,
+                )
+        return changes
+
+    def _computed(self) -> Snapshot:
+        """The facts, once every one that can be written has its target."""
+        while True:
+            snapshot = self._store.snapshot()
+            if not snapshot.missing:
+                return snapshot
+            model, tokenizer = self._checked_base()
+            Finder(self._store, model, tokenizer, self.hparams).find(snapshot.missing[:_AT_ONCE])
+
+    def _checked_base(self) -> tuple[Any, Any]:
+        """The model, once it is certain that it is the one whose targets are kept, and unedited."""
+        from rose_easyedit.method.edit import base_fingerprint
+
+        model, tokenizer = self.base()
+        if self._solved is not None and self._solved[1].is_applied(model):
+            raise RoSEError("The model is edited now; leave the block of `edited` first.")
+        base = base_fingerprint(model, self.hparams)
+        if self._store.bind(base) != base:
+            raise RoSEError(
+                "This model is not the one that the memory was begun with: it is another one, "
+                "another precision, or edited. Load that one, or begin another memory."
+            )
+        return model, tokenizer
+
+
+def _several(facts: Facts) -> Iterable[EditRequest | Mapping[str, Any]]:
+    return [facts] if isinstance(facts, (EditRequest, Mapping)) else facts

@@ -1,0 +1,223 @@
+"""What a memory keeps: facts, their targets, and what has happened to them.
+
+Facts come first: they are on the disk before anything is computed, and there is nothing of them but
+this. Targets can be computed again, and are kept for as long as their facts are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.memory.file import MemoryFile
+from rose_easyedit.memory.records import Change, Entry, Snapshot, StoredTarget, group_digest
+from rose_easyedit.requests import EditRequest
+
+logger = logging.getLogger(__name__)
+
+
+class FactStore:
+    """The facts of one file; each call is one transaction."""
+
+    def __init__(self, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
+        """Opens a file, or makes it.
+
+        Args:
+            path: of the file.
+            settings: the settings (`RoSEHyperParams.as_dict`) of a file that is made if there is
+                none; None makes none.
+
+        Raises:
+            RoSEError: there is no such file, or it is no memory.
+        """
+        self._file = MemoryFile(Path(path))
+        if settings is not None:
+            self._file.make({"hparams": json.dumps(settings)})
+        with self._file.reading() as file:
+            rows = dict(file.execute("SELECT name, value FROM settings"))
+        self.settings: dict[str, Any] = json.loads(rows["hparams"])
+        # what shares a target: a subject's facts, or each fact for itself
+        self._per_fact = self.settings["hierarchy"]["integration"] == "independent"
+
+    def bind(self, base: str) -> str:
+        """The fingerprint of the base model's weights: this one, unless there is one already."""
+        with self._file.writing() as file:
+            file.execute("INSERT OR IGNORE INTO settings VALUES ('base', ?)", [base])
+            (row,) = file.execute("SELECT value FROM settings WHERE name = 'base'")
+        return row[0]
+
+    def put(self, requests: Iterable[EditRequest], *, only_known: bool = False) -> list[Change]:
+        """Adds facts; one of a known subject and prompt takes the place of what was there.
+
+        Args:
+            requests: the facts.
+            only_known: refuse a fact that is not there with some target.
+
+        Returns:
+            What has changed by it; it is on the disk.
+
+        Raises:
+            RoSEError: an unknown fact, with `only_known`; nothing is changed.
+        """
+        requests = list(requests)
+        changes = []
+        with self._file.writing() as file:
+            known = {(r.subject, r.prompt): r for r, _, _ in _facts(file)}
+            unknown = [r for r in requests if (r.subject, r.prompt) not in known]
+            if only_known and unknown:
+                raise RoSEError.of(
+                    "The memory has no such fact to update; add it:",
+                    [f"{r.subject!r}: {r.prompt!r}" for r in unknown],
+                )
+            for new in requests:
+                old = known.get((new.subject, new.prompt))
+                if old is None or old.target_new != new.target_new:
+                    changes.append(_put(file, old, new))
+                else:  # asked for once more, a fact that was refused is given another chance
+                    place = [new.subject, new.prompt]
+                    file.execute(
+                        "UPDATE facts SET fault = NULL WHERE subject = ? AND prompt = ?", place
+                    )
+            self._drop_stale(file, {request.subject for request in requests})
+        return changes
+
+    def remove(self, subject: str, prompt: str | None = None) -> list[Change]:
+        """Forgets a subject, or one fact of it; its targets go, the history keeps what was.
+
+        Raises:
+            RoSEError: there is no such fact.
+        """
+        with self._file.writing() as file:
+            about = [r for r, _, _ in _facts(file) if r.subject == subject]
+            gone = [r for r in about if prompt in (None, r.prompt)]
+            if not gone:
+                has = ", ".join(repr(r.prompt) for r in about) or "nothing"
+                wanted = "" if prompt is None else f" with the prompt {prompt!r}"
+                raise RoSEError(
+                    f"The memory has no fact about {subject!r}{wanted}; of it there is {has}."
+                )
+            for fact in gone:
+                place = [fact.subject, fact.prompt]
+                file.execute("DELETE FROM facts WHERE subject = ? AND prompt = ?", place)
+            changes = [_note(file, "forget", r, r.target_new, None) for r in gone]
+            self._drop_stale(file, {subject})
+        return changes
+
+    def refuse(self, fact: EditRequest, fault: str) -> None:
+        """Notes why a fact cannot be written into the model; until it changes, it is left out."""
+        with self._file.writing() as file:
+            file.execute(
+                "UPDATE facts SET fault = ? WHERE subject = ? AND prompt = ? AND target = ?",
+                [fault, fact.subject, fact.prompt, fact.target_new],
+            )
+            self._drop_stale(file, {fact.subject})
+
+    def keep(self, found: Iterable[tuple[Sequence[EditRequest], StoredTarget]]) -> None:
+        """Files the targets of groups, but of those only whose facts are still the same."""
+        with self._file.writing() as file:
+            current = set(map(group_digest, self._groups(file)))
+            for group, target in found:
+                if (digest := group_digest(group)) in current:
+                    row = [digest, group[0].subject, target.value, target.rest(), target.digest()]
+                    file.execute("INSERT OR REPLACE INTO targets VALUES (?, ?, ?, ?, ?)", row)
+
+    def snapshot(self) -> Snapshot:
+        """The facts that can be written, with the targets that are there."""
+        with self._file.reading() as file:
+            groups = self._groups(file)
+            targets = _targets(file)
+        numbers = {group_digest(group): number for number, group in enumerate(groups)}
+        found = {numbers[digest]: t for digest, t in targets.items() if digest in numbers}
+        return Snapshot(groups, found)
+
+    def entries(self) -> list[Entry]:
+        """All facts, in the order in which they came."""
+        with self._file.reading() as file:
+            facts, groups = _facts(file), self._groups(file)
+            targets = {row[0] for row in file.execute("SELECT digest FROM targets")}
+        ready = {fact for group in groups if group_digest(group) in targets for fact in group}
+
+        def state(fact: EditRequest, fault: str | None) -> str:
+            if fault is not None:
+                return "refused"
+            return "ready" if fact in ready else "waiting"
+
+        return [Entry(fact, since, state(fact, fault), fault) for fact, since, fault in facts]
+
+    def history(self) -> list[Change]:
+        """All that has happened, the earliest first."""
+        query = "SELECT time, action, subject, prompt, old, new FROM history ORDER BY number"
+        with self._file.reading() as file:
+            return [Change(*row) for row in file.execute(query)]
+
+    def _groups(self, file: sqlite3.Connection) -> list[list[EditRequest]]:
+        facts = [fact for fact, _, fault in _facts(file) if fault is None]
+        if self._per_fact:
+            return [[fact] for fact in facts]
+        groups: dict[str, list[EditRequest]] = {}
+        for fact in facts:
+            groups.setdefault(fact.subject, []).append(fact)
+        return list(groups.values())
+
+    def _drop_stale(self, file: sqlite3.Connection, subjects: Iterable[str]) -> None:
+        """Deletes the targets of facts that are no more."""
+        current = set(map(group_digest, self._groups(file)))
+        for subject in subjects:
+            filed = file.execute("SELECT digest FROM targets WHERE subject = ?", [subject])
+            for (digest,) in filed.fetchall():
+                if digest not in current:
+                    file.execute("DELETE FROM targets WHERE digest = ?", [digest])
+
+
+def _facts(file: sqlite3.Connection) -> list[tuple[EditRequest, str, str | None]]:
+    """Each fact with its time and its fault."""
+    query = "SELECT prompt, subject, target, ground_truth, since, fault FROM facts ORDER BY number"
+    return [(EditRequest(*row[:4]), *row[4:]) for row in file.execute(query)]
+
+
+def _put(file: sqlite3.Connection, old: EditRequest | None, new: EditRequest) -> Change:
+    before = None if old is None else old.target_new
+    change = _note(file, "add" if old is None else "update", new, before, new.target_new)
+    file.execute(
+        "INSERT INTO facts (subject, prompt, target, ground_truth, since) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (subject, prompt) DO UPDATE SET target = excluded.target, "
+        "ground_truth = excluded.ground_truth, since = excluded.since, fault = NULL",
+        [new.subject, new.prompt, new.target_new, new.ground_truth, change.time],
+    )
+    return change
+
+
+def _note(
+    file: sqlite3.Connection, action: str, fact: EditRequest, old: str | None, new: str | None
+) -> Change:
+    time = datetime.now(UTC).isoformat(timespec="milliseconds")
+    change = Change(time, action, fact.subject, fact.prompt, old, new)
+    file.execute(
+        "INSERT INTO history (time, action, subject, prompt, old, new) VALUES (?, ?, ?, ?, ?, ?)",
+        [time, action, fact.subject, fact.prompt, old, new],
+    )
+    return change
+
+
+def _targets(file: sqlite3.Connection) -> dict[str, StoredTarget]:
+    """All targets that are whole."""
+    found = {}
+    for digest, value, rest, sha256 in file.execute(
+        "SELECT digest, value, rest, sha256 FROM targets"
+    ):
+        try:
+            target = StoredTarget(value, **json.loads(rest))
+            whole = target.digest() == sha256
+        except (TypeError, ValueError):
+            whole = False
+        if whole:
+            found[digest] = target
+        else:
+            logger.warning("a target of the memory is damaged; it is computed again")
+    return found
