@@ -5,35 +5,21 @@
 
 One line per setting: success per form, with intervals over subjects, and the drift of prompts that
 no edit should change. The targets of a method (stage 1) are optimised once and shared by the
-settings that differ in stage 2 only. Takes hours of one core on the test split.
+settings that differ in stage 2 only; CPU seconds are those of stage 1. Baselines that are no preset
+of ours are in baselines.py. Takes hours of one core on the test split.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
+from measuring import add_options, prepare
 from tqdm import tqdm
 
-from rose_easyedit.evaluation.datasets import (
-    load_dataset,
-    neighbour_prompts,
-    same_subject_view,
-    with_wrapped_forms,
-)
-from rose_easyedit.evaluation.evaluate import (
-    Baseline,
-    EvaluationSettings,
-    bundled_locality,
-    evaluate_edit,
-)
-from rose_easyedit.evaluation.facts import CORE, SETS, Fact, load_facts
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.targets import compute_targets
@@ -99,46 +85,23 @@ SWEEPS: dict[str, Sweep] = {
 }
 
 
-def load(options: argparse.Namespace) -> Sequence[Fact]:
-    """The facts of a bundled split, or of a file's subjects with several facts."""
-    if options.data is None:
-        return load_facts(options.split, name=options.set)
-    facts = load_dataset(options.data, skip_bad=True).facts
-    return with_wrapped_forms(same_subject_view(facts, at_least=options.at_least))
-
-
 def main() -> None:
     """Runs the sweeps and appends one JSON line per setting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("--set", choices=list(SETS), default=CORE, help="the bundled set")
-    parser.add_argument("--data", type=Path, help="a data file in place of a bundled set")
-    parser.add_argument(
-        "--at-least", type=int, default=3, help="with --data: subjects with so many facts"
-    )
+    add_options(parser, out="methods.jsonl")
     parser.add_argument("--main", action="store_true", help="one or two strengths per method")
     parser.add_argument("--methods", nargs="+", choices=list(SWEEPS), default=list(SWEEPS))
-    parser.add_argument("--model", default="embedded", help="name, folder or hub name")
-    parser.add_argument("--hparams", default="smollm2-135m", help="the model's settings")
-    parser.add_argument("--autocast", action="store_true", help="ask in bfloat16, twice as fast")
-    parser.add_argument("--out", type=Path, default=Path("methods.jsonl"))
     options = parser.parse_args()
 
-    from rose_easyedit.models import load_model
-
-    model, tokenizer = load_model(options.model)
-    facts = load(options)
-    settings = EvaluationSettings(autocast=torch.bfloat16 if options.autocast else None)
-    locality = [*neighbour_prompts(facts), *bundled_locality(facts, options.set)]
-    baseline = Baseline.of(model, tokenizer, facts, locality=locality, settings=settings)
-    requests = [fact.to_request() for fact in facts]
+    bench = prepare(options)
+    model, tokenizer = bench.model, bench.tokenizer
     with options.out.open("a", encoding="utf-8") as out:
         for name in tqdm(options.methods, desc="methods", disable=None):
             sweep = SWEEPS[name]
             hparams = RoSEHyperParams.preset(sweep.preset, options.hparams)
             hparams = hparams.with_overrides(**sweep.changes)
             start = time.process_time()
-            targets = compute_targets(model, tokenizer, requests, hparams)
+            targets = compute_targets(model, tokenizer, bench.requests, hparams)
             seconds = time.process_time() - start
             chosen = [sweep.strengths[i] for i in sweep.main] if options.main else sweep.strengths
             for strength in chosen:
@@ -146,15 +109,7 @@ def main() -> None:
                     model, tokenizer, targets, hparams.with_overrides(alignment=strength)
                 )
                 with delta.applied(model):
-                    result = evaluate_edit(model, tokenizer, facts, baseline=baseline)
-                line = {
-                    "method": name,
-                    "alignment": strength,
-                    "cpu_seconds": seconds,
-                    **result.summary(),
-                }
-                out.write(json.dumps(line) + "\n")
-                out.flush()
+                    bench.write_line(out, model, name, strength, seconds)
 
 
 if __name__ == "__main__":

@@ -17,22 +17,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest import mock
 
 import torch
+from easyedit_clone import easyedit_at
 from tqdm import tqdm
 
-from rose_easyedit.easyedit_import import import_easyeditor
 from rose_easyedit.evaluation.facts import load_facts
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method import edit
@@ -131,16 +129,6 @@ def ours(
         len(requests),
         lambda: cpu_seconds(run, edit, "compute_targets"),
     )
-
-
-@contextlib.contextmanager
-def easyedit_at(home: str) -> Iterator[Any]:
-    """EasyEdit's MEMIT module from a clone, its prints put away."""
-    if not (Path(home) / "easyeditor" / "__init__.py").is_file():
-        sys.exit(f"EASYEDIT_HOME is {home!r}, which holds no easyeditor package.")
-    with mock.patch.object(sys, "path", [home, *sys.path]):
-        import_easyeditor()
-        yield importlib.import_module("easyeditor.models.memit.memit_main")
 
 
 def easyedit_settings(memit: Any, model: Any, steps: int = STEPS) -> Any:
@@ -263,7 +251,8 @@ def main() -> None:
     torch.set_num_threads(1)
     model, tokenizer = load_model()
     home = os.environ.get("EASYEDIT_HOME")
-    with easyedit_at(home) if home else contextlib.nullcontext() as memit:
+    clone = easyedit_at(home, "memit.memit_main") if home else contextlib.nullcontext([None])
+    with clone as (memit,):
         if memit is None:
             print("EASYEDIT_HOME is not set: only this package is measured.")
         measured = contenders(model, tokenizer, memit, args.rows, args.facts, args.batch)
