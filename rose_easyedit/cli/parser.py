@@ -8,6 +8,7 @@ from importlib.metadata import version
 from rose_easyedit.cli import commands
 from rose_easyedit.cli.diagnose import diagnose
 from rose_easyedit.cli.evaluate import evaluate
+from rose_easyedit.cli.locate import locate
 from rose_easyedit.cli.memory_parser import add_memory
 from rose_easyedit.cli.words import (
     EXIT_CODES,
@@ -74,6 +75,20 @@ Examples:
   rose-edit diagnose --requests facts.jsonl --method memit-merge --out diagnosis
   rose-edit diagnose --requests bundled --split test --compare --out diagnosis
 """
+LOCATE = """\
+Trace which layers carry the subject to the answer, and suggest the ones to edit. The state of the
+last subject token is put, layer by layer, into the same prompt about somebody else; where that
+brings the first answer back, the subject is read later. The suggestion is the middle of those
+layers and a starting point: tracing does not say how well an edit there carries over.
+
+Prompts are needed whose answers the model knows. Each subject is exchanged with another one of the
+same prompt, or, where there is none, of the same list.
+
+Examples:
+  rose-edit locate
+  rose-edit locate --model Qwen/Qwen2.5-1.5B-Instruct --device cuda:0
+  rose-edit locate --requests facts.jsonl --out located.json
+"""
 APPLY = """\
 Write the edited model to a folder. Transformers, vLLM and others load it like any model.
 
@@ -110,6 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_ask(subparsers)
     _add_evaluate(subparsers)
     _add_diagnose(subparsers)
+    _add_locate(subparsers)
     _add_apply(subparsers)
     _add_export(subparsers)
     _add_info(subparsers)
@@ -190,6 +206,23 @@ def _add_diagnose(subparsers: argparse._SubParsersAction) -> None:
         "--quantile", type=float, metavar="Q", help="of them that R is (default: 0.5, the median)"
     )
     add_settings(parser)
+
+
+def _add_locate(subparsers: argparse._SubParsersAction) -> None:
+    parser = command(subparsers, "locate", LOCATE, locate)
+    add_model(parser, "embedded", device="cpu")
+    parser.add_argument("--requests", metavar="FILE", help="facts: JSON or JSON Lines, as for edit")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="facts: a data file, bundled or bundled-wide (default: bundled)",
+    )
+    parser.add_argument("--split", help="of a bundled set (default: validation)")
+    parser.add_argument(
+        "--pairs", type=int, default=64, metavar="N", help="of prompts to trace (default: 64)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of pairs (default: 0)")
+    parser.add_argument("--out", metavar="FILE", help="a new JSON file with every number")
 
 
 def _add_apply(subparsers: argparse._SubParsersAction) -> None:

@@ -53,14 +53,16 @@ def add_delta(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delta", required=True, metavar="FILE", help="the edit")
 
 
-def add_model(parser: argparse.ArgumentParser, default: str) -> None:
+def add_model(
+    parser: argparse.ArgumentParser, default: str, device: str = "as the settings say"
+) -> None:
     """A model, and how it is loaded."""
     parser.add_argument(
         "--model",
         metavar="NAME",
         help=f'"embedded", a folder, or a name on the hub (default: {default})',
     )
-    parser.add_argument("--device", help='"cpu", "cuda:0" (default: as the settings say)')
+    parser.add_argument("--device", help=f'"cpu", "cuda:0" (default: {device})')
     parser.add_argument(
         "--dtype", help="auto, float32, bfloat16 or float16 (default: as the checkpoint has it)"
     )

@@ -86,6 +86,17 @@ def essence_form(subject: str) -> Form:
     return _plain(PREFIXES[1], ESSENCE.format(subject))
 
 
+def reading_forms(tokenizer: PreTrainedTokenizerBase, statement: str) -> dict[str, Form]:
+    """A statement to be read, not learned: behind a neutral prefix and, with a template, in a chat.
+
+    The chat form wraps it in a user's turn; what follows begins the assistant's.
+    """
+    forms = {"statement": _plain(PREFIXES[1], statement)}
+    if tokenizer.chat_template is not None:
+        forms["chat"] = _chat(tokenizer, *CHAT_CONTEXTS[1], statement)
+    return forms
+
+
 def subject_forms(
     tokenizer: PreTrainedTokenizerBase, subject: str, hparams: RoSEHyperParams
 ) -> list[Form]:

@@ -83,6 +83,18 @@ class Replay:
             logits = cap * torch.tanh(logits / cap)
         return logits.log_softmax(-1)
 
+    def advance(self) -> Replay:
+        """The replay from one layer later on; there must be a later layer."""
+        args, kwargs = self.calls[0]
+        output = functional_call(self.layers[0], self.matrices[0], (self.hidden, *args), kwargs)
+        return replace(
+            self,
+            hidden=first_tensor(output),
+            layers=self.layers[1:],
+            calls=self.calls[1:],
+            matrices=self.matrices[1:],
+        )
+
     def select(self, keep: Tensor) -> Replay:
         """The replay of some of the queries only.
 

@@ -15,6 +15,8 @@ from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings, eval
 from rose_easyedit.evaluation.laboratory import MINUTE, load_laboratory
 from rose_easyedit.evaluation.laboratory.world import relations
 from rose_easyedit.evaluation.selection import read_facts, select_facts
+from rose_easyedit.geometry.exchanges import exchanges
+from rose_easyedit.geometry.locating import locate
 from rose_easyedit.geometry.tracing import trace_subject
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import solve_edit
@@ -67,6 +69,14 @@ def test_the_person_is_read_at_the_last_token_of_the_name(laboratory):
     assert trace.restored[3] > 0.9
     assert trace.restored[5] < 0.1
     assert set(laboratory.hparams().layers) >= set(trace.band(0.8))
+
+
+def test_the_layers_that_are_suggested_are_among_those_it_was_built_to_be_edited_in(laboratory):
+    requests = [fact.to_request() for fact in laboratory.all_facts()]
+    location = locate(laboratory.model, laboratory.tokenizer, exchanges(requests, 32))
+    assert location.forms["statement"].doubt == ""
+    assert location.z_layer == 3
+    assert set(location.layers) <= set(laboratory.hparams().layers)
 
 
 def test_a_single_fact_can_be_reached_at_its_subject(laboratory):

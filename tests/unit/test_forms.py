@@ -13,6 +13,7 @@ from rose_easyedit.method.forms import (
     QUERY_FORMATS,
     Form,
     essence_form,
+    reading_forms,
     render_chat,
     statement_forms,
     subject_forms,
@@ -55,6 +56,20 @@ def test_chat_contexts_hold_the_statement_in_the_template(tiny_tokenizer: Any) -
     # the target goes on with a sentence after a space, and begins a turn without one
     assert [form.joint for form in chats] == [" ", "", " ", ""]
     assert not any(form.special for form in chats)
+
+
+def test_a_statement_is_read_behind_a_prefix_and_in_a_chat(tiny_tokenizer: Any) -> None:
+    forms = reading_forms(tiny_tokenizer, REQUEST.prompt)
+    assert {name: form.text for name, form in forms.items()} == {
+        "statement": "It is well known that Marie Curie was born in",
+        "chat": "<|user|>Complete the following sentence: Marie Curie was born in<|end|>\n"
+        "<|assistant|>",
+    }
+    assert [form.special for form in forms.values()] == [True, False]
+
+
+def test_without_a_chat_template_a_statement_is_read_plain(plain_tokenizer: Any) -> None:
+    assert list(reading_forms(plain_tokenizer, REQUEST.prompt)) == ["statement"]
 
 
 @pytest.mark.parametrize("request_", [REQUEST, MIDDLE], ids=["start", "middle"])
