@@ -81,7 +81,7 @@ def test_a_shift_begins_at_zero_and_the_essence_undisturbed() -> None:
 
 
 def test_groups_that_have_converged_are_not_counted() -> None:
-    found = run(Level(40, 0.5), loss_threshold=0.5, micro_batch=1)
+    found = run(Level(40, 0.1), loss_threshold=0.5, micro_batch=1)
     curve = found.curves["subjects"]
     for step, active in enumerate(curve["groups"]):
         # a group that takes n steps is looked at n + 1 times: at the last it has converged
