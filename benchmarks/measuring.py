@@ -82,12 +82,12 @@ def add_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--out", type=Path, default=Path(out))
 
 
-def prepare(options: argparse.Namespace) -> Bench:
-    """Loads the model and the facts, and asks the unedited model."""
+def prepare(options: argparse.Namespace, facts: Sequence[Fact] | None = None) -> Bench:
+    """Loads the model and, unless they are given, the facts; and asks the unedited model."""
     from rose_easyedit.models import load_model
 
     model, tokenizer = load_model(options.model)
-    facts = _facts(options)
+    facts = _facts(options) if facts is None else facts
     settings = EvaluationSettings(autocast=torch.bfloat16 if options.autocast else None)
     locality = [*neighbour_prompts(facts), *bundled_locality(facts, options.set)]
     before = Baseline.of(model, tokenizer, facts, locality=locality, settings=settings)

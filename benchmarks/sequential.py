@@ -23,18 +23,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
+from measuring import prepare
 from tqdm import tqdm
 
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.datasets import load_dataset, neighbour_prompts, with_wrapped_forms
-from rose_easyedit.evaluation.evaluate import (
-    Baseline,
-    EvaluationSettings,
-    bundled_locality,
-    evaluate_edit,
-)
+from rose_easyedit.evaluation.datasets import load_dataset, with_wrapped_forms
+from rose_easyedit.evaluation.evaluate import evaluate_edit
 from rose_easyedit.evaluation.facts import SETS, Fact, load_facts
 from rose_easyedit.figures.canvas import require_matplotlib
 from rose_easyedit.figures.sequential import Point, write_sequential
@@ -123,15 +118,11 @@ def main() -> None:
     options = parser.parse_args()
     require_matplotlib()
 
-    from rose_easyedit.models import load_model
-
     batches = load(options)
     facts = [fact for batch in batches for fact in batch]
-    model, tokenizer = load_model(options.model)
+    bench = prepare(options, facts)
+    model, tokenizer = bench.model, bench.tokenizer
     hparams = RoSEHyperParams.from_hparams(options.hparams)
-    settings = EvaluationSettings(autocast=torch.bfloat16 if options.autocast else None)
-    locality = [*neighbour_prompts(facts), *bundled_locality(facts, options.set)]
-    baseline = Baseline.of(model, tokenizer, facts, locality=locality, settings=settings)
     options.out.mkdir(parents=True, exist_ok=True)
     ways: dict[str, list[Point]] = {}
     with (options.out / "sequential.jsonl").open("w", encoding="utf-8") as out:
@@ -141,7 +132,7 @@ def main() -> None:
                 line: dict[str, Any] = {"way": way, "batch": number, "seconds": round(seconds, 2)}
                 if number % options.every == 0 or number == len(batches):
                     written = facts[: number * options.size]
-                    result = evaluate_edit(model, tokenizer, written, baseline=baseline)
+                    result = evaluate_edit(model, tokenizer, written, baseline=bench.before)
                     totals = result.summary()
                     others = totals["locality"]["all"]
                     line |= {

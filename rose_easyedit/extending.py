@@ -49,13 +49,7 @@ def extend(
             requests are faulty.
     """
     facts = _facts_of(model, delta)
-    replaced = []
-    for request in as_requests(new_requests):
-        old = facts.get(_place(request))
-        if old is not None and old.target_new != request.target_new:
-            replaced.append({**_named(old), "old": old.target_new, "new": request.target_new})
-        facts[_place(request)] = request
-    return _solved(model, tokenizer, delta, list(facts.values()), replaced)
+    return _solved(model, tokenizer, delta, *_changed(facts, as_requests(new_requests)))
 
 
 def update(
@@ -77,12 +71,12 @@ def update(
     """
     changed = as_requests(requests)
     facts = _facts_of(model, delta)
-    if missing := [r for r in changed if _place(r) not in facts]:
+    if missing := [r for r in changed if r.place not in facts]:
         raise RoSEError.of(
             "The edit has no such fact to update; extend it with:",
             [f"{r.subject!r}: {r.prompt!r}" for r in missing],
         )
-    return extend(model, tokenizer, delta, changed)
+    return _solved(model, tokenizer, delta, *_changed(facts, changed))
 
 
 def without(
@@ -136,6 +130,18 @@ def known_targets(delta: EditDelta) -> dict[GroupKey, Known]:
     }
 
 
+def _changed(
+    facts: Mapping[Place, EditRequest], new: Sequence[EditRequest]
+) -> tuple[list[EditRequest], list[dict[str, str]]]:
+    """The facts with new ones in their places, and a record of each that another one had."""
+    replaced = []
+    for request in new:
+        old = facts.get(request.place)
+        if old is not None and old.target_new != request.target_new:
+            replaced.append({**_named(old), "old": old.target_new, "new": request.target_new})
+    return list({**facts, **{request.place: request for request in new}}.values()), replaced
+
+
 def _solved(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -147,7 +153,7 @@ def _solved(
     hparams = RoSEHyperParams.from_dict(delta.provenance["hparams"])
     known = known_targets(delta)
     targets = compute_targets(model, tokenizer, requests, hparams, known=known)
-    places = {_place(request) for request in requests}
+    places = {request.place for request in requests}
     changes = [
         change
         for change in [*delta.provenance.get("replaced", []), *replaced]
@@ -178,7 +184,7 @@ def _facts_of(model: PreTrainedModel, delta: EditDelta) -> dict[Place, EditReque
             "This model is not the one that the edit was computed for: it is another model, "
             "another precision, or edited already. Load the base model, or revert its edits."
         )
-    return {_place(request): request for request in requests}
+    return {request.place: request for request in requests}
 
 
 def _requests_of(delta: EditDelta) -> list[EditRequest]:
@@ -192,10 +198,6 @@ def _requests_of(delta: EditDelta) -> list[EditRequest]:
             "cannot be solved again; compute one of all the facts."
         )
     return [EditRequest.from_mapping(record) for record in delta.provenance["requests"]]
-
-
-def _place(request: EditRequest) -> Place:
-    return request.subject, request.prompt
 
 
 def _named(request: EditRequest) -> dict[str, str]:

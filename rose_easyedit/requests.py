@@ -27,6 +27,16 @@ class EditRequest:
     ground_truth: str | None = None
     case_id: int | str | None = None
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """What the fact is about: its subject and its prompt, which have one target at a time."""
+        return self.subject, self.prompt
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """All that an edit depends on: subject, prompt and target."""
+        return self.subject, self.prompt, self.target_new
+
     @classmethod
     def from_mapping(cls, record: Mapping[str, Any]) -> EditRequest:
         """Reads one record in EasyEdit's form; fields of no concern to an edit are ignored.
@@ -87,7 +97,7 @@ def as_requests(records: Iterable[EditRequest | Mapping[str, Any]]) -> list[Edit
         raise RoSEError.of("The edit requests cannot be used:", faults)
     unique: dict[tuple[str, str, str], EditRequest] = {}
     for _, request in parsed:
-        unique.setdefault((request.subject, request.prompt, request.target_new), request)
+        unique.setdefault(request.identity, request)
     return list(unique.values())
 
 
@@ -160,9 +170,7 @@ def _contradictions(parsed: Sequence[tuple[int, EditRequest]]) -> list[str]:
     faults = []
     first: dict[tuple[str, str], tuple[int, EditRequest]] = {}
     for index, request in parsed:
-        earlier_index, earlier = first.setdefault(
-            (request.subject, request.prompt), (index, request)
-        )
+        earlier_index, earlier = first.setdefault(request.place, (index, request))
         if earlier.target_new != request.target_new:
             faults.append(
                 f"requests {earlier_index} and {index} contradict each other: "

@@ -147,7 +147,7 @@ def diagnosis_report(report: output.Report, console: Any) -> None:
         f"{len(report['files'])} files -> {report['out']}",
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        output.line(console, line)
 
 
 def _print_edit(name: str, edit: output.Report, console: Any) -> None:

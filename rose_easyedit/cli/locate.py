@@ -100,7 +100,7 @@ def locate_report(report: output.Report, console: Any) -> None:
         lines.append(f"numbers -> {report['out']}")
     lines += _suggestion(report)
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        output.line(console, line)
 
 
 def _suggestion(report: output.Report) -> list[str]:

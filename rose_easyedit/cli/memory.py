@@ -136,9 +136,9 @@ def changes_report(report: output.Report, console: Any) -> None:
     if report["changes"]:
         history_report(report, console)
     else:
-        _line(console, "nothing new")
+        output.line(console, "nothing new")
     facts = output.count(report["facts"], "fact")
-    _line(console, f"{facts} in {report['memory']}, {report['seconds']:.1f} s")
+    output.line(console, f"{facts} in {report['memory']}, {report['seconds']:.1f} s")
 
 
 def history_report(report: output.Report, console: Any) -> None:
@@ -156,12 +156,12 @@ def list_report(report: output.Report, console: Any) -> None:
     _table(console, columns, [[row[name] for name in columns] for row in rows])
     for fact in facts:
         if fact["fault"]:
-            _line(console, f"refused: {fact['prompt']!r}: {fact['fault']}")
+            output.line(console, f"refused: {fact['prompt']!r}: {fact['fault']}")
 
 
 def export_report(report: output.Report, console: Any) -> None:
     """Where the edit is."""
-    _line(console, f"edit ({output.size(report['bytes'])}) -> {report['out']}")
+    output.line(console, f"edit ({output.size(report['bytes'])}) -> {report['out']}")
 
 
 def _short(time: str) -> str:
@@ -179,7 +179,3 @@ def _table(console: Any, columns: Sequence[str], rows: Sequence[Sequence[str | N
     for row in rows:
         table.add_row(*("" if cell is None else escape(cell) for cell in row))
     console.print(table)
-
-
-def _line(console: Any, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -42,7 +42,7 @@ def printable(value: Any) -> Any:
 def edit_report(report: Report, console: Any) -> None:
     """The facts written, each with its loss."""
     _print_facts(report, console)
-    _print(
+    line(
         console,
         f"{count(len(report['facts']), 'fact')} about {count(_n_subjects(report), 'subject')} in "
         f"{report['seconds']:.1f} s -> {report['out']} ({size(report['bytes'])})",
@@ -68,35 +68,35 @@ def evaluate_report(report: Report, console: Any) -> None:
 
     totals = report["summary"]
     facts, subjects = count(totals["facts"], "fact"), count(totals["subjects"], "subject")
-    _print(console, f"{report['title']}: {facts} about {subjects}, {report['model']}")
+    line(console, f"{report['title']}: {facts} about {subjects}, {report['model']}")
     tables = summary_tables(totals)
     if report["lm_eval"]:
         tables.append(harness_table(report["lm_eval"]))
     for table in tables:
         _print_text_table(table, console)
     for note in report["notes"]:
-        _print(console, f"note: {note}")
+        line(console, f"note: {note}")
     if "report" in report:
-        _print(console, f"every answer -> {report['report']}")
+        line(console, f"every answer -> {report['report']}")
 
 
 def written_report(report: Report, console: Any) -> None:
     """Where a folder was written."""
-    _print(console, f"{report['kind']} ({len(report['weights'])} weights) -> {report['out']}")
+    line(console, f"{report['kind']} ({len(report['weights'])} weights) -> {report['out']}")
 
 
 def info_report(report: Report, console: Any) -> None:
     """All about an edit file."""
     hparams = report["hparams"] or {}
     versions = report["versions"] or {}
-    _print(console, f"{report['file']} ({size(report['bytes'])})")
-    _print(console, f"model    {hparams.get('model_name', 'unknown')} ({report['architecture']})")
-    _print(console, f"weights  {report['dtype']}, fingerprint {report['base'][:16]}")
-    _print(console, f"versions {', '.join(f'{name} {v}' for name, v in versions.items())}")
+    line(console, f"{report['file']} ({size(report['bytes'])})")
+    line(console, f"model    {hparams.get('model_name', 'unknown')} ({report['architecture']})")
+    line(console, f"weights  {report['dtype']}, fingerprint {report['base'][:16]}")
+    line(console, f"versions {', '.join(f'{name} {v}' for name, v in versions.items())}")
     for name, rank in report["ranks"].items():
-        _print(console, f"edits    {name}, rank {rank}")
+        line(console, f"edits    {name}, rank {rank}")
     for key, value in _flat(hparams).items():
-        _print(console, f"setting  {key} = {value}")
+        line(console, f"setting  {key} = {value}")
     _print_facts(report, console)
 
 
@@ -112,8 +112,8 @@ def _print_facts(report: Report, console: Any) -> None:
         loss = "" if fact["loss"] is None else f"{fact['loss']:.3f}"
         table.add_row(*map(escape, (fact["subject"], fact["prompt"], fact["target_new"])), loss)
     console.print(table)
-    for line in report["log"]:
-        _print(console, f"note: {line}")
+    for note in report["log"]:
+        line(console, f"note: {note}")
 
 
 def _print_text_table(content: TextTable, console: Any) -> None:
@@ -144,7 +144,8 @@ def _text_table(content: TextTable, columns: range) -> Any:
     return table
 
 
-def _print(console: Any, text: str) -> None:
+def line(console: Any, text: str) -> None:
+    """A line as it is: brackets are no markup, and nothing is coloured or broken."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ of a query q about a subject s, against the radius R(s, fact) of the fact that i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -145,8 +145,9 @@ def targets_of(delta: EditDelta, facts: Sequence[Fact]) -> Tensor:
     """
     targets = values_of(delta)
     requests, groups = delta.provenance["requests"], delta.provenance["groups"]
-    rows = {_identity(requests[i]): row for row, group in enumerate(groups) for i in group}
-    wanted = [_identity(fact.to_request().as_dict()) for fact in facts]
+    written = [EditRequest.from_mapping(record) for record in requests]
+    rows = {written[i].identity: row for row, group in enumerate(groups) for i in group}
+    wanted = [EditRequest.from_mapping(f.to_request().as_dict()).identity for f in facts]
     if faults := [f"{s!r}: {p!r} -> {t!r}" for s, p, t in wanted if (s, p, t) not in rows]:
         raise RoSEError.of(
             "These facts are not in the edit; diagnose the requests that it was computed from:",
@@ -167,8 +168,3 @@ def values_of(delta: EditDelta) -> Tensor:
             "measure its deviation from; compute it again with this version."
         )
     return delta.targets
-
-
-def _identity(record: Mapping[str, Any]) -> tuple[str, str, str]:
-    request = EditRequest.from_mapping(record)
-    return request.subject, request.prompt, request.target_new

@@ -257,11 +257,11 @@ class FactMemory:
         changes = self._store.put(requests, only_known=only_known)
         if compute:
             self._computed()
-            places = {(request.subject, request.prompt) for request in requests}
+            places = {request.place for request in requests}
             faults = [
                 entry.fault
                 for entry in self._store.entries()
-                if entry.fault and (entry.request.subject, entry.request.prompt) in places
+                if entry.fault and entry.request.place in places
             ]
             if faults:
                 raise RoSEError.of(

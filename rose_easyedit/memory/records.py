@@ -92,5 +92,5 @@ class Snapshot:
 
 def group_digest(group: Iterable[EditRequest]) -> str:
     """What the target of a group is filed under."""
-    facts = [(fact.subject, fact.prompt, fact.target_new) for fact in group]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    facts = json.dumps([fact.identity for fact in group])
+    return hashlib.sha256(facts.encode()).hexdigest()

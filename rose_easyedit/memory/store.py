@@ -17,7 +17,7 @@ from typing import Any
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.records import Change, Entry, Snapshot, StoredTarget, group_digest
-from rose_easyedit.requests import EditRequest
+from rose_easyedit.requests import EditRequest, group_by_subject
 
 logger = logging.getLogger(__name__)
 
@@ -68,21 +68,20 @@ class FactStore:
         requests = list(requests)
         changes = []
         with self._file.writing() as file:
-            known = {(r.subject, r.prompt): r for r, _, _ in _facts(file)}
-            unknown = [r for r in requests if (r.subject, r.prompt) not in known]
+            known = {r.place: r for r, _, _ in _facts(file)}
+            unknown = [r for r in requests if r.place not in known]
             if only_known and unknown:
                 raise RoSEError.of(
                     "The memory has no such fact to update; add it:",
                     [f"{r.subject!r}: {r.prompt!r}" for r in unknown],
                 )
             for new in requests:
-                old = known.get((new.subject, new.prompt))
+                old = known.get(new.place)
                 if old is None or old.target_new != new.target_new:
                     changes.append(_put(file, old, new))
                 else:  # asked for once more, a fact that was refused is given another chance
-                    place = [new.subject, new.prompt]
                     file.execute(
-                        "UPDATE facts SET fault = NULL WHERE subject = ? AND prompt = ?", place
+                        "UPDATE facts SET fault = NULL WHERE subject = ? AND prompt = ?", new.place
                     )
             self._drop_stale(file, {request.subject for request in requests})
         return changes
@@ -103,8 +102,7 @@ class FactStore:
                     f"The memory has no fact about {subject!r}{wanted}; of it there is {has}."
                 )
             for fact in gone:
-                place = [fact.subject, fact.prompt]
-                file.execute("DELETE FROM facts WHERE subject = ? AND prompt = ?", place)
+                file.execute("DELETE FROM facts WHERE subject = ? AND prompt = ?", fact.place)
             changes = [_note(file, "forget", r, r.target_new, None) for r in gone]
             self._drop_stale(file, {subject})
         return changes
@@ -114,7 +112,7 @@ class FactStore:
         with self._file.writing() as file:
             file.execute(
                 "UPDATE facts SET fault = ? WHERE subject = ? AND prompt = ? AND target = ?",
-                [fault, fact.subject, fact.prompt, fact.target_new],
+                [fault, *fact.identity],
             )
             self._drop_stale(file, {fact.subject})
 
@@ -160,10 +158,7 @@ class FactStore:
         facts = [fact for fact, _, fault in _facts(file) if fault is None]
         if self._per_fact:
             return [[fact] for fact in facts]
-        groups: dict[str, list[EditRequest]] = {}
-        for fact in facts:
-            groups.setdefault(fact.subject, []).append(fact)
-        return list(groups.values())
+        return [[facts[i] for i in indices] for indices in group_by_subject(facts).values()]
 
     def _drop_stale(self, file: sqlite3.Connection, subjects: Iterable[str]) -> None:
         """Deletes the targets of facts that are no more."""
@@ -188,7 +183,7 @@ def _put(file: sqlite3.Connection, old: EditRequest | None, new: EditRequest) ->
         "INSERT INTO facts (subject, prompt, target, ground_truth, since) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (subject, prompt) DO UPDATE SET target = excluded.target, "
         "ground_truth = excluded.ground_truth, since = excluded.since, fault = NULL",
-        [new.subject, new.prompt, new.target_new, new.ground_truth, change.time],
+        [*new.identity, new.ground_truth, change.time],
     )
     return change
 

@@ -81,9 +81,9 @@ def curve_of(chunks: Iterable[list[Totals]]) -> Curve:
     Returns:
         Per step: `loss`, the mean over facts of the loss that the step minimises (nats per target
         token, in the contexts of the step's turn); `drift`, the mean KL of the essences (nats),
-        None at steps whose turn has no essence
-        or where it is not finite; `norm`, the mean |delta| / |h| before the step;
-        `groups` and `facts`, how many went on. Six significant digits.
+        None at steps whose turn has no essence or where it is not finite; `norm`, the mean
+        |delta| / |h| before the step; `groups` and `facts`, how many went on. Six significant
+        digits.
     """
     curve: Curve = {name: [] for name in ("loss", "drift", "norm", "groups", "facts")}
     for steps in zip_longest(*chunks, fillvalue=Totals()):

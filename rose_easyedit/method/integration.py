@@ -161,7 +161,8 @@ def _optimise_chunk(
 
     # Adam's steps have the size of its rate in every coordinate; in this unit one rate fits all
     # models, whatever the norm of their hidden states.
-    unit = (norms / start.shape[1] ** 0.5)[:, None]  # [n, 1]
+    root = start.shape[1] ** 0.5
+    unit = (norms / root)[:, None]  # [n, 1]
     point = (start / unit).requires_grad_(True)
     optimiser = torch.optim.Adam([point], lr=level.learning_rate)
     # each turn tells of its own contexts; what is on record of a fact is the sum over the turns
@@ -188,7 +189,7 @@ def _optimise_chunk(
             facts=len(turns) * current[going_on[fact_group]],
             going_on=going_on,
             drifts=drifts,
-            norms=point.detach().norm(dim=1) * unit[:, 0] / norms,
+            norms=point.detach().norm(dim=1) / root,
         )
         losses[turn] = torch.where(going_on[fact_group], current, losses[turn])
         losses[turn, ~current.isfinite()] = torch.nan
@@ -205,8 +206,7 @@ def _optimise_chunk(
             break
         delta = point * unit
         (hparams.weight_decay * (delta.norm(dim=1) / norms.square()).sum()).backward()
-        longest = hparams.clamp_norm * norms / unit[:, 0]
-        _step(optimiser, point, converged.to(start.device), longest)
+        _step(optimiser, point, converged.to(start.device), hparams.clamp_norm * root)
     per_fact = losses.sum(0)
     per_group = [per_fact[fact_group == i].tolist() for i in range(len(groups))]
     return Shifts((point * unit).detach(), per_group, steps.tolist()), course
@@ -278,9 +278,9 @@ def _failed(losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_fail
 
 @torch.no_grad()
 def _step(
-    optimiser: torch.optim.Optimizer, point: Tensor, converged: Tensor, longest: Tensor
+    optimiser: torch.optim.Optimizer, point: Tensor, converged: Tensor, longest: float
 ) -> None:
-    """One step for the groups that go on, each point kept within its longest norm [n]."""
+    """One step for the groups that go on, each point kept within a longest norm."""
     before = point.detach().clone()
     optimiser.step()
     scale = (longest / point.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)

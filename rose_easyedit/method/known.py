@@ -36,7 +36,7 @@ class Known:
 
 def group_key(requests: Iterable[EditRequest]) -> GroupKey:
     """What a group is looked up by; where a fact comes from is of no concern."""
-    return tuple((r.subject, r.prompt, r.target_new) for r in requests)
+    return tuple(request.identity for request in requests)
 
 
 def joined(

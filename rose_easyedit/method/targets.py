@@ -82,7 +82,8 @@ def compute_targets(
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)
     keys = [group_key(facts[index] for index in group) for group in groups]
-    at_hand = {i: (known or {})[key] for i, key in enumerate(keys) if key in (known or {})}
+    known = known or {}
+    at_hand = {i: known[key] for i, key in enumerate(keys) if key in known}
     new = [i for i in range(len(groups)) if i not in at_hand]
     # gradients of the shifts are needed even where the caller has turned them off
     with frozen(model), torch.enable_grad():
