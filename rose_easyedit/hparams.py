@@ -72,6 +72,8 @@ class AlignmentHyperParams:
         statistics_tokens: how many tokens of that text to use at the most.
         subject_weight: weight of the keys of 200 built-in subjects, at their last tokens in
             statements and chat queries, beside all tokens of the text (MEMIT has 0).
+        preserved_columns: how many prompts of the edit with a built-in subject in place of its own
+            become columns too, whose hidden states shall stay (MEMIT has none).
     """
 
     constraint: str = "isotropic"
@@ -83,6 +85,7 @@ class AlignmentHyperParams:
     statistics_text: str | None = None
     statistics_tokens: int = 8192
     subject_weight: float = 1.0
+    preserved_columns: int = 1000
 
     @property
     def needs_statistics(self) -> bool:

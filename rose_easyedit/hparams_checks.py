@@ -51,7 +51,7 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         (not_negative, "0 or more", hierarchy, ("smoothing_radius",)),
         (positive, "above 0", alignment, ("strength", "covariance_weight", "statistics_tokens")),
         (not_negative, "0 or more", alignment, ("protected_directions", "null_space_threshold")),
-        (not_negative, "0 or more", alignment, ("subject_weight",)),
+        (not_negative, "0 or more", alignment, ("subject_weight", "preserved_columns")),
         (lambda value: 0 <= value <= 1, "between 0 and 1", alignment, ("shrinkage",)),
     ]
     prefixes = {id(hparams): "", id(hierarchy): "hierarchy.", id(alignment): "alignment."}

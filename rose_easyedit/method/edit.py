@@ -14,15 +14,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel, read_architecture
 from rose_easyedit.delta import EditDelta
+from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
 from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
+from rose_easyedit.method.activations import frozen, with_updates
 from rose_easyedit.method.alignment import align
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.known import GroupKey, Known
-from rose_easyedit.method.plan import Columns, make_columns
+from rose_easyedit.method.plan import STAY, Columns, make_columns
+from rose_easyedit.method.preserved import preserved_queries
 from rose_easyedit.method.shift_store import ShiftStore
+from rose_easyedit.method.stack import Stack
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, check_layers, compute_targets
 from rose_easyedit.requests import EditRequest
@@ -54,6 +57,8 @@ def compute_edit(
         RoSEError: faulty requests or settings, or a model that cannot be edited; with all faults
             found and before anything is computed, where that can be known.
     """
+    hparams.check()
+    _check_room(read_architecture(model), hparams)
     targets = compute_targets(model, tokenizer, requests, hparams, store, known)
     return solve_edit(model, tokenizer, targets, hparams)
 
@@ -74,10 +79,15 @@ def solve_edit(
         hparams: the method's settings.
 
     Raises:
-        RoSEError: the constraint leaves no direction to write in, or its text cannot be read.
+        RoSEError: the constraint leaves no direction to write in, its text cannot be read, or
+            more columns shall be preserved than a key has entries.
     """
     editable = read_architecture(model)
-    columns = make_columns(targets.plan, targets.per_fact)
+    _check_room(editable, hparams)
+    preserved = preserved_queries(
+        tokenizer, targets.plan.requests, hparams.alignment.preserved_columns, hparams.seed
+    )
+    columns = make_columns(targets.plan, targets.per_fact, preserved)
     with frozen(model):
         spectra = (
             load_spectra(editable, tokenizer, hparams.layers, hparams.alignment)
@@ -117,30 +127,38 @@ def solve_layers(
 
     Args:
         editable: the model.
-        columns: N key columns.
+        columns: N key columns; those to preserve are corrected for what earlier layers did to
+            them, as the others are.
         targets: the hidden state that each target index shall have, [n, d].
         spectra: of generic keys, where the constraint needs them.
         hparams: layers and constraint.
 
     Returns:
-        Layer to update, and per layer the residual before it, the update's norm and the share of
-        its effect that is lost to the rounding of the weights.
+        Layer to update, and per layer the residual before it, how far the preserved columns are
+        from where they were, the update's norm and the share of its effect that is lost to the
+        rounding of the weights.
     """
     updates: dict[int, Factors] = {}
     report = []
     target = columns.target.to(targets.device)
+    moving = target != STAY
+    goals = None
     merge = _merging(columns, len(targets), hparams.key_columns == "merged").to(targets)
     n_layers = len(hparams.layers)
+    stack = Stack.before(
+        editable,
+        columns.queries,
+        hparams.layers[0],
+        hparams.target_layer,
+        batch=4 * hparams.micro_batch,
+    )
     for place, layer in enumerate(tqdm(hparams.layers, desc="layers", leave=False, disable=None)):
         with with_updates(editable, updates):
-            states = read_subject_states(
-                editable,
-                columns.queries,
-                key_layer=layer,
-                hidden_layer=hparams.target_layer,
-                batch=4 * hparams.micro_batch,
-            )
-        gap = targets[target] - states.hidden  # [N, d]
+            stack = stack.advanced(layer)
+            states = stack.read()
+        if goals is None:
+            goals = torch.where(moving[:, None], targets[target], states.hidden)
+        gap = goals - states.hidden  # [N, d]
         wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs)
         keys = merge @ states.keys
         factors = align(keys, merge @ wanted, spectra.get(layer), hparams.alignment)
@@ -150,7 +168,8 @@ def solve_layers(
         report.append(
             {
                 "layer": layer,
-                "residual": float(gap.norm(dim=1).mean()),
+                "residual": float(gap[moving].norm(dim=1).mean()),
+                "disturbance": float(gap[~moving].norm(dim=1).sum() / max(1, (~moving).sum())),
                 "update_norm": float(update.dense().norm()),
                 "rounding_loss": _rounding_loss(weight, update, keys),
             }
@@ -158,13 +177,29 @@ def solve_layers(
     return updates, report
 
 
+def _check_room(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+    """Refuses layers that are not there, and to preserve more columns than a key has entries: nothing could be written then."""
+    check_layers(editable, hparams)
+    wanted = hparams.alignment.preserved_columns
+    width = max(editable.weight(hparams.layers[0]).shape)
+    if wanted >= width:
+        raise RoSEError(
+            f"alignment.preserved_columns is {wanted}, but the keys of this model have {width} "
+            f"entries, and columns to preserve would leave none to write with; set it to "
+            f"{width // 2} or less."
+        )
+
+
 def _merging(columns: Columns, n_targets: int, merged: bool) -> Tensor:
     """The matrix that turns columns into the rows to solve for: the identity, or averages."""
+    n_columns = len(columns.target)
     if not merged:
-        return torch.eye(len(columns.target))
-    member = torch.zeros(n_targets, len(columns.target))
-    member[columns.target, torch.arange(len(columns.target))] = columns.statement.float()
-    return member / member.sum(1, keepdim=True)
+        return torch.eye(n_columns)
+    member = torch.zeros(n_targets, n_columns)
+    stated = columns.statement.nonzero()[:, 0]
+    member[columns.target[stated], stated] = 1.0
+    staying = torch.eye(n_columns)[columns.target == STAY]
+    return torch.cat([member / member.sum(1, keepdim=True), staying])
 
 
 def _before_norm(editable: EditableModel, layer: int, wanted: Tensor, outputs: Tensor) -> Tensor:

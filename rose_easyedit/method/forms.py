@@ -128,6 +128,23 @@ def generic_subject_forms(
     return forms
 
 
+def foreign_form(
+    tokenizer: PreTrainedTokenizerBase, statement: str, number: int, chance: float
+) -> Form:
+    """A statement about a subject that no fact is about, in a context like those of a fact.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        statement: an edit's own prompt with another subject in it.
+        number: with a chat template, even numbers have a plain context and odd ones a user's turn.
+        chance: chooses the plain context, in [0, 1).
+    """
+    if tokenizer.chat_template is not None and number % 2:
+        return _chat(tokenizer, *CHAT_CONTEXTS[1], statement)
+    # The bare prefix would put the subject where attention sinks are.
+    return _plain(PREFIXES[1 + int(chance * (len(PREFIXES) - 1))], statement)
+
+
 def render_chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str = "") -> str:
     """The chat template with one user turn and the assistant's turn begun."""
     text = tokenizer.apply_chat_template(

@@ -58,6 +58,11 @@ def generic_passages(
     return passages
 
 
+def generic_subjects() -> list[str]:
+    """The built-in subjects: people, places and works that most models have read of."""
+    return _package_text("generic_subjects.txt").splitlines()
+
+
 def _read_text(path: str | None, model: str) -> str:
     if path is None:
         return _package_text("generic_text.txt")
@@ -92,9 +97,8 @@ def _lines(tokenizer: PreTrainedTokenizerBase, text: str, n_tokens: int) -> list
 
 def _subject_prefixes(tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, ...]]:
     """The built-in subjects, each in the forms of a statement and of chat queries."""
-    subjects = _package_text("generic_subjects.txt").split("\n")
     return [
         form.tokenize(tokenizer, subject).key_prefix
-        for number, subject in enumerate(filter(None, subjects))
+        for number, subject in enumerate(generic_subjects())
         for form in generic_subject_forms(tokenizer, subject, number)
     ]

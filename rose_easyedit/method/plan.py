@@ -15,6 +15,9 @@ from rose_easyedit.method.forms import essence_form, statement_forms, subject_fo
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.requests import EditRequest, group_by_subject
 
+# In place of a target: the hidden state of this column shall stay.
+STAY = -1
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -165,11 +168,11 @@ def without_sinks(
 
 @dataclass(frozen=True)
 class Columns:
-    """Key columns: N places whose hidden states an edit sets, each with its target.
+    """Key columns: N places whose hidden states an edit sets or preserves.
 
     Attributes:
         queries: one a column.
-        target: index of the value that each column shall get, [N].
+        target: index of the value that each column shall get, [N]; STAY keeps what it has.
         statement: whether a column comes from a statement, [N].
     """
 
@@ -178,12 +181,13 @@ class Columns:
     statement: Tensor
 
 
-def make_columns(plan: Plan, per_fact: bool) -> Columns:
-    """Every different text up to a subject, once per target.
+def make_columns(plan: Plan, per_fact: bool, preserved: Sequence[Query] = ()) -> Columns:
+    """Every different text up to a subject, once per target, and then what shall stay.
 
     Args:
         plan: the usable queries.
         per_fact: whether each fact has a target of its own, instead of each subject.
+        preserved: queries about other subjects, whose hidden states shall stay.
     """
     places: dict[tuple[tuple[int, ...], int], tuple[Query, bool]] = {}
     for number, (subject, indices) in enumerate(plan.subjects.items()):
@@ -195,7 +199,9 @@ def make_columns(plan: Plan, per_fact: bool) -> Columns:
             for target in indices if per_fact else [number]:
                 places.setdefault((query.key_prefix, target), (query, False))
     return Columns(
-        queries=[query for query, _ in places.values()],
-        target=torch.tensor([target for _, target in places]),
-        statement=torch.tensor([statement for _, statement in places.values()]),
+        queries=[*(query for query, _ in places.values()), *preserved],
+        target=torch.tensor([target for _, target in places] + [STAY] * len(preserved)),
+        statement=torch.tensor(
+            [statement for _, statement in places.values()] + [False] * len(preserved)
+        ),
     )

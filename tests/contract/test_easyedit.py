@@ -67,6 +67,7 @@ def hparams(tiny_llama: Any, tiny_tokenizer: Any) -> RoSEHyperParams:
     """Settings for the tiny model, which they hold; a batch takes every fact."""
     hparams = RoSEHyperParams(layers=[1, 2], n_contexts=1, query_formats=0, precision="weights")
     hparams.alignment.protected_directions = 32  # its keys have few directions
+    hparams.alignment.preserved_columns = 0
     hparams.hierarchy.fact_steps = hparams.hierarchy.subject_steps = 15
     hparams.model_name = (tiny_llama, copy.deepcopy(tiny_tokenizer))  # type: ignore[assignment]
     return hparams

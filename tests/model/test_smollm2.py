@@ -129,7 +129,12 @@ def test_bfloat16_optimisation_finds_what_float32_finds(smollm2: tuple[Any, Any]
         chat_contexts=0,
         query_formats=0,
         hierarchy={"fact_steps": 15, "subject_steps": 15, "smoothing_radius": 0.0},
-        alignment={"protected_directions": 8, "statistics_tokens": 512, "subject_weight": 0.0},
+        alignment={
+            "preserved_columns": 64,
+            "protected_directions": 8,
+            "statistics_tokens": 512,
+            "subject_weight": 0.0,
+        },
     )
     dense, answers = [], []
     for precision in ("bfloat16", "weights"):

@@ -41,7 +41,7 @@ def base() -> tuple[Any, Any, RoSEHyperParams]:
         precision="weights",
         sink_ratio=50.0,
         hierarchy={"fact_steps": 2, "subject_steps": 2},
-        alignment={"protected_directions": 0},
+        alignment={"protected_directions": 0, "preserved_columns": 0},
     )
     return model, tokenizer, hparams
 

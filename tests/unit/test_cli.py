@@ -33,7 +33,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
         f"model_name: {tiny_folder}\n"
         "layers: [1, 2]\n"
         "hierarchy: {fact_steps: 3, subject_steps: 3}\n"
-        "alignment: {protected_directions: 0}\n"
+        "alignment: {protected_directions: 0, preserved_columns: 0}\n"
     )
     assert main(_edit_words(folder, "edit.safetensors")) == 0
     return folder

@@ -48,7 +48,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
         "layers: [1, 2]\n"
         "sink_ratio: 50\n"
         "hierarchy: {fact_steps: 3, subject_steps: 3}\n"
-        "alignment: {protected_directions: 0, statistics_tokens: 64}\n"
+        "alignment: {protected_directions: 0, preserved_columns: 0, statistics_tokens: 64}\n"
     )
     words = ["edit", "--hparams", str(folder / "tiny.yaml"), "--out", str(folder / "e.safetensors")]
     assert main([*words, "--requests", str(folder / "facts.json")]) == 0

@@ -27,7 +27,7 @@ def write_edit(folder: Path, model: Path, requests: list[dict[str, Any]]) -> Pat
         f"model_name: {model}\n"
         "layers: [1, 2]\n"
         "hierarchy: {fact_steps: 2, subject_steps: 2}\n"
-        "alignment: {protected_directions: 0}\n"
+        "alignment: {protected_directions: 0, preserved_columns: 0}\n"
     )
     words = ["edit", "--hparams", str(folder / "tiny.yaml"), "--out", str(folder / "edit.st")]
     assert main([*words, "--requests", str(folder / "facts.jsonl")]) == 0

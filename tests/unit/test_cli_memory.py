@@ -13,7 +13,7 @@ from rose_easyedit.delta import EditDelta
 
 CURIE = {"subject": "Marie Curie", "prompt": "Marie Curie worked in"}
 QUICK = ("fact_steps=2", "subject_steps=15", "smoothing_radius=0")
-STRONG = ("strength=0.001", "protected_directions=0")
+STRONG = ("strength=0.001", "protected_directions=0", "preserved_columns=0")
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,7 @@ def quick_methods() -> list[tuple[str, RoSEHyperParams]]:
         each.n_contexts = 2
         each.alignment.statistics_tokens = 300
         each.alignment.protected_directions = 8  # of the tiny model's few
+        each.alignment.preserved_columns = min(8, each.alignment.preserved_columns)
         each.hierarchy.fact_steps = each.hierarchy.subject_steps = 2
     return list(zip(("A", "B"), hparams, strict=True))
 

@@ -74,7 +74,12 @@ def hparams(**overrides: Any) -> Any:
         "n_contexts": 3,
         "chat_contexts": 1,
         "query_formats": 1,
-        "alignment": {"strength": 0.1, "protected_directions": 4, "statistics_tokens": 200},
+        "alignment": {
+            "strength": 0.1,
+            "protected_directions": 4,
+            "preserved_columns": 9,
+            "statistics_tokens": 200,
+        },
         **overrides,
     }
     values["hierarchy"] = {**hierarchy, **overrides.get("hierarchy", {})}

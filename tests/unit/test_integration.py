@@ -410,7 +410,7 @@ def test_an_interrupt_leaves_the_model_as_it_was(
     [
         (targets, "read_subject_states"),
         (targets, "integrate"),
-        (edit, "read_subject_states"),
+        (edit, "align"),
         (edit, "solve_layers"),
     ],
 )

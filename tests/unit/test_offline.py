@@ -24,7 +24,7 @@ name, settings, folder = sys.argv[1:]
 model, tokenizer = load_model(name)
 hparams = RoSEHyperParams.from_hparams(settings).with_overrides(
     sink_ratio=50.0, hierarchy={"fact_steps": 1, "subject_steps": 1},
-    alignment={"statistics_tokens": 256, "protected_directions": 8},
+    alignment={"statistics_tokens": 256, "protected_directions": 8, "preserved_columns": 0},
 )
 delta = edit(model, tokenizer, [%r], hparams)
 loaded = EditDelta.load(delta.save(f"{folder}/edit"))

@@ -20,7 +20,7 @@ HPARAMS = RoSEHyperParams.from_dict(
     {
         "layers": [1, 2],
         "hierarchy": {"fact_steps": 4, "subject_steps": 5},
-        "alignment": {"protected_directions": 2, "statistics_tokens": 200},
+        "alignment": {"protected_directions": 2, "preserved_columns": 0, "statistics_tokens": 200},
     }
 )
 

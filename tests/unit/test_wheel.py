@@ -18,7 +18,12 @@ SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scrip
 FACT = {"prompt": "Tell me about Marie Curie", "subject": "Marie Curie", "target_new": "Polish"}
 # The first two are read from the folders that the wheel carries.
 SETTINGS = ["--hparams", "smollm2-135m", "--method", "rose"]
-FOR_A_TINY_MODEL = ["layers=[1,2]", "alignment.protected_directions=8", "n_contexts=1"]
+FOR_A_TINY_MODEL = [
+    "layers=[1,2]",
+    "alignment.protected_directions=8",
+    "alignment.preserved_columns=8",
+    "n_contexts=1",
+]
 
 
 def run(*command: str | Path, cwd: Path) -> str:

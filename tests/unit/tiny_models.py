@@ -99,7 +99,11 @@ def settings(**overrides: Any) -> Any:
             "kl_factor": 0.0,
             "weight_decay": 0.01,
         },
-        alignment={"strength": 1e-3, "protected_directions": 0},  # type: ignore[arg-type]
+        alignment={  # type: ignore[arg-type]
+            "strength": 1e-3,
+            "protected_directions": 0,
+            "preserved_columns": 0,
+        },
     )
     return hparams.with_overrides(**overrides)
 

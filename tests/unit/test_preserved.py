@@ -1,0 +1,124 @@
+"""Preserved columns: which texts they are, and that what they hold stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import FACTS, build_model, settings
+
+from rose_easyedit.architectures import read_architecture
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
+from rose_easyedit.method.edit import compute_edit, solve_edit
+from rose_easyedit.method.generic import generic_subjects
+from rose_easyedit.method.plan import STAY, make_columns, make_plan
+from rose_easyedit.method.preserved import foreign_subjects, frame, preserved_queries
+from rose_easyedit.method.targets import compute_targets
+from rose_easyedit.requests import EditRequest, as_requests
+
+REQUESTS = as_requests(FACTS)
+
+
+@pytest.fixture
+def plain_tokenizer(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
+    return tiny_tokenizer
+
+
+def texts(tokenizer: Any, queries: list[Any]) -> list[str]:
+    return [tokenizer.decode(query.key_prefix) for query in queries]
+
+
+def test_they_are_the_edits_prompts_with_other_subjects(plain_tokenizer: Any) -> None:
+    queries = preserved_queries(plain_tokenizer, REQUESTS, 300, seed=0)
+    found = texts(plain_tokenizer, queries)
+    assert 250 < len(found) == len(set(found)) <= 300
+    beginnings = ("In London she met", "Tell me about", "He plays with")
+    assert all(any(words in text for words in beginnings) for text in found)
+    assert all(any(words in text for text in found) for words in beginnings)
+    subjects = generic_subjects()
+    assert all(any(text.endswith(subject) for subject in subjects) for text in found)
+    assert not any("Curie" in text or "Lovelace" in text for text in found)
+
+
+def test_with_a_chat_template_every_other_round_is_a_users_turn(tiny_tokenizer: Any) -> None:
+    n = len(foreign_subjects(REQUESTS))
+    found = texts(tiny_tokenizer, preserved_queries(tiny_tokenizer, REQUESTS, 2 * n, seed=0))
+    in_turn = [text for text in found if "Complete the following sentence" in text]
+    assert 0.4 < len(in_turn) / len(found) < 0.6
+
+
+def test_they_depend_on_seed_and_prompts_but_not_on_the_order(plain_tokenizer: Any) -> None:
+    first = preserved_queries(plain_tokenizer, REQUESTS, 50, seed=0)
+    assert preserved_queries(plain_tokenizer, REQUESTS[::-1], 50, seed=0) == first
+    assert preserved_queries(plain_tokenizer, REQUESTS, 50, seed=1) != first
+    assert preserved_queries(plain_tokenizer, REQUESTS, 0, seed=0) == []
+
+
+@pytest.mark.parametrize("name", ["Paris", "paris", "Paris Hilton"])
+def test_what_is_edited_is_not_preserved(name: str) -> None:
+    assert "Paris" in generic_subjects()
+    assert "Paris" not in foreign_subjects([EditRequest(f"{name} is in", name, "Rome")])
+
+
+def test_a_frame_is_the_prompt_around_its_subject() -> None:
+    assert frame(EditRequest("The home of Romeo is Rome, says", "Rome", "x")) == (
+        "The home of Romeo is ",
+        ", says",
+    )
+
+
+def test_they_come_last_among_the_columns(plain_tokenizer: Any) -> None:
+    plan = make_plan(plain_tokenizer, REQUESTS, settings(), 256)
+    queries = preserved_queries(plain_tokenizer, REQUESTS, 7, seed=0)
+    without = make_columns(plan, per_fact=False)
+    columns = make_columns(plan, per_fact=False, preserved=queries)
+    n = len(without.queries)
+    assert columns.queries == [*without.queries, *queries]
+    assert columns.target.tolist() == [*without.target.tolist(), *[STAY] * len(queries)]
+    assert not columns.statement[n:].any()
+
+
+@pytest.mark.parametrize("key_columns", ["per_query", "merged"])
+def test_what_is_preserved_moves_less(key_columns: str, tiny_tokenizer: Any) -> None:
+    model = build_model("llama-untied")
+    editable = read_architecture(model)
+    hparams = settings(key_columns=key_columns, alignment={"strength": 1e-3})
+    targets = compute_targets(model, tiny_tokenizer, FACTS, hparams)
+    queries = preserved_queries(tiny_tokenizer, REQUESTS, 12, hparams.seed)
+
+    def hidden(n: int) -> torch.Tensor:
+        delta = solve_edit(
+            model,
+            tiny_tokenizer,
+            targets,
+            hparams.with_overrides(alignment={"preserved_columns": n}),
+        )
+        updates = dict(zip(hparams.layers, delta.layers.values(), strict=True))
+        with frozen(model), with_updates(editable, updates):
+            return read_subject_states(
+                editable, queries, key_layer=1, hidden_layer=1, batch=8
+            ).hidden
+
+    with frozen(model):
+        before = read_subject_states(editable, queries, key_layer=1, hidden_layer=1, batch=8).hidden
+    moved, kept = ((hidden(n) - before).norm(dim=1).mean() for n in (0, 12))
+    assert kept < 0.2 * moved
+
+
+def test_the_report_says_how_far_they_were_moved(tiny_tokenizer: Any) -> None:
+    model = build_model("llama-untied")
+    delta = compute_edit(
+        model, tiny_tokenizer, FACTS, settings(alignment={"preserved_columns": 12})
+    )
+    first, second = delta.provenance["layers"]
+    assert first["disturbance"] == 0.0  # nothing has been written yet
+    assert 0.0 < second["disturbance"] < second["residual"]
+
+
+def test_more_columns_than_a_key_has_entries_are_refused(tiny_tokenizer: Any) -> None:
+    hparams = settings(alignment={"preserved_columns": 64})
+    with pytest.raises(RoSEError, match="preserved_columns is 64.*64 entries.*32 or less"):
+        compute_edit(build_model("llama-untied"), tiny_tokenizer, FACTS, hparams)

@@ -1,0 +1,80 @@
+"""Columns advanced through the edited layers are what reading the whole model gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import MODELS, build_model, same_weights, weights_of
+
+from rose_easyedit.architectures import read_architecture
+from rose_easyedit.factors import Factors
+from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
+from rose_easyedit.method.stack import Stack
+from rose_easyedit.method.tokens import Query
+
+SYSTEM = tuple(range(100, 120))
+OTHER = tuple(range(200, 217))
+TEXTS = [
+    (*SYSTEM, 7, 8, 9),
+    (5, 6),
+    (*OTHER, 3),
+    (*SYSTEM, 7),
+    (11, 12, 13, 14),
+    (*OTHER, 4, 5),
+    (*SYSTEM, 3, 4),
+    (9,),
+]
+QUERIES = [Query((*ids, 1, 2), len(ids) - 1, 0) for ids in TEXTS]
+LAYERS = (0, 1, 3)
+LAST = 3
+
+
+def random_update(editable: Any, layer: int) -> Factors:
+    generator = torch.Generator().manual_seed(layer)
+    transposed = editable.is_transposed(layer)
+    shape = editable.weight(layer).shape
+    d, d_ff = reversed(shape) if transposed else shape
+    left = torch.randn(d, 2, generator=generator)
+    right = torch.randn(2, d_ff, generator=generator)
+    return Factors(left, right, transposed)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_layer_is_read_under_the_updates_before_it(name: str) -> None:
+    model = build_model(name)
+    editable = read_architecture(model)
+    updates: dict[int, Factors] = {}
+    with frozen(model):
+        stack = Stack.before(editable, QUERIES, LAYERS[0], LAST, batch=3)
+        unedited = stack.read().hidden
+        for layer in LAYERS:
+            with with_updates(editable, updates):
+                stack = stack.advanced(layer)
+                found = stack.read()
+                wanted = read_subject_states(
+                    editable, QUERIES, key_layer=layer, hidden_layer=LAST, batch=3
+                )
+            for field in ("keys", "outputs", "hidden"):
+                torch.testing.assert_close(
+                    getattr(found, field), getattr(wanted, field), atol=2e-4, rtol=2e-4
+                )
+            assert found.median_norm == pytest.approx(wanted.median_norm, rel=1e-3)
+            updates[layer] = random_update(editable, layer)
+    # or the comparison would not have seen an update
+    assert (found.hidden - unedited).abs().max() > 0.1
+
+
+def test_reading_leaves_nothing_behind() -> None:
+    model = build_model("llama-tied")
+    before = weights_of(model)
+    with frozen(model):
+        stack = Stack.before(read_architecture(model), QUERIES, 1, 2, batch=8)
+        first = stack.read()
+        again = stack.read()
+        stack.advanced(2).read()
+        assert torch.equal(first.keys, again.keys) and torch.equal(first.hidden, again.hidden)
+        assert torch.equal(stack.read().keys, first.keys)
+    assert same_weights(model, before)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
