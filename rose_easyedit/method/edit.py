@@ -178,7 +178,7 @@ def solve_layers(
 
 
 def _check_room(editable: EditableModel, hparams: RoSEHyperParams) -> None:
-    """Refuses layers that are not there, and to preserve more columns than a key has entries: nothing could be written then."""
+    """Refuses layers that are not there, and more columns to preserve than could leave room."""
     check_layers(editable, hparams)
     wanted = hparams.alignment.preserved_columns
     width = max(editable.weight(hparams.layers[0]).shape)
