@@ -19,8 +19,8 @@ from typing import Any
 from tqdm import tqdm
 
 from rose_easyedit.evaluation.facts import CORE, FORMS, SETS, Fact, make_fact
-from rose_easyedit.evaluation.generation import generate_greedy
 from rose_easyedit.evaluation.metrics import contains_target
+from rose_easyedit.generation import generate_greedy
 from rose_easyedit.models import load_model
 
 TRUE_FACTS = {"core": "true_facts.json", "wide": "true_facts_wide.json"}

@@ -74,6 +74,9 @@ class AlignmentHyperParams:
             statements and chat queries, beside all tokens of the text (MEMIT has 0).
         preserved_columns: how many prompts of the edit with a built-in subject in place of its own
             become columns too, whose hidden states shall stay (MEMIT has none).
+        locality_budget: how far the next token may drift at the most (KL, nats) on prompts of the
+            edit with subjects that it was told nothing of; the edit is scaled to it. null writes
+            all of it.
     """
 
     constraint: str = "isotropic"
@@ -86,6 +89,7 @@ class AlignmentHyperParams:
     statistics_tokens: int = 8192
     subject_weight: float = 1.0
     preserved_columns: int = 1000
+    locality_budget: float | None = None
 
     @property
     def needs_statistics(self) -> bool:
@@ -116,6 +120,9 @@ class RoSEHyperParams:
             `merged` (one averaged column per target: MEMIT, MEMIT-Merge).
         query_formats: how many relation-agnostic chat queries of the subject ("Tell me about
             {}") become columns too, for tokenizers with a chat template.
+        self_paraphrases: how many of the model's own rewritings of each statement are learned as a
+            user's turn, for tokenizers with a chat template: 0, 1 (a question), 2 (an instruction
+            as well).
         sink_ratio: a subject token whose hidden norm exceeds this many times the median is an
             attention sink; its context is left out.
         precision: `auto` optimises in bfloat16 autocast where the hardware has it, `bfloat16`
@@ -144,6 +151,7 @@ class RoSEHyperParams:
     chat_contexts: int = 2
     key_columns: str = "per_query"
     query_formats: int = 4
+    self_paraphrases: int = 0
     sink_ratio: float = 3.0
     precision: str = "auto"
     micro_batch: int = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import shown
 from rose_easyedit.method.constraints import CONSTRAINTS
@@ -34,12 +34,13 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         ("hierarchy.on_failure", hierarchy.on_failure, ON_FAILURE),
         ("alignment.constraint", alignment.constraint, tuple(CONSTRAINTS)),
     )
-    positive: Callable[[float], bool] = lambda value: value > 0  # noqa: E731
+    positive: Callable[[Any], bool] = lambda value: value > 0  # noqa: E731
     not_negative: Callable[[float], bool] = lambda value: value >= 0  # noqa: E731
     rules = [
         (positive, "above 0", hparams, ("batch_size", "max_length", "micro_batch", "n_contexts")),
         (not_negative, "0 or more", hparams, ("chat_contexts", "query_formats", "seed")),
         (lambda value: value > 1, "above 1", hparams, ("sink_ratio",)),
+        (lambda value: 0 <= value <= 2, "0, 1 or 2", hparams, ("self_paraphrases",)),
         (positive, "above 0", hierarchy, ("fact_learning_rate", "subject_learning_rate")),
         (
             positive,
@@ -52,6 +53,12 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         (positive, "above 0", alignment, ("strength", "covariance_weight", "statistics_tokens")),
         (not_negative, "0 or more", alignment, ("protected_directions", "null_space_threshold")),
         (not_negative, "0 or more", alignment, ("subject_weight", "preserved_columns")),
+        (
+            lambda value: value is None or value > 0,
+            "above 0, or null",
+            alignment,
+            ("locality_budget",),
+        ),
         (lambda value: 0 <= value <= 1, "between 0 and 1", alignment, ("shrinkage",)),
     ]
     prefixes = {id(hparams): "", id(hierarchy): "hierarchy.", id(alignment): "alignment."}

@@ -17,7 +17,7 @@ from rose_easyedit.errors import RoSEError
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
-    from rose_easyedit.evaluation.generation import Text
+    from rose_easyedit.generation import Text
 
 
 def edit(arguments: Namespace) -> None:
@@ -68,7 +68,7 @@ def answer(
 
     def answers(before: Sequence[Text], after: Sequence[Text]) -> list[tuple[str, str]]:
         """Of the base model to `before`, of the edited one to `after`."""
-        from rose_easyedit.evaluation.generation import generate_greedy
+        from rose_easyedit.generation import generate_greedy
 
         settings = dict(chat=chat, max_new_tokens=arguments.max_new_tokens)
         old = generate_greedy(model, tokenizer, before, **settings)

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from rose_easyedit.evaluation.facts import LocalityPrompt, Query
 from rose_easyedit.evaluation.fluency import TextReading, generic_sentences
-from rose_easyedit.evaluation.generation import encode
 from rose_easyedit.evaluation.measure import Measurement, Questions, measure
 from rose_easyedit.evaluation.queries import as_text
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
 from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import model_fingerprint, weights_fingerprint
+from rose_easyedit.generation import encode
 from rose_easyedit.paths import cache_dir
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.generation import inference
+from rose_easyedit.generation import inference
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers import DynamicCache
 
-from rose_easyedit.evaluation.generation import pad_left
+from rose_easyedit.generation import pad_left
 from rose_easyedit.opening import common_opening, read_opening
 
 

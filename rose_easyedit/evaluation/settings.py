@@ -10,8 +10,8 @@ import torch
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import FORMS
-from rose_easyedit.evaluation.generation import stop_tokens
 from rose_easyedit.evaluation.queries import ALL_FORMS
+from rose_easyedit.generation import stop_tokens
 
 STOP_RULE = "end-of-turn token"
 

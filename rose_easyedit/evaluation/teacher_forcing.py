@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.generation import Text, inference, length_batches, render
 from rose_easyedit.evaluation.reading import last_logits
+from rose_easyedit.generation import Text, inference, length_batches, render
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.evaluation.facts import Fact
-from rose_easyedit.evaluation.generation import generate_greedy
 from rose_easyedit.evaluation.metrics import contains_target
+from rose_easyedit.generation import generate_greedy
 from rose_easyedit.geometry.edits import QueryGeometry, deviations
 from rose_easyedit.geometry.landscape import losses_around
 from rose_easyedit.geometry.places import Place, Probe

@@ -169,7 +169,7 @@ class FactMemory:
                 tokenizer has a template.
             max_new_tokens: the longest answer.
         """
-        from rose_easyedit.evaluation.generation import generate_greedy
+        from rose_easyedit.generation import generate_greedy
 
         texts = [prompts] if isinstance(prompts, str) else prompts
         with self.edited() as model:

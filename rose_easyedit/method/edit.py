@@ -20,15 +20,19 @@ from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, with_updates
 from rose_easyedit.method.alignment import align
+from rose_easyedit.method.calibration import calibrate
 from rose_easyedit.method.constraints import Spectrum
+from rose_easyedit.method.foreign import held_out_queries, preserved_queries
 from rose_easyedit.method.known import GroupKey, Known
 from rose_easyedit.method.plan import STAY, Columns, make_columns
-from rose_easyedit.method.preserved import preserved_queries
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.stack import Stack
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, check_layers, compute_targets
 from rose_easyedit.requests import EditRequest
+
+# The mean drift of so many prompts has an error of a tenth.
+_CALIBRATION_PROMPTS = 160
 
 
 def compute_edit(
@@ -95,11 +99,12 @@ def solve_edit(
             else {}
         )
         updates, report = solve_layers(editable, columns, targets.values, spectra, hparams)
+        updates, calibration = _calibrated(editable, tokenizer, targets, updates, hparams)
     names = {layer: editable.weight_name(layer) for layer in updates}
     return EditDelta(
         layers={names[layer]: update for layer, update in updates.items()},
         base=base_fingerprint(model, hparams),
-        provenance=_provenance(model, targets, hparams, report),
+        provenance=_provenance(model, targets, hparams, report) | calibration,
         targets=targets.values.float().cpu(),
     )
 
@@ -188,6 +193,27 @@ def _check_room(editable: EditableModel, hparams: RoSEHyperParams) -> None:
             f"entries, and columns to preserve would leave none to write with; set it to "
             f"{width // 2} or less."
         )
+
+
+def _calibrated(
+    editable: EditableModel,
+    tokenizer: PreTrainedTokenizerBase,
+    targets: Targets,
+    updates: dict[int, Factors],
+    hparams: RoSEHyperParams,
+) -> tuple[dict[int, Factors], dict[str, Any]]:
+    """The updates within the locality budget, if there is one, and what the edit says of it."""
+    budget = hparams.alignment.locality_budget
+    if budget is None:
+        return updates, {}
+    queries = held_out_queries(tokenizer, targets.plan.requests, _CALIBRATION_PROMPTS, hparams.seed)
+    if not queries:
+        raise RoSEError(
+            f"locality_budget is {budget}, but the edit is about all the subjects that drift is "
+            "measured on; set it to null."
+        )
+    updates, found = calibrate(editable, queries, updates, budget, batch=4 * hparams.micro_batch)
+    return updates, {"calibration": found.as_dict()}
 
 
 def _merging(columns: Columns, n_targets: int, merged: bool) -> Tensor:

@@ -6,6 +6,7 @@ the subject in general.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -70,14 +71,25 @@ class Form:
 
 
 def statement_forms(
-    tokenizer: PreTrainedTokenizerBase, request: EditRequest, hparams: RoSEHyperParams
+    tokenizer: PreTrainedTokenizerBase,
+    request: EditRequest,
+    hparams: RoSEHyperParams,
+    rewritten: Sequence[str] = (),
 ) -> list[Form]:
-    """The contexts in which a request is learned: plain prefixes, then chat contexts."""
+    """The contexts in which a request is learned: plain prefixes, then chat contexts.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        request: the fact.
+        hparams: how many contexts of each sort.
+        rewritten: what a user may say to be answered with the target (`rewriting.py`).
+    """
     prefixes = hparams.contexts if hparams.contexts is not None else PREFIXES[: hparams.n_contexts]
     forms = [_plain(prefix, request.prompt) for prefix in prefixes]
     if tokenizer.chat_template is not None:
         for user, assistant in CHAT_CONTEXTS[: hparams.chat_contexts]:
             forms.append(_chat(tokenizer, user, assistant, request.prompt))
+        forms += [_chat(tokenizer, "{}", "", text) for text in rewritten]
     return forms
 
 

@@ -63,6 +63,11 @@ def generic_subjects() -> list[str]:
     return _package_text("generic_subjects.txt").splitlines()
 
 
+def held_out_subjects() -> list[str]:
+    """Further subjects, which count nowhere, to measure an edit's drift on."""
+    return _package_text("held_out_subjects.txt").splitlines()
+
+
 def _read_text(path: str | None, model: str) -> str:
     if path is None:
         return _package_text("generic_text.txt")

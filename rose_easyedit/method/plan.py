@@ -69,8 +69,16 @@ def make_plan(
     requests: Sequence[EditRequest],
     hparams: RoSEHyperParams,
     context_length: int,
+    rewritten: Sequence[Sequence[str]] | None = None,
 ) -> Plan:
     """Renders and tokenises every form of every request.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        requests: the facts.
+        hparams: which forms there are.
+        context_length: most tokens that the model reads.
+        rewritten: per request, the model's own rewritings of it.
 
     Raises:
         RoSEError: with every request that does not fit the model's context.
@@ -82,9 +90,9 @@ def make_plan(
         statements=[
             [
                 form.tokenize(tokenizer, request.subject, request.target_new)
-                for form in statement_forms(tokenizer, request, hparams)
+                for form in statement_forms(tokenizer, request, hparams, texts)
             ]
-            for request in requests
+            for request, texts in zip(requests, rewritten or [()] * len(requests), strict=True)
         ],
         essences={s: essence_form(s).tokenize(tokenizer, s) for s in subjects},
         asked={

@@ -22,6 +22,7 @@ from rose_easyedit.method.integration import Group, Level, Setting, Shifts, opti
 from rose_easyedit.method.known import GroupKey, Known, group_key, joined, none_found
 from rose_easyedit.method.plan import Plan, make_plan, without_sinks
 from rose_easyedit.method.precision import precision_context
+from rose_easyedit.method.rewriting import rewritings
 from rose_easyedit.method.shift_store import ShiftStore, shifts_key
 from rose_easyedit.requests import EditRequest, as_requests
 
@@ -78,7 +79,8 @@ def compute_targets(
     hparams.check()
     editable = read_architecture(model)
     check_layers(editable, hparams)
-    plan = make_plan(tokenizer, facts, hparams, _context_length(model))
+    own_words = rewritings(model, tokenizer, facts, hparams.self_paraphrases)
+    plan = make_plan(tokenizer, facts, hparams, _context_length(model), own_words)
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)
     keys = [group_key(facts[index] for index in group) for group in groups]

@@ -123,8 +123,9 @@ def words(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_no_neighbour_is_a_subject_that_the_statistics_protect(name: str) -> None:
-    data = resources.files("rose_easyedit.method") / "data" / "generic_subjects.txt"
+@pytest.mark.parametrize("file", ["generic_subjects.txt", "held_out_subjects.txt"])
+def test_no_neighbour_is_a_subject_that_an_edit_protects_or_measures(file: str, name: str) -> None:
+    data = resources.files("rose_easyedit.method") / "data" / file
     generic = [line for line in data.read_text("utf-8").splitlines() if line]
     neighbours = [p.text for p in load_locality(FACTS[name], name) if p.kind == "neighbour"]
     found = [(text, each) for text in neighbours for each in generic if contains_target(text, each)]

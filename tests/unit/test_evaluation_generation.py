@@ -9,8 +9,8 @@ import torch
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
-from rose_easyedit.evaluation.generation import encode, generate_greedy, render, stop_tokens
 from rose_easyedit.evaluation.queries import ALL_FORMS, MULTI_TURN, as_text, queries_of
+from rose_easyedit.generation import encode, generate_greedy, render, stop_tokens
 
 TEXTS = [
     "Marie Curie was born in",

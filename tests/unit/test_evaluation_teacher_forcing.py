@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.generation import encode
 from rose_easyedit.evaluation.reading import last_logits
 from rose_easyedit.evaluation.teacher_forcing import (
     TargetReading,
     read_targets,
     with_target,
 )
+from rose_easyedit.generation import encode
 
 TEXTS = ["Marie Curie was born in", "Who is Ada Lovelace? She lived in", "Paris"]
 TARGETS = ["London, England", "Warsaw", "is in Switzerland"]

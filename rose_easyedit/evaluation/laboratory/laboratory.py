@@ -15,7 +15,6 @@ from statistics import fmean
 from typing import Any
 
 from rose_easyedit.evaluation.facts import FORMS
-from rose_easyedit.evaluation.generation import generate_greedy
 from rose_easyedit.evaluation.laboratory.population import Population, make_fact
 from rose_easyedit.evaluation.laboratory.tokenizer import BEGIN, make_tokenizer
 from rose_easyedit.evaluation.laboratory.training import Recipe, render, train
@@ -28,6 +27,7 @@ from rose_easyedit.evaluation.laboratory.world import (
 )
 from rose_easyedit.evaluation.metrics import contains_target
 from rose_easyedit.export import new_folder
+from rose_easyedit.generation import generate_greedy
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.paths import cache_dir
 

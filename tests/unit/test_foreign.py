@@ -12,9 +12,14 @@ from rose_easyedit.architectures import read_architecture
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
 from rose_easyedit.method.edit import compute_edit, solve_edit
-from rose_easyedit.method.generic import generic_subjects
+from rose_easyedit.method.foreign import (
+    foreign_subjects,
+    frame,
+    held_out_queries,
+    preserved_queries,
+)
+from rose_easyedit.method.generic import generic_subjects, held_out_subjects
 from rose_easyedit.method.plan import STAY, make_columns, make_plan
-from rose_easyedit.method.preserved import foreign_subjects, frame, preserved_queries
 from rose_easyedit.method.targets import compute_targets
 from rose_easyedit.requests import EditRequest, as_requests
 
@@ -44,7 +49,7 @@ def test_they_are_the_edits_prompts_with_other_subjects(plain_tokenizer: Any) ->
 
 
 def test_with_a_chat_template_every_other_round_is_a_users_turn(tiny_tokenizer: Any) -> None:
-    n = len(foreign_subjects(REQUESTS))
+    n = len(foreign_subjects(generic_subjects(), REQUESTS))
     found = texts(tiny_tokenizer, preserved_queries(tiny_tokenizer, REQUESTS, 2 * n, seed=0))
     in_turn = [text for text in found if "Complete the following sentence" in text]
     assert 0.4 < len(in_turn) / len(found) < 0.6
@@ -60,7 +65,8 @@ def test_they_depend_on_seed_and_prompts_but_not_on_the_order(plain_tokenizer: A
 @pytest.mark.parametrize("name", ["Paris", "paris", "Paris Hilton"])
 def test_what_is_edited_is_not_preserved(name: str) -> None:
     assert "Paris" in generic_subjects()
-    assert "Paris" not in foreign_subjects([EditRequest(f"{name} is in", name, "Rome")])
+    requests = [EditRequest(f"{name} is in", name, "Rome")]
+    assert foreign_subjects(["Paris", "Madrid"], requests) == ["Madrid"]
 
 
 def test_a_frame_is_the_prompt_around_its_subject() -> None:
@@ -68,6 +74,14 @@ def test_a_frame_is_the_prompt_around_its_subject() -> None:
         "The home of Romeo is ",
         ", says",
     )
+
+
+def test_the_held_out_are_others(plain_tokenizer: Any) -> None:
+    assert not set(generic_subjects()) & set(held_out_subjects())
+    held_out = held_out_queries(plain_tokenizer, REQUESTS, 60, seed=0)
+    assert 50 < len(held_out) == len(set(held_out)) <= 60
+    found = [plain_tokenizer.decode(query.key_prefix) for query in held_out]
+    assert all(any(text.endswith(subject) for subject in held_out_subjects()) for text in found)
 
 
 def test_they_come_last_among_the_columns(plain_tokenizer: Any) -> None:

@@ -1,0 +1,88 @@
+"""Other subjects in an edit's own prompts: what the edit disturbs first.
+
+Their keys are nearest to those that are written. Some become columns whose hidden state shall stay
+(`preserved_columns`); others, which nothing was told of, say how far it drifts (`calibration`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from rose_easyedit.method.forms import foreign_form
+from rose_easyedit.method.generic import generic_subjects, held_out_subjects
+from rose_easyedit.method.tokens import Query, find_subject
+from rose_easyedit.requests import EditRequest
+
+
+def preserved_queries(
+    tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], n: int, seed: int
+) -> list[Query]:
+    """Built-in subjects in prompts of the requests, each text up to its subject once.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        requests: the facts of the edit.
+        n: how many are drawn, some of them more than once.
+        seed: of the drawing.
+    """
+    drawn = foreign_queries(tokenizer, requests, generic_subjects(), n, seed)
+    return list({query.key_prefix: query for query in reversed(drawn)}.values())[::-1]
+
+
+def held_out_queries(
+    tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], n: int, seed: int
+) -> list[Query]:
+    """As `preserved_queries`, with subjects that no statistics and no preserved column have."""
+    drawn = foreign_queries(tokenizer, requests, held_out_subjects(), n, seed)
+    return list(dict.fromkeys(drawn))
+
+
+def foreign_queries(
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    names: Sequence[str],
+    n: int,
+    seed: int,
+) -> list[Query]:
+    """Prompts of the requests with other subjects in them, drawn at random.
+
+    They depend on which prompts there are, not on the order of the requests.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        requests: the facts of the edit.
+        names: the subjects to take; those that a request is about are left out.
+        n: how many to draw.
+        seed: of the drawing.
+    """
+    subjects = foreign_subjects(names, requests)
+    frames = sorted({frame(request) for request in requests})
+    draw = random.Random(seed)
+    queries = []
+    for number in range(n if subjects else 0):
+        # Once through the subjects in one form, then in the next.
+        form_number, place = divmod(number, len(subjects))
+        before, after = draw.choice(frames)
+        text = before + subjects[place] + after
+        form = foreign_form(tokenizer, text, form_number, draw.random())
+        queries.append(form.tokenize(tokenizer, subjects[place]))
+    return queries
+
+
+def foreign_subjects(names: Sequence[str], requests: Sequence[EditRequest]) -> list[str]:
+    """The names that no request is about, not even in a longer or shorter form."""
+    edited = {request.subject.casefold() for request in requests}
+    return [
+        name
+        for name in names
+        if not any(name.casefold() in other or other in name.casefold() for other in edited)
+    ]
+
+
+def frame(request: EditRequest) -> tuple[str, str]:
+    """What a request's prompt says before and after its subject."""
+    end = find_subject(request.prompt, request.subject)
+    return request.prompt[: end - len(request.subject)], request.prompt[end:]
