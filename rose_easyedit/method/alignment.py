@@ -3,12 +3,17 @@
 An update dW of a down projection shall send each key k to its residual r:
 
     minimise |K dW^T - R|^2 + weight * tr(dW A dW^T)
-    dW = R^T (K A^-1 K^T + weight * I)^-1 K A^-1            (an N x N solve)
+    dW = R^T (K A^-1 K^T + weight * I)^-1 K A^-1            (an N x N system)
+       = R^T K' (K'^T K' + weight * I)^-1 A^-1/2            (d_ff x d_ff), with K' = K A^-1/2
 
-A constraint is a choice of A (`constraints.py`); one solver serves all of them.
+The smaller of the two is solved, so that thousands of facts cost no more than their keys are wide.
+A constraint is a choice of A (`constraints.py`), and one solver serves all of them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,9 +23,11 @@ from rose_easyedit.factors import Factors
 from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.constraints import CONSTRAINTS, Spectrum
 
+Root = Callable[[Tensor], Tensor]
 
-def solve(keys: Tensor, residuals: Tensor, free_keys: Tensor, weight: float) -> Factors:
-    """The closed form at the head of this file.
+
+def solve_rows(keys: Tensor, residuals: Tensor, free_keys: Tensor, weight: float) -> Factors:
+    """The closed form at the head of this file, by a system as large as there are keys.
 
     Args:
         keys: K, [N, d_ff].
@@ -35,6 +42,24 @@ def solve(keys: Tensor, residuals: Tensor, free_keys: Tensor, weight: float) -> 
     gram.diagonal().add_(weight)
     left = torch.linalg.solve(gram, residuals)  # [N, d]; the system is symmetric
     return Factors(left.T.contiguous(), free_keys)
+
+
+def solve_entries(half_keys: Tensor, residuals: Tensor, root: Root, weight: float) -> Factors:
+    """The closed form at the head of this file, by a system as large as a key has entries.
+
+    Args:
+        half_keys: K A^-1/2, [N, d_ff].
+        residuals: R, [N, d].
+        root: multiplies rows [d, d_ff] by A^-1/2.
+        weight: of the constraint.
+
+    Returns:
+        left [d, d], the identity, and right [d, d_ff] with dW = left @ right.
+    """
+    gram = half_keys.T @ half_keys  # [d_ff, d_ff]
+    gram.diagonal().add_(weight)
+    inner = torch.linalg.solve(gram, half_keys.T @ residuals)  # [d_ff, d]
+    return Factors(torch.eye(inner.shape[1]).to(inner), root(inner.T))
 
 
 def align(
@@ -53,12 +78,14 @@ def align(
     """
     keys, residuals = keys.double(), residuals.double()
     constraint = CONSTRAINTS[hparams.constraint]
-    if spectrum is None:
-        free_keys = keys
-    else:
+    free, root = _identity, _identity
+    if spectrum is not None:
         directions = spectrum.directions.double()
         exact = Spectrum(spectrum.eigenvalues.double(), directions)
-        free_keys = constraint.freedom(exact, hparams).apply(keys, directions)
+        freedom = constraint.freedom(exact, hparams)
+        free = partial(freedom.apply, directions=directions)
+        root = partial(freedom.root().apply, directions=directions)
+    free_keys = free(keys)
     energy = float((free_keys * keys).sum(1).mean())
     if not energy > 1e-12 * float(keys.square().sum(1).mean()):
         raise RoSEError(
@@ -67,4 +94,11 @@ def align(
             f"or raise null_space_threshold (it is {hparams.null_space_threshold})."
         )
     weight = hparams.strength * energy if constraint.relative else hparams.covariance_weight
-    return solve(keys, residuals, free_keys, weight)
+    n_keys, width = keys.shape
+    if n_keys <= width:
+        return solve_rows(keys, residuals, free_keys, weight)
+    return solve_entries(root(keys), residuals, root, weight)
+
+
+def _identity(rows: Tensor) -> Tensor:
+    return rows

@@ -50,6 +50,10 @@ class Freedom:
     along: Tensor
     elsewhere: float
 
+    def root(self) -> Freedom:
+        """A^-1/2, which has the same eigenvectors."""
+        return Freedom(self.along.sqrt(), self.elsewhere**0.5)
+
     def apply(self, keys: Tensor, directions: Tensor) -> Tensor:
         """K A^-1, [N, d_ff], for keys [N, d_ff] and directions [r, d_ff]."""
         import torch

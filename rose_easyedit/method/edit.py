@@ -148,7 +148,7 @@ def solve_layers(
     target = columns.target.to(targets.device)
     moving = target != STAY
     goals = None
-    merge = _merging(columns, len(targets), hparams.key_columns == "merged").to(targets)
+    merge = _merging(columns, len(targets)).to(targets) if hparams.key_columns == "merged" else None
     n_layers = len(hparams.layers)
     stack = Stack.before(
         editable,
@@ -165,14 +165,17 @@ def solve_layers(
             goals = torch.where(moving[:, None], targets[target], states.hidden)
         gap = goals - states.hidden  # [N, d]
         wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs)
-        keys = merge @ states.keys
-        factors = align(keys, merge @ wanted, spectra.get(layer), hparams.alignment)
+        keys = states.keys
+        if merge is not None:
+            keys, wanted = merge @ keys, merge @ wanted
+        factors = align(keys, wanted, spectra.get(layer), hparams.alignment)
         update = Factors(factors.left, factors.right, editable.is_transposed(layer)).compressed()
         updates[layer] = update
         weight = editable.weight(layer)
         report.append(
             {
                 "layer": layer,
+                "columns": len(keys),
                 "residual": float(gap[moving].norm(dim=1).mean()),
                 "disturbance": float(gap[~moving].norm(dim=1).sum() / max(1, (~moving).sum())),
                 "update_norm": float(update.dense().norm()),
@@ -216,11 +219,9 @@ def _calibrated(
     return updates, {"calibration": found.as_dict()}
 
 
-def _merging(columns: Columns, n_targets: int, merged: bool) -> Tensor:
-    """The matrix that turns columns into the rows to solve for: the identity, or averages."""
+def _merging(columns: Columns, n_targets: int) -> Tensor:
+    """The matrix that averages the statements of each target, and leaves what is preserved."""
     n_columns = len(columns.target)
-    if not merged:
-        return torch.eye(n_columns)
     member = torch.zeros(n_targets, n_columns)
     stated = columns.statement.nonzero()[:, 0]
     member[columns.target[stated], stated] = 1.0
