@@ -17,7 +17,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
 from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.alignment import solve
+from rose_easyedit.method.alignment import solve_rows
 from rose_easyedit.requests import EditRequest, as_requests, load_requests
 
 MODELS = {
@@ -56,7 +56,7 @@ def test_the_solver_is_the_dense_ridge_regression(
     root = normal(d_ff, d_ff, seed=seed + 2)
     penalty = root @ root.T + torch.eye(d_ff, dtype=torch.float64)
     wanted = torch.linalg.solve(keys.T @ keys + weight * penalty, keys.T @ residuals).T
-    found = solve(keys, residuals, keys @ torch.linalg.inv(penalty), weight).dense()
+    found = solve_rows(keys, residuals, keys @ torch.linalg.inv(penalty), weight).dense()
     torch.testing.assert_close(found, wanted, atol=1e-8, rtol=1e-6)
 
 

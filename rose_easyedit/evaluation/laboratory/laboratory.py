@@ -70,7 +70,8 @@ class Laboratory(Population):
         hparams = RoSEHyperParams.preset(preset, "laboratory")
         hparams = hparams.with_overrides(
             model_name=str(self.folder),  # where its corpus is found
-            alignment={"subject_weight": 0.0},  # the built-in subjects are unknown words to it
+            # the built-in subjects are unknown words to it
+            alignment={"subject_weight": 0.0, "preserved_columns": 0},
         )
         return hparams.with_overrides(**overrides)
 
