@@ -27,6 +27,7 @@ from rose_easyedit.evaluation.evaluate import (
     evaluate_edit,
 )
 from rose_easyedit.evaluation.facts import CORE, SETS, Fact, load_facts
+from rose_easyedit.evaluation.native import bundled_native_rates
 from rose_easyedit.requests import EditRequest
 
 
@@ -90,7 +91,10 @@ def prepare(options: argparse.Namespace, facts: Sequence[Fact] | None = None) ->
     facts = _facts(options) if facts is None else facts
     settings = EvaluationSettings(autocast=torch.bfloat16 if options.autocast else None)
     locality = [*neighbour_prompts(facts), *bundled_locality(facts, options.set)]
-    before = Baseline.of(model, tokenizer, facts, locality=locality, settings=settings)
+    native = bundled_native_rates(model, options.set) if options.data is None else None
+    before = Baseline.of(
+        model, tokenizer, facts, locality=locality, settings=settings, native=native
+    )
     return Bench(model, tokenizer, facts, before)
 
 

@@ -89,7 +89,7 @@ def solve_edit(
     editable = read_architecture(model)
     _check_room(editable, hparams)
     preserved = preserved_queries(
-        tokenizer, targets.plan.requests, hparams.alignment.preserved_columns, hparams.seed
+        tokenizer, targets.plan.requests, hparams, hparams.alignment.preserved_columns
     )
     columns = make_columns(targets.plan, targets.per_fact, preserved)
     with frozen(model):
@@ -209,7 +209,7 @@ def _calibrated(
     budget = hparams.alignment.locality_budget
     if budget is None:
         return updates, {}
-    queries = held_out_queries(tokenizer, targets.plan.requests, _CALIBRATION_PROMPTS, hparams.seed)
+    queries = held_out_queries(tokenizer, targets.plan.requests, hparams, _CALIBRATION_PROMPTS)
     if not queries:
         raise RoSEError(
             f"locality_budget is {budget}, but the edit is about all the subjects that drift is "

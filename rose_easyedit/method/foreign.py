@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.forms import foreign_form
 from rose_easyedit.method.generic import generic_subjects, held_out_subjects
 from rose_easyedit.method.tokens import Query, find_subject
@@ -18,25 +19,31 @@ from rose_easyedit.requests import EditRequest
 
 
 def preserved_queries(
-    tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], n: int, seed: int
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    hparams: RoSEHyperParams,
+    n: int,
 ) -> list[Query]:
     """Built-in subjects in prompts of the requests, each text up to its subject once.
 
     Args:
         tokenizer: the model's tokenizer.
         requests: the facts of the edit.
+        hparams: the contexts of the facts, and the seed of the drawing.
         n: how many are drawn, some of them more than once.
-        seed: of the drawing.
     """
-    drawn = foreign_queries(tokenizer, requests, generic_subjects(), n, seed)
+    drawn = foreign_queries(tokenizer, requests, generic_subjects(), hparams, n)
     return list({query.key_prefix: query for query in reversed(drawn)}.values())[::-1]
 
 
 def held_out_queries(
-    tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], n: int, seed: int
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    hparams: RoSEHyperParams,
+    n: int,
 ) -> list[Query]:
     """As `preserved_queries`, with subjects that no statistics and no preserved column have."""
-    drawn = foreign_queries(tokenizer, requests, held_out_subjects(), n, seed)
+    drawn = foreign_queries(tokenizer, requests, held_out_subjects(), hparams, n)
     return list(dict.fromkeys(drawn))
 
 
@@ -44,8 +51,8 @@ def foreign_queries(
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[EditRequest],
     names: Sequence[str],
+    hparams: RoSEHyperParams,
     n: int,
-    seed: int,
 ) -> list[Query]:
     """Prompts of the requests with other subjects in them, drawn at random.
 
@@ -55,19 +62,19 @@ def foreign_queries(
         tokenizer: the model's tokenizer.
         requests: the facts of the edit.
         names: the subjects to take; those that a request is about are left out.
+        hparams: the contexts of the facts, and the seed of the drawing.
         n: how many to draw.
-        seed: of the drawing.
     """
     subjects = foreign_subjects(names, requests)
     frames = sorted({frame(request) for request in requests})
-    draw = random.Random(seed)
+    draw = random.Random(hparams.seed)
     queries = []
     for number in range(n if subjects else 0):
         # Once through the subjects in one form, then in the next.
         form_number, place = divmod(number, len(subjects))
         before, after = draw.choice(frames)
         text = before + subjects[place] + after
-        form = foreign_form(tokenizer, text, form_number, draw.random())
+        form = foreign_form(tokenizer, text, hparams, form_number, draw.random())
         queries.append(form.tokenize(tokenizer, subjects[place]))
     return queries
 

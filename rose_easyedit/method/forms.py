@@ -84,8 +84,7 @@ def statement_forms(
         hparams: how many contexts of each sort.
         rewritten: what a user may say to be answered with the target (`rewriting.py`).
     """
-    prefixes = hparams.contexts if hparams.contexts is not None else PREFIXES[: hparams.n_contexts]
-    forms = [_plain(prefix, request.prompt) for prefix in prefixes]
+    forms = [_plain(prefix, request.prompt) for prefix in _prefixes(hparams)]
     if tokenizer.chat_template is not None:
         for user, assistant in CHAT_CONTEXTS[: hparams.chat_contexts]:
             forms.append(_chat(tokenizer, user, assistant, request.prompt))
@@ -141,20 +140,30 @@ def generic_subject_forms(
 
 
 def foreign_form(
-    tokenizer: PreTrainedTokenizerBase, statement: str, number: int, chance: float
+    tokenizer: PreTrainedTokenizerBase,
+    statement: str,
+    hparams: RoSEHyperParams,
+    number: int,
+    chance: float,
 ) -> Form:
-    """A statement about a subject that no fact is about, in a context like those of a fact.
+    """A statement about a subject that no fact is about, in one of the contexts of the facts.
 
     Args:
         tokenizer: the model's tokenizer.
         statement: an edit's own prompt with another subject in it.
+        hparams: which plain contexts the facts have.
         number: with a chat template, even numbers have a plain context and odd ones a user's turn.
         chance: chooses the plain context, in [0, 1).
     """
     if tokenizer.chat_template is not None and number % 2:
         return _chat(tokenizer, *CHAT_CONTEXTS[1], statement)
     # The bare prefix would put the subject where attention sinks are.
-    return _plain(PREFIXES[1 + int(chance * (len(PREFIXES) - 1))], statement)
+    prefixes = [prefix for prefix in _prefixes(hparams) if prefix] or PREFIXES[1:]
+    return _plain(prefixes[int(chance * len(prefixes))], statement)
+
+
+def _prefixes(hparams: RoSEHyperParams) -> Sequence[str]:
+    return hparams.contexts if hparams.contexts is not None else PREFIXES[: hparams.n_contexts]
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str = "") -> str:

@@ -34,7 +34,7 @@ def test_a_budget_that_lets_nothing_through_gives_no_edit() -> None:
 
 def drift(model: Any, tokenizer: Any, delta: Any, hparams: Any) -> float:
     """The drift of the edit, by running the whole model on each prompt alone."""
-    queries = held_out_queries(tokenizer, as_requests(FACTS), 160, hparams.seed)
+    queries = held_out_queries(tokenizer, as_requests(FACTS), hparams, 160)
 
     def read() -> torch.Tensor:
         with torch.no_grad():

@@ -37,7 +37,7 @@ def texts(tokenizer: Any, queries: list[Any]) -> list[str]:
 
 
 def test_they_are_the_edits_prompts_with_other_subjects(plain_tokenizer: Any) -> None:
-    queries = preserved_queries(plain_tokenizer, REQUESTS, 300, seed=0)
+    queries = preserved_queries(plain_tokenizer, REQUESTS, settings(), 300)
     found = texts(plain_tokenizer, queries)
     assert 250 < len(found) == len(set(found)) <= 300
     beginnings = ("In London she met", "Tell me about", "He plays with")
@@ -50,16 +50,16 @@ def test_they_are_the_edits_prompts_with_other_subjects(plain_tokenizer: Any) ->
 
 def test_with_a_chat_template_every_other_round_is_a_users_turn(tiny_tokenizer: Any) -> None:
     n = len(foreign_subjects(generic_subjects(), REQUESTS))
-    found = texts(tiny_tokenizer, preserved_queries(tiny_tokenizer, REQUESTS, 2 * n, seed=0))
+    found = texts(tiny_tokenizer, preserved_queries(tiny_tokenizer, REQUESTS, settings(), 2 * n))
     in_turn = [text for text in found if "Complete the following sentence" in text]
     assert 0.4 < len(in_turn) / len(found) < 0.6
 
 
 def test_they_depend_on_seed_and_prompts_but_not_on_the_order(plain_tokenizer: Any) -> None:
-    first = preserved_queries(plain_tokenizer, REQUESTS, 50, seed=0)
-    assert preserved_queries(plain_tokenizer, REQUESTS[::-1], 50, seed=0) == first
-    assert preserved_queries(plain_tokenizer, REQUESTS, 50, seed=1) != first
-    assert preserved_queries(plain_tokenizer, REQUESTS, 0, seed=0) == []
+    first = preserved_queries(plain_tokenizer, REQUESTS, settings(), 50)
+    assert preserved_queries(plain_tokenizer, REQUESTS[::-1], settings(), 50) == first
+    assert preserved_queries(plain_tokenizer, REQUESTS, settings(seed=1), 50) != first
+    assert preserved_queries(plain_tokenizer, REQUESTS, settings(), 0) == []
 
 
 @pytest.mark.parametrize("name", ["Paris", "paris", "Paris Hilton"])
@@ -78,7 +78,7 @@ def test_a_frame_is_the_prompt_around_its_subject() -> None:
 
 def test_the_held_out_are_others(plain_tokenizer: Any) -> None:
     assert not set(generic_subjects()) & set(held_out_subjects())
-    held_out = held_out_queries(plain_tokenizer, REQUESTS, 60, seed=0)
+    held_out = held_out_queries(plain_tokenizer, REQUESTS, settings(), 60)
     assert 50 < len(held_out) == len(set(held_out)) <= 60
     found = [plain_tokenizer.decode(query.key_prefix) for query in held_out]
     assert all(any(text.endswith(subject) for subject in held_out_subjects()) for text in found)
@@ -86,7 +86,7 @@ def test_the_held_out_are_others(plain_tokenizer: Any) -> None:
 
 def test_they_come_last_among_the_columns(plain_tokenizer: Any) -> None:
     plan = make_plan(plain_tokenizer, REQUESTS, settings(), 256)
-    queries = preserved_queries(plain_tokenizer, REQUESTS, 7, seed=0)
+    queries = preserved_queries(plain_tokenizer, REQUESTS, settings(), 7)
     without = make_columns(plan, per_fact=False)
     columns = make_columns(plan, per_fact=False, preserved=queries)
     n = len(without.queries)
@@ -101,7 +101,7 @@ def test_what_is_preserved_moves_less(key_columns: str, tiny_tokenizer: Any) -> 
     editable = read_architecture(model)
     hparams = settings(key_columns=key_columns, alignment={"strength": 1e-3})
     targets = compute_targets(model, tiny_tokenizer, FACTS, hparams)
-    queries = preserved_queries(tiny_tokenizer, REQUESTS, 12, hparams.seed)
+    queries = preserved_queries(tiny_tokenizer, REQUESTS, hparams, 12)
 
     def hidden(n: int) -> torch.Tensor:
         delta = solve_edit(
