@@ -55,7 +55,11 @@ class Job:
 
     def queries(self, chat: bool) -> list[Query]:
         """The statements with their targets, in all plain contexts and, if `chat`, the chat's."""
-        hparams = self.hparams if chat else self.hparams.with_overrides(chat_contexts=0)
+        hparams = (
+            self.hparams
+            if chat
+            else self.hparams.with_overrides(chat_contexts=0, answered_queries=0)
+        )
         return [
             form.tokenize(self.bench.tokenizer, request.subject, request.target_new)
             for request in self.bench.requests

@@ -59,13 +59,16 @@ SWEEPS: dict[str, Sweep] = {
         "rose", ROSE, changes={"hierarchy": {"integration": "joint", "smoothing_radius": 0.0}}
     ),
     "rose, no chat contexts": Sweep(
-        "rose", ROSE, changes={"chat_contexts": 0, "hierarchy": {"context_turns": 3}}
+        "rose",
+        ROSE,
+        changes={"chat_contexts": 0, "answered_queries": 0, "hierarchy": {"context_turns": 3}},
     ),
     "rose, no chat contexts, no smoothing": Sweep(
         "rose",
         ROSE,
         changes={
             "chat_contexts": 0,
+            "answered_queries": 0,
             "hierarchy": {"context_turns": 3, "smoothing_radius": 0.0},
         },
     ),

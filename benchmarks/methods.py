@@ -80,7 +80,7 @@ SWEEPS: dict[str, Sweep] = {
     "rose, no chat contexts": Sweep(
         "rose",
         identity(0.5),
-        changes={"chat_contexts": 0, "hierarchy": {"context_turns": 3}},
+        changes={"chat_contexts": 0, "answered_queries": 0, "hierarchy": {"context_turns": 3}},
     ),
 }
 

@@ -47,7 +47,7 @@ class HierarchyHyperParams:
     kl_factor: float = 0.0625
     weight_decay: float = 0.5
     clamp_norm: float = 4.0
-    context_turns: int = 5
+    context_turns: int = 6
     smoothing_radius: float = 0.6
     on_failure: str = "refuse"
 
@@ -116,6 +116,8 @@ class RoSEHyperParams:
         contexts: own prefixes instead of the built-in ones, "" for the bare statement.
         chat_contexts: how many of the chat contexts (the statement inside a chat turn) are
             learned as well, for tokenizers with a chat template.
+        answered_queries: in how many more chat contexts a statement answers a query of its subject
+            ("Tell me about {}."), which is then named, and moved by the edit, in both turns.
         key_columns: `per_query` (each prompt in each context is a column of its own) or
             `merged` (one averaged column per target: MEMIT, MEMIT-Merge).
         query_formats: how many relation-agnostic chat queries of the subject ("Tell me about
@@ -148,7 +150,8 @@ class RoSEHyperParams:
     z_layer: int | None = None
     n_contexts: int = 3
     contexts: list[str] | None = None
-    chat_contexts: int = 2
+    chat_contexts: int = 1
+    answered_queries: int = 2
     key_columns: str = "per_query"
     query_formats: int = 4
     self_paraphrases: int = 0

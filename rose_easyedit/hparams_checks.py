@@ -38,7 +38,12 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
     not_negative: Callable[[float], bool] = lambda value: value >= 0  # noqa: E731
     rules = [
         (positive, "above 0", hparams, ("batch_size", "max_length", "micro_batch", "n_contexts")),
-        (not_negative, "0 or more", hparams, ("chat_contexts", "query_formats", "seed")),
+        (
+            not_negative,
+            "0 or more",
+            hparams,
+            ("chat_contexts", "answered_queries", "query_formats", "seed"),
+        ),
         (lambda value: value > 1, "above 1", hparams, ("sink_ratio",)),
         (lambda value: 0 <= value <= 2, "0, 1 or 2", hparams, ("self_paraphrases",)),
         (positive, "above 0", hierarchy, ("fact_learning_rate", "subject_learning_rate")),

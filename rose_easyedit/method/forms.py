@@ -7,7 +7,7 @@ the subject in general.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -43,6 +43,9 @@ QUERY_FORMATS = (
     "Let's talk about {}.",
 )
 
+# A user's turn about the subject ("{}"), which the statement answers.
+ANSWERED_QUERIES = ("Tell me about {}.", "I have a question about {}.")
+
 ESSENCE = "{} is a"
 
 
@@ -55,18 +58,26 @@ class Form:
         special: whether the tokenizer still has to add its special tokens.
         window: character range that holds the statement.
         joint: what separates the text from its target.
+        earlier: character range of what names the subject before the statement does, if any.
     """
 
     text: str
     special: bool
     window: tuple[int, int]
     joint: str
+    earlier: tuple[int, int] | None = None
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, subject: str, target: str = "") -> Query:
         """The form as token ids, with the target behind it when one is given."""
         joined = self.joint + target if target else ""
         return tokenize(
-            tokenizer, self.text, subject, joined, special=self.special, window=self.window
+            tokenizer,
+            self.text,
+            subject,
+            joined,
+            special=self.special,
+            window=self.window,
+            earlier=self.earlier,
         )
 
 
@@ -88,6 +99,8 @@ def statement_forms(
     if tokenizer.chat_template is not None:
         for user, assistant in CHAT_CONTEXTS[: hparams.chat_contexts]:
             forms.append(_chat(tokenizer, user, assistant, request.prompt))
+        for query in ANSWERED_QUERIES[: hparams.answered_queries]:
+            forms.append(_answered(tokenizer, query.format(request.subject), request.prompt))
         forms += [_chat(tokenizer, "{}", "", text) for text in rewritten]
     return forms
 
@@ -188,3 +201,10 @@ def _chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str, stateme
         window=(start, start + len(statement)),
         joint=" " if assistant else "",
     )
+
+
+def _answered(tokenizer: PreTrainedTokenizerBase, query: str, statement: str) -> Form:
+    """A query of the subject in the user's turn, the statement in the assistant's."""
+    form = _chat(tokenizer, query, "{}", statement)
+    start = form.text.rindex(query, 0, form.window[0])
+    return replace(form, earlier=(start, start + len(query)))

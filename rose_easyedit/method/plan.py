@@ -200,8 +200,8 @@ def make_columns(plan: Plan, per_fact: bool, preserved: Sequence[Query] = ()) ->
     places: dict[tuple[tuple[int, ...], int], tuple[Query, bool]] = {}
     for number, (subject, indices) in enumerate(plan.subjects.items()):
         for index in indices:
-            for query in plan.statements[index]:
-                target = index if per_fact else number
+            target = index if per_fact else number
+            for query in (each for form in plan.statements[index] for each in form.mentions):
                 places.setdefault((query.key_prefix, target), (query, True))
         for query in plan.asked[subject]:
             for target in indices if per_fact else [number]:

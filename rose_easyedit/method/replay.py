@@ -54,6 +54,7 @@ class Replay:
         matrices: for each later layer and then the head, weights to take in place of its own.
         rows, columns: where logits are wanted: M places, each [M].
         targets: token that should follow at each place, [M]; -1 where none is asked for.
+        again: where from the subject on it is named once more, and shifted too, [B]; 0 if nowhere.
     """
 
     editable: EditableModel
@@ -64,6 +65,7 @@ class Replay:
     rows: Tensor
     columns: Tensor
     targets: Tensor
+    again: Tensor
 
     @property
     def subject_hidden(self) -> Tensor:
@@ -72,8 +74,11 @@ class Replay:
 
     def log_probabilities(self, shift: Tensor) -> Tensor:
         """Log-probabilities [M, vocabulary] with each subject's hidden state shifted by [B, d]."""
-        first = self.hidden[:, :1] + shift[:, None].to(self.hidden.dtype)
-        hidden = torch.cat([first, self.hidden[:, 1:]], dim=1)  # [B, S, d]
+        shift = shift.to(self.hidden.dtype).expand(len(self.hidden), -1)
+        hidden = torch.cat([self.hidden[:, :1] + shift[:, None], self.hidden[:, 1:]], dim=1)
+        if len(named_again := self.again.nonzero()[:, 0]):
+            places = named_again, self.again[named_again]
+            hidden = hidden.index_put(places, shift[named_again], accumulate=True)  # [B, S, d]
         *matrices, head_matrix = self.matrices
         for layer, weights, (args, kwargs) in zip(self.layers, matrices, self.calls, strict=True):
             hidden = first_tensor(functional_call(layer, weights, (hidden, *args), kwargs))
@@ -114,6 +119,7 @@ class Replay:
         return replace(
             self,
             hidden=self.hidden[keep],
+            again=self.again[keep],
             calls=[pick(call) for call in self.calls],
             rows=place[self.rows][wanted],
             columns=self.columns[wanted],
@@ -188,7 +194,8 @@ def capture(
         for handle in handles:
             handle.remove()
     rows, columns, targets = _wanted_places(queries, device)
-    return Replay(editable, seen[0], later, calls, matrices, rows, columns, targets)
+    again = torch.tensor([(q.again or q.subject) - q.subject for q in queries], device=device)
+    return Replay(editable, seen[0], later, calls, matrices, rows, columns, targets, again)
 
 
 def _prefix_cache(

@@ -17,16 +17,25 @@ class Query:
         ids: token ids of the text and then of the target.
         subject: index of the last token of the subject.
         n_target: how many of the last ids are the target (0: none).
+        again: index of the last token of a later mention of the subject, which an edit moves as it
+            moves the first; None if there is none.
     """
 
     ids: tuple[int, ...]
     subject: int
     n_target: int
+    again: int | None = None
 
     @property
     def key_prefix(self) -> tuple[int, ...]:
         """The ids up to the subject's last token: all that its key depends on."""
         return self.ids[: self.subject + 1]
+
+    @property
+    def mentions(self) -> list[Query]:
+        """The query for each mention of the subject, located there."""
+        places = [self.subject] if self.again is None else [self.subject, self.again]
+        return [Query(self.ids, place, self.n_target) for place in places]
 
 
 def tokenize(
@@ -37,6 +46,7 @@ def tokenize(
     *,
     special: bool = True,
     window: tuple[int, int] | None = None,
+    earlier: tuple[int, int] | None = None,
 ) -> Query:
     """Tokenises a text and its target; does not depend on the tokenizer's padding side.
 
@@ -47,6 +57,7 @@ def tokenize(
         target: what follows the text, with the space that separates them, if any.
         special: whether the tokenizer adds its special tokens (chat templates bring their own).
         window: character range of `text` to look for the subject in.
+        earlier: character range of an earlier text that names the subject as well.
 
     Raises:
         RoSEError: the tokenizer gives no offsets.
@@ -58,10 +69,13 @@ def tokenize(
         )
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     ids = list(encoded["input_ids"])
-    end = find_subject(text, subject, window)
-    position = _last_token_over(encoded["offset_mapping"], end - 1)
     target_ids = _continuation(tokenizer, text, target, ids, special) if target else []
-    return Query(tuple(ids + target_ids), position, len(target_ids))
+    position, *later = [
+        _last_token_over(encoded["offset_mapping"], find_subject(text, subject, where) - 1)
+        for where in ([earlier, window] if earlier else [window])
+    ]
+    again = later[0] if later else None
+    return Query(tuple(ids + target_ids), position, len(target_ids), again)
 
 
 def find_subject(text: str, subject: str, window: tuple[int, int] | None = None) -> int:

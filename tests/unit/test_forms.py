@@ -58,6 +58,22 @@ def test_chat_contexts_hold_the_statement_in_the_template(tiny_tokenizer: Any) -
     assert not any(form.special for form in chats)
 
 
+def test_answered_queries_name_the_subject_in_both_turns(tiny_tokenizer: Any) -> None:
+    hparams = settings(n_contexts=1, answered_queries=2)
+    _, *forms = statement_forms(tiny_tokenizer, REQUEST, hparams)
+    assert [form.text for form in forms] == [
+        "<|user|>Tell me about Marie Curie.<|end|>\n<|assistant|>Marie Curie was born in",
+        "<|user|>I have a question about Marie Curie.<|end|>\n<|assistant|>Marie Curie was born in",
+    ]
+    for form in forms:
+        query = form.tokenize(tiny_tokenizer, "Marie Curie", "London")
+        first, second = query.mentions
+        assert tiny_tokenizer.decode(first.key_prefix).endswith("about Marie Curie")
+        assert tiny_tokenizer.decode(second.key_prefix).endswith("<|assistant|>Marie Curie")
+        assert tiny_tokenizer.decode(query.ids).endswith("Marie Curie was born in London")
+        assert (first.ids, first.again, second.again) == (query.ids, None, None)
+
+
 def test_a_statement_is_read_behind_a_prefix_and_in_a_chat(tiny_tokenizer: Any) -> None:
     forms = reading_forms(tiny_tokenizer, REQUEST.prompt)
     assert {name: form.text for name, form in forms.items()} == {
@@ -104,7 +120,7 @@ def test_a_subject_that_is_a_word_of_the_template(tiny_tokenizer: Any) -> None:
 
 
 def test_without_a_chat_template_there_are_no_chat_forms(plain_tokenizer: Any) -> None:
-    hparams = settings(n_contexts=2, chat_contexts=4, query_formats=4)
+    hparams = settings(n_contexts=2, chat_contexts=4, answered_queries=2, query_formats=4)
     assert len(statement_forms(plain_tokenizer, REQUEST, hparams)) == 2
     assert subject_forms(plain_tokenizer, "Marie Curie", hparams) == []
 

@@ -136,6 +136,16 @@ def test_statements_with_the_same_words_before_the_subject_share_columns(
     assert sorted(per_fact.target.tolist()) == [0, 0, 1, 1, 2, 2]
 
 
+def test_both_mentions_of_an_answered_query_are_columns(tiny_tokenizer: Any) -> None:
+    without = make_columns(plan_for(tiny_tokenizer, n_contexts=1), per_fact=False)
+    columns = make_columns(plan_for(tiny_tokenizer, n_contexts=1, answered_queries=1), False)
+    texts = [tiny_tokenizer.decode(query.key_prefix) for query in columns.queries]
+    # asked once for a subject, whatever is said of it then
+    assert sum("Tell me about" in text and "assistant" not in text for text in texts) == 2
+    assert len(texts) == len(without.queries) + 2 + 3
+    assert columns.statement.all()
+
+
 def test_with_a_target_per_fact_queries_count_for_each(tiny_tokenizer: Any) -> None:
     plan = plan_for(tiny_tokenizer, n_contexts=1, query_formats=1)
     columns = make_columns(plan, per_fact=True)

@@ -18,7 +18,8 @@ from rose_easyedit.method.tokens import Query
 
 LAYER = 1
 
-# ragged before and after the subject; the first has nothing before it, the last two no target
+# ragged before and after the subject; the first has nothing before it, two have no target, and
+# the last names the subject twice
 QUERIES = (
     Query((17, 30, 31, 32), 0, 2),
     Query((40, 41, 42, 43, 44, 45, 46, 47, 48), 6, 1),
@@ -26,6 +27,7 @@ QUERIES = (
     Query((60, 61, 62, 63, 64, 65, 66, 67), 1, 3),
     Query((70, 71, 72), 2, 0),
     Query((80, 81, 82, 83, 84), 3, 0),
+    Query((90, 91, 92, 93, 94, 95, 96), 1, 2, again=3),
 )
 
 
@@ -45,7 +47,8 @@ def reference(model: Any, queries: Sequence[Query], shift: Tensor) -> Tensor:
             _module: Any, _args: Any, output: Any, query: Query = query, row: Tensor = row
         ) -> Any:
             hidden = first_tensor(output)
-            place = torch.zeros(hidden.shape[1], 1).index_fill(0, torch.tensor(query.subject), 1.0)
+            named = torch.tensor([mention.subject for mention in query.mentions])
+            place = torch.zeros(hidden.shape[1], 1).index_fill(0, named, 1.0)
             shifted = hidden + place * row
             return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
 
@@ -96,7 +99,7 @@ def test_a_replay_is_the_model(name: str) -> None:
 def test_some_rows_are_like_a_fresh_capture_of_them(name: str) -> None:
     model = build_model(name)
     replay, shift = captured(model), some_shift(QUERIES)
-    for keep in ([0], [1, 4], [2, 3, 5]):
+    for keep in ([0], [1, 4], [2, 3, 5], [0, 6]):
         fewer = replay.select(torch.tensor(keep))
         queries = [QUERIES[i] for i in keep]
         fresh = captured(model, queries)
@@ -139,17 +142,18 @@ def test_the_gradient_is_that_of_the_whole_model(name: str) -> None:
             log_p.gather(1, replay.targets[wanted, None]).sum().backward()
         assert shift.grad is not None
         gradients.append(shift.grad)
-    assert all(gradients[0][:4].norm(dim=1) > 1e-3)
-    assert gradients[0][4:].abs().max() == 0  # no target, no loss
+    asked = [query.n_target > 0 for query in QUERIES]
+    assert all(gradients[0][asked].norm(dim=1) > 1e-3)
+    assert gradients[0][4:6].abs().max() == 0  # no target, no loss
     torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-3)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_targets_are_the_tokens_that_follow() -> None:
     replay = captured(build_model("llama-tied"))
-    assert replay.targets.tolist() == [31, 32, 48, 53, 65, 66, 67, -1, -1]
-    assert replay.rows.tolist() == [0, 0, 1, 2, 3, 3, 3, 4, 5]
-    assert replay.columns.tolist() == [1, 2, 1, 0, 3, 4, 5, 0, 1]
+    assert replay.targets.tolist() == [31, 32, 48, 53, 65, 66, 67, -1, -1, 95, 96]
+    assert replay.rows.tolist() == [0, 0, 1, 2, 3, 3, 3, 4, 5, 6, 6]
+    assert replay.columns.tolist() == [1, 2, 1, 0, 3, 4, 5, 0, 1, 3, 4]
 
 
 def test_the_hidden_state_is_that_of_the_subject() -> None:
@@ -200,7 +204,7 @@ def test_only_the_layers_after_the_target_layer_are_run() -> None:
         layer.register_forward_hook(lambda _m, args, _o, i=index: ran.append((i, args[0].shape)))
     run(replay, torch.zeros(len(QUERIES), 32))
     # from the subject to the last place asked for: 6 tokens at the most, not the longest query's 9
-    assert ran == [(2, (6, 6, 32)), (3, (6, 6, 32))]
+    assert ran == [(2, (7, 6, 32)), (3, (7, 6, 32))]
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "gemma3_text", "gpt2"])

@@ -88,6 +88,7 @@ def settings(**overrides: Any) -> Any:
         layers=[0, 1],
         n_contexts=2,
         chat_contexts=0,
+        answered_queries=0,
         query_formats=0,
         precision="weights",
         # random weights have no sinks, but norms that vary a lot
