@@ -50,6 +50,9 @@ def identity(*strengths: float, **others: Any) -> list[dict[str, Any]]:
     return [{"strength": s, **others} for s in strengths]
 
 
+# "Complete the following sentence: ..." in the user's turn, in place of queries of the subject.
+WRAPPED = {"chat_contexts": 2, "answered_queries": 0, "hierarchy": {"context_turns": 5}}
+
 SWEEPS: dict[str, Sweep] = {
     "memit": Sweep("memit", covariance(50, 150, 500, 1500), main=(1,)),
     "memit-merge": Sweep("memit-merge", covariance(50, 150, 500, 1500, 3000), main=(0, 4)),
@@ -66,8 +69,14 @@ SWEEPS: dict[str, Sweep] = {
             *identity(0.5, protected_directions=32),
             *identity(0.5, protected_directions=128),
             *identity(0.5, subject_weight=0.0),
+            *identity(0.5, preserved_columns=0),
+            *identity(0.5, locality_budget=0.1),
+            *identity(0.5, locality_budget=0.05),
         ],
-        main=(1,),
+        main=(1, 8, 9, 10),
+    ),
+    "rose, self-generated paraphrases": Sweep(
+        "rose-paraphrased", [*identity(0.5), *identity(0.5, locality_budget=0.1)]
     ),
     "control: rose with the covariance": Sweep(
         "rose", covariance(150, 400, 1500, 6000), main=(1, 2)
@@ -77,6 +86,7 @@ SWEEPS: dict[str, Sweep] = {
         "rose", identity(0.5), changes={"hierarchy": {"smoothing_radius": 0.0}}
     ),
     "rose, merged columns": Sweep("rose", identity(0.1, 0.5), changes={"key_columns": "merged"}),
+    "rose, a wrapper as chat context": Sweep("rose", identity(0.5), changes=WRAPPED),
     "rose, no chat contexts": Sweep(
         "rose",
         identity(0.5),

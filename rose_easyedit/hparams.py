@@ -217,7 +217,7 @@ class RoSEHyperParams:
         """A named method on top of a model's settings.
 
         Args:
-            name: "rose", "rose-paper", "memit-merge", "memit" or "alphaedit".
+            name: "rose", "rose-paraphrased", "rose-paper", "memit-merge", "memit" or "alphaedit".
             base: a settings file or the bare name of a shipped one.
 
         Raises:

@@ -12,7 +12,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import AlignmentHyperParams, HierarchyHyperParams, RoSEHyperParams
 
 LAYERS = {"layers": [7, 8, 9]}
-PRESETS = ("rose", "rose-paper", "memit-merge", "memit", "alphaedit")
+PRESETS = ("rose", "rose-paraphrased", "rose-paper", "memit-merge", "memit", "alphaedit")
 
 
 def test_settings_survive_a_round_trip() -> None:
