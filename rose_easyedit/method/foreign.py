@@ -42,8 +42,11 @@ def held_out_queries(
     hparams: RoSEHyperParams,
     n: int,
 ) -> list[Query]:
-    """As `preserved_queries`, with subjects that no statistics and no preserved column have."""
-    drawn = foreign_queries(tokenizer, requests, held_out_subjects(), hparams, n)
+    """As `preserved_queries`, with subjects that no statistics and no preserved column have.
+
+    Plain statements only: inside a chat's turn they drift a fifth as far, and would hide it.
+    """
+    drawn = foreign_queries(tokenizer, requests, held_out_subjects(), hparams, n, chat=False)
     return list(dict.fromkeys(drawn))
 
 
@@ -53,6 +56,8 @@ def foreign_queries(
     names: Sequence[str],
     hparams: RoSEHyperParams,
     n: int,
+    *,
+    chat: bool = True,
 ) -> list[Query]:
     """Prompts of the requests with other subjects in them, drawn at random.
 
@@ -64,6 +69,7 @@ def foreign_queries(
         names: the subjects to take; those that a request is about are left out.
         hparams: the contexts of the facts, and the seed of the drawing.
         n: how many to draw.
+        chat: whether half of them are in a user's turn, for tokenizers with a chat template.
     """
     subjects = foreign_subjects(names, requests)
     frames = sorted({frame(request) for request in requests})
@@ -71,10 +77,10 @@ def foreign_queries(
     queries = []
     for number in range(n if subjects else 0):
         # Once through the subjects in one form, then in the next.
-        form_number, place = divmod(number, len(subjects))
+        turn, place = divmod(number, len(subjects))
         before, after = draw.choice(frames)
         text = before + subjects[place] + after
-        form = foreign_form(tokenizer, text, hparams, form_number, draw.random())
+        form = foreign_form(tokenizer, text, hparams, turn if chat else 0, draw.random())
         queries.append(form.tokenize(tokenizer, subjects[place]))
     return queries
 

@@ -76,6 +76,11 @@ def test_a_frame_is_the_prompt_around_its_subject() -> None:
     )
 
 
+def test_the_held_out_are_plain_statements(tiny_tokenizer: Any) -> None:
+    found = held_out_queries(tiny_tokenizer, REQUESTS, settings(), 120)
+    assert not any("<|user|>" in tiny_tokenizer.decode(query.ids) for query in found)
+
+
 def test_the_held_out_are_others(plain_tokenizer: Any) -> None:
     assert not set(generic_subjects()) & set(held_out_subjects())
     held_out = held_out_queries(plain_tokenizer, REQUESTS, settings(), 60)

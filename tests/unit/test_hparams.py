@@ -233,10 +233,9 @@ def test_presets_are_the_methods_that_they_name() -> None:
         assert traits(name)[4:] == ("merged", False)
 
 
-def test_a_preset_undoes_another() -> None:
-    assert RoSEHyperParams.preset("rose") == (
-        RoSEHyperParams.preset("memit-merge").with_preset("rose")
-    )
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_undoes_another(name: str) -> None:
+    assert RoSEHyperParams.preset("rose") == RoSEHyperParams.preset(name).with_preset("rose")
 
 
 def test_a_model_given_by_hand_is_recorded_by_its_name() -> None:
