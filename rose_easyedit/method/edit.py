@@ -22,6 +22,7 @@ from rose_easyedit.method.alignment import align
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.known import GroupKey, Known
 from rose_easyedit.method.plan import Columns, make_columns
+from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, check_layers, compute_targets
@@ -35,6 +36,7 @@ def compute_edit(
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
     known: Mapping[GroupKey, Known] | None = None,
+    ranks: Ranks | None = None,
 ) -> EditDelta:
     """Computes the edit that writes some facts, without changing the model.
 
@@ -46,6 +48,8 @@ def compute_edit(
         store: where the results of stage 1 are kept and found again; None computes them anew.
         known: targets found before, with this model and these settings, that are taken as they
             are.
+        ranks: the processes that share stage 1 (`Ranks.of_process_group`); each is called with the
+            same arguments and is given the edit. None: this one alone.
 
     Returns:
         The edit: apply it, save it, or export it.
@@ -54,7 +58,7 @@ def compute_edit(
         RoSEError: faulty requests or settings, or a model that cannot be edited; with all faults
             found and before anything is computed, where that can be known.
     """
-    targets = compute_targets(model, tokenizer, requests, hparams, store, known)
+    targets = compute_targets(model, tokenizer, requests, hparams, store, known, ranks)
     return solve_edit(model, tokenizer, targets, hparams)
 
 
