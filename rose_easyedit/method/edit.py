@@ -26,6 +26,7 @@ from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, check_layers, compute_targets
+from rose_easyedit.offload import stored_weight
 from rose_easyedit.requests import EditRequest
 
 
@@ -107,7 +108,7 @@ def base_fingerprint(model: PreTrainedModel, hparams: RoSEHyperParams) -> str:
     editable = read_architecture(model)
     check_layers(editable, hparams)
     names = map(editable.weight_name, hparams.layers)
-    return weights_fingerprint((name, model.get_parameter(name)) for name in names)
+    return weights_fingerprint((name, stored_weight(model, name)) for name in names)
 
 
 def solve_layers(
