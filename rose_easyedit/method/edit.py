@@ -42,7 +42,7 @@ def compute_edit(
     """Computes the edit that writes some facts, without changing the model.
 
     Args:
-        model: a causal language model of a known architecture, on one device.
+        model: a causal language model of a known architecture that computes on one device.
         tokenizer: its tokenizer, which is left as it is.
         requests: the facts; those about one subject are integrated into one value.
         hparams: the method's settings.

@@ -36,7 +36,7 @@ Optimise = Callable[[Setting, Sequence[Group], Tensor, Level], Shifts]
 
 
 def default_folder() -> Path:
-    """Where experiments keep shifts; not created here."""
+    """Where experiments, and edits by several processes, keep shifts; not created here."""
     return cache_dir() / "shifts"
 
 

@@ -66,7 +66,8 @@ def compute_targets(
     """Stage 1: the costly part of an edit, independent of `alignment`.
 
     Args:
-        model: a causal language model of a known architecture, on one device; not changed.
+        model: a causal language model of a known architecture that computes on one device; not
+            changed.
         tokenizer: its tokenizer, which is left as it is.
         requests: the facts.
         hparams: the method's settings.
