@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.offload import computing_device, computing_devices, stored_weight
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,12 @@ class EditableModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
+        """Where the model computes."""
+        return computing_device(self.model)
 
     def weight(self, layer: int) -> Tensor:
-        """The edited weight of a layer, as the module stores it."""
-        return self.down_projections[layer].get_parameter("weight")
+        """The edited weight of a layer, as the module stores it; to be read only."""
+        return stored_weight(self.model, self.weight_name(layer))
 
     def weight_name(self, layer: int) -> str:
         """Name of the edited weight of a layer, as in the model's state dict."""
@@ -96,7 +97,7 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
 
     Raises:
         RoSEError: the family is unknown, or the model is one whose weights cannot be edited in
-            place (mixture of experts, quantised, split over devices or offloaded), with the reason.
+            place (mixture of experts, quantised, split over devices), with the reason.
     """
     config = model.config.get_text_config()
     model_type = model.config.model_type
@@ -168,15 +169,16 @@ def _refusal(model: PreTrainedModel, config: object) -> str | None:
             "unquantised model and load the edit beside the quantised one as a LoRA adapter "
             "(EditDelta.to_peft_lora)."
         )
-    if any(parameter.is_meta for parameter in model.parameters()):
+    devices = sorted(map(str, computing_devices(model)))
+    if "meta" in devices:
         return (
-            f"{name} has weights that are offloaded or not loaded; load the whole model on one "
-            'device (device_map=None, or device_map="cpu").'
+            f"{name} has weights that are not loaded, and no hook of Accelerate's brings them in; "
+            "load them all, or those that one device does not hold with a device_map."
         )
-    devices = sorted({str(parameter.device) for parameter in model.parameters()})
     if len(devices) > 1:
         return (
-            f"{name} is split over {', '.join(devices)}; the layers after z_layer are replayed on "
-            "one device, so load the whole model on one (cpu works for any size)."
+            f"{name} computes on {', '.join(devices)}; the layers after z_layer are replayed on "
+            "one device, so load the whole model on one, with what it does not hold offloaded to "
+            'memory or disk (device_map=..., max_memory={0: "20GiB", "cpu": "200GiB"}).'
         )
     return None

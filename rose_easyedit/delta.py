@@ -16,6 +16,7 @@ from rose_easyedit.delta_file import EditRecord, read_edit, write_edit
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
 from rose_easyedit.fingerprint import weights_fingerprint
+from rose_easyedit.offload import is_on_disk, stored_weight
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -238,11 +239,17 @@ class EditDelta:
                 faults.append(
                     f"{name}: shape {tuple(parameters[name].shape)}, the edit has {wanted}"
                 )
-            elif not parameters[name].is_floating_point() or parameters[name].is_meta:
+            elif is_on_disk(model, name):
+                faults.append(
+                    f"{name}: offloaded to disk, where the files may be the model's own; apply "
+                    "the edit to a model whose edited layers are in memory, or use to_peft_lora "
+                    "beside it"
+                )
+            elif not parameters[name].is_floating_point() or stored_weight(model, name).is_meta:
                 faults.append(
                     f"{name}: {parameters[name].dtype} on {parameters[name].device} cannot be "
                     "edited in place; use to_peft_lora beside it"
                 )
         if faults:
             raise RoSEError.of("This edit does not fit the model:", faults)
-        return {name: parameters[name].detach() for name in self.layers}
+        return {name: stored_weight(model, name) for name in self.layers}

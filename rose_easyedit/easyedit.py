@@ -113,7 +113,13 @@ def apply_rose_to_model(
     import torch
 
     from rose_easyedit.method.edit import compute_edit
+    from rose_easyedit.offload import is_offloaded
 
+    if is_offloaded(model):
+        raise RoSEError(
+            "EasyEdit cannot put offloaded weights back; edit such a model with "
+            "rose_easyedit.edit, or load the whole of it on one device."
+        )
     delta = compute_edit(model, tok, as_requests(requests), hparams)
     track_edit(delta, hparams.tracking)
     edited = deepcopy(model) if copy else model

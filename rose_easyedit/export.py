@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.offload import is_offloaded, stored_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,7 +62,9 @@ def write_merged(
         RoSEError: the folder exists and is not an empty folder, or the model is not the base.
     """
     with new_folder(folder) as part, delta.applied(model):
-        model.save_pretrained(part)
+        # transformers finds offloaded weights itself only where it has placed them
+        lost = is_offloaded(model) and not hasattr(model, "hf_device_map")
+        model.save_pretrained(part, state_dict=dict(stored_state(model)) if lost else None)
         tokenizer.save_pretrained(part)
     return folder
 

@@ -21,6 +21,7 @@ from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.known import GroupKey, Known, group_key
 from rose_easyedit.method.targets import compute_targets
+from rose_easyedit.offload import stored_weight
 from rose_easyedit.requests import EditRequest, as_requests
 
 Requests = Iterable[EditRequest | Mapping[str, Any]]
@@ -177,8 +178,8 @@ def _facts_of(model: PreTrainedModel, delta: EditDelta) -> dict[Place, EditReque
             "This edit is applied to this model, and a new one is computed from the unedited "
             "weights: call delta.revert(model) first, and apply the new edit in its place."
         )
-    parameters = dict(model.named_parameters())
-    weights = {name: parameters[name] for name in delta.layers if name in parameters}
+    present = dict(model.named_parameters()).keys() & delta.layers.keys()
+    weights = {name: stored_weight(model, name) for name in present}
     if weights_fingerprint(weights.items()) != delta.base:
         raise RoSEError(
             "This model is not the one that the edit was computed for: it is another model, "

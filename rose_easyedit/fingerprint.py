@@ -9,6 +9,8 @@ from operator import itemgetter
 import torch
 from torch import Tensor, nn
 
+from rose_easyedit.offload import stored_state
+
 _SAMPLES = 1024
 
 
@@ -28,7 +30,7 @@ def model_fingerprint(model: nn.Module) -> str:
     tell models apart; they do not prove that two are equal.
     """
     digest = hashlib.sha256()
-    for name, weight in model.state_dict().items():
+    for name, weight in stored_state(model):
         flat = weight.detach().reshape(-1)
         digest.update(_header(name, weight))
         digest.update(_bytes(flat[:: max(1, flat.numel() // _SAMPLES)]))

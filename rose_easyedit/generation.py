@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 from transformers import DynamicCache, GenerationConfig
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.offload import computing_device
 from rose_easyedit.opening import common_opening, read_opening
 
 Text = str | list[dict[str, str]]
@@ -53,7 +54,7 @@ def generate_greedy(
     for indices in length_batches(rows, batch_size):
         batch = [rows[i] for i in indices]
         opening = common_opening(batch)
-        inputs = pad_left(batch, config.pad_token_id, model.device, opening)
+        inputs = pad_left(batch, config.pad_token_id, computing_device(model), opening)
         with inference(model, autocast):
             cache = DynamicCache(config=model.config)
             if opening:
@@ -150,7 +151,11 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
 def inference(model: Any, autocast: torch.dtype | None) -> Iterator[None]:
     """No gradients, evaluation mode, optional autocast; the training mode is put back."""
     was_training = model.training
-    cast = nullcontext() if autocast is None else torch.autocast(model.device.type, autocast)
+    cast = (
+        nullcontext()
+        if autocast is None
+        else torch.autocast(computing_device(model).type, autocast)
+    )
     model.eval()
     try:
         with torch.inference_mode(), cast:

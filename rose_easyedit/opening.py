@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from rose_easyedit.offload import computing_device
+
 # Fewer tokens than these are cheaper to read again than to handle apart.
 _WORTH_SHARING = 16
 
@@ -45,6 +47,6 @@ def read_opening(model: Any, tokens: Sequence[int], cache: DynamicCache, n_rows:
         cache: An empty cache.
         n_rows: Rows of the batch that will follow.
     """
-    ids = torch.tensor([list(tokens)], device=model.device)
+    ids = torch.tensor([list(tokens)], device=computing_device(model))
     model(input_ids=ids, past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(n_rows)

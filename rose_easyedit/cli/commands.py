@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli import output
 from rose_easyedit.cli.conversation import conversation
+from rose_easyedit.cli.launched import launched, own_device
 from rose_easyedit.cli.settings import edit_settings, load_base
 from rose_easyedit.errors import RoSEError
 
@@ -28,13 +29,20 @@ def edit(arguments: Namespace) -> None:
     requests = load_requests(arguments.requests)
     hparams = edit_settings(arguments)
 
-    from rose_easyedit.method.edit import compute_edit
+    from rose_easyedit.method.edit import solve_edit
+    from rose_easyedit.method.shift_store import ShiftStore, default_folder
+    from rose_easyedit.method.targets import compute_targets
     from rose_easyedit.models import load_model
 
     dtype = arguments.dtype or ("float16" if hparams.fp16 else "auto")
-    model, tokenizer = load_model(hparams.model_name, hparams.device, dtype)
-    start = time.perf_counter()
-    delta = compute_edit(model, tokenizer, requests, hparams)
+    with launched() as ranks:
+        model, tokenizer = load_model(hparams.model_name, own_device(hparams.device), dtype)
+        start = time.perf_counter()
+        store = ShiftStore(default_folder()) if ranks.count > 1 else None
+        targets = compute_targets(model, tokenizer, requests, hparams, store, ranks=ranks)
+    if not ranks.is_first:
+        return
+    delta = solve_edit(model, tokenizer, targets, hparams)
     seconds = time.perf_counter() - start
     delta.save(out)
     report = {

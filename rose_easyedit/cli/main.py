@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from rose_easyedit.cli.launched import check_command, process
 from rose_easyedit.cli.output import printable
 from rose_easyedit.cli.parser import build_parser
 from rose_easyedit.errors import RoSEError
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        check_command(words)
         if words[:1] == ["demo"]:
             from rose_easyedit.demo import main as demo
 
@@ -50,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(message: str, code: int, words: Sequence[str]) -> int:
-    print(f"rose-edit: {printable(message)}", file=sys.stderr)
-    if "--json" in words:
+    rank, count = process()
+    name = "rose-edit" if count == 1 else f"rose-edit (rank {rank} of {count})"
+    print(f"{name}: {printable(message)}", file=sys.stderr)
+    if "--json" in words and rank == 0:
         print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
     return code

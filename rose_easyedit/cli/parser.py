@@ -39,6 +39,7 @@ Examples:
   rose-edit edit --hparams llama-3.1-8b-instruct --requests facts.jsonl --out edit.safetensors
   rose-edit edit --requests facts.jsonl --method memit-merge --out baseline.safetensors
   rose-edit edit --requests facts.jsonl --set alignment.strength=0.2 --out soft.safetensors
+  torchrun --nproc-per-node 4 -m rose_easyedit edit --requests facts.jsonl --out edit.safetensors
 """
 ASK = """\
 Ask the base model and the edited one, and read the answers side by side. Without --prompt, chat

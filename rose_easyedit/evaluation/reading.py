@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from rose_easyedit.generation import pad_left
+from rose_easyedit.offload import computing_device
 from rose_easyedit.opening import common_opening, read_opening
 
 
@@ -26,7 +27,7 @@ def last_logits(model: Any, rows: Sequence[Sequence[int]], wanted: Sequence[int]
     """
     own = min(len(row) - n for row, n in zip(rows, wanted, strict=True))
     opening = min(common_opening(rows), own)
-    inputs = pad_left(rows, 0, model.device, opening)
+    inputs = pad_left(rows, 0, computing_device(model), opening)
     mask = inputs["attention_mask"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = None

@@ -12,6 +12,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import FORMS
 from rose_easyedit.evaluation.queries import ALL_FORMS
 from rose_easyedit.generation import stop_tokens
+from rose_easyedit.offload import computing_device
 
 STOP_RULE = "end-of-turn token"
 
@@ -70,7 +71,7 @@ class EvaluationSettings:
             "batch_size": self.batch_size,
             "weights": str(model.dtype).removeprefix("torch."),
             "autocast": self.autocast and str(self.autocast).removeprefix("torch."),
-            "device": model.device.type,
+            "device": computing_device(model).type,
             "teacher_forcing": self.teacher_forcing,
             "locality_text": self.locality_text,
         }

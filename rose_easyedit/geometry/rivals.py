@@ -10,7 +10,7 @@ from rose_easyedit.delta import EditDelta
 from rose_easyedit.geometry.edits import values_of
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import solve_edit
-from rose_easyedit.method.integration import Shifts
+from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.method.targets import compute_targets
 
 

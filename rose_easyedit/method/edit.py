@@ -25,10 +25,12 @@ from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.foreign import held_out_queries, preserved_queries
 from rose_easyedit.method.known import GroupKey, Known
 from rose_easyedit.method.plan import STAY, Columns, make_columns
+from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.stack import Stack
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, check_layers, compute_targets
+from rose_easyedit.offload import stored_weight
 from rose_easyedit.requests import EditRequest
 
 # The mean drift of so many prompts has an error of a tenth.
@@ -42,17 +44,20 @@ def compute_edit(
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
     known: Mapping[GroupKey, Known] | None = None,
+    ranks: Ranks | None = None,
 ) -> EditDelta:
     """Computes the edit that writes some facts, without changing the model.
 
     Args:
-        model: a causal language model of a known architecture, on one device.
+        model: a causal language model of a known architecture that computes on one device.
         tokenizer: its tokenizer, which is left as it is.
         requests: the facts; those about one subject are integrated into one value.
         hparams: the method's settings.
         store: where the results of stage 1 are kept and found again; None computes them anew.
         known: targets found before, with this model and these settings, that are taken as they
             are.
+        ranks: the processes that share stage 1 (`Ranks.of_process_group`); each is called with the
+            same arguments and is given the edit. None: this one alone.
 
     Returns:
         The edit: apply it, save it, or export it.
@@ -63,7 +68,7 @@ def compute_edit(
     """
     hparams.check()
     _check_room(read_architecture(model), hparams)
-    targets = compute_targets(model, tokenizer, requests, hparams, store, known)
+    targets = compute_targets(model, tokenizer, requests, hparams, store, known, ranks)
     return solve_edit(model, tokenizer, targets, hparams)
 
 
@@ -118,7 +123,7 @@ def base_fingerprint(model: PreTrainedModel, hparams: RoSEHyperParams) -> str:
     editable = read_architecture(model)
     check_layers(editable, hparams)
     names = map(editable.weight_name, hparams.layers)
-    return weights_fingerprint((name, model.get_parameter(name)) for name in names)
+    return weights_fingerprint((name, stored_weight(model, name)) for name in names)
 
 
 def solve_layers(

@@ -12,9 +12,8 @@ from math import isnan
 
 from torch import Tensor
 
-from rose_easyedit.errors import RoSEError
-from rose_easyedit.method.integration import Shifts
 from rose_easyedit.method.pieces import Group
+from rose_easyedit.method.shifts import Shifts
 
 Optimise = Callable[[Sequence[Group], Tensor], Shifts]
 
@@ -58,17 +57,9 @@ def usable(found: Shifts, members: Sequence[Sequence[int]]) -> tuple[Shifts, lis
 
     Returns:
         The shifts of the groups that remain, and the facts that they have, in ascending order.
-
-    Raises:
-        RoSEError: no fact remains.
     """
     kept = [_finite(losses) for losses in found.losses]
     rows = [i for i, places in enumerate(kept) if places]
-    if not rows:
-        raise RoSEError(
-            "The loss of every fact is not finite, so there is nothing to write; lower the "
-            "learning rates or use precision: weights."
-        )
     return (
         replace(
             found,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -17,10 +17,11 @@ from torch import Tensor
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import HierarchyHyperParams
-from rose_easyedit.method.curves import Course, Curve, Totals, curve_of
+from rose_easyedit.method.curves import Course
 from rose_easyedit.method.halving import counted_if_done, within_memory
 from rose_easyedit.method.pieces import Group, Piece, count_turns, cut, make_rows
 from rose_easyedit.method.replay import capture, matrices_in_autocast
+from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.method.smoothing import Noise
 
 
@@ -39,25 +40,6 @@ class Level:
     learning_rate: float
     smoothing_radius: float = 0.0
     name: str = "subjects"
-
-
-@dataclass
-class Shifts:
-    """What an optimisation found for n groups.
-
-    Attributes:
-        deltas: [n, d], float32.
-        losses: per group, the last loss of each of its facts (nats per target token); NaN where
-            it was not finite and the fact is to be left out.
-        steps: per group, the steps it took.
-        curves: the course of the optimisation by the name of the level, that of an earlier level
-            first (`curves.curve_of`).
-    """
-
-    deltas: Tensor
-    losses: list[list[float]] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    curves: dict[str, Curve] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,49 +82,47 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
         RoSEError: a loss is not finite and the settings refuse that, with the group's name; or
             the memory does not hold one sequence.
     """
-    deltas = start.clone()
-    losses: list[list[float]] = [[] for _ in groups]
-    steps = [0] * len(groups)
-    courses: list[list[Totals]] = []
     with setting.autocast():
         matrices = matrices_in_autocast(setting.editable, setting.layer)
-    n_turns = max(1, min(setting.hparams.context_turns, level.steps))
+    n_turns = _n_turns(setting, level)
 
-    def attempt(chunk: list[int], micro_batch: int) -> list[tuple[list[int], Shifts, Course]]:
+    def attempt(chunk: list[int], micro_batch: int) -> list[tuple[list[int], Shifts]]:
         """A chunk, in as many parts as the micro-batch makes of it."""
         parts = []
         with counted_if_done(setting.on_step) as on_step:
             narrow = replace(setting, micro_batch=micro_batch, on_step=on_step)
-            for places in _chunks([groups[i] for i in chunk], micro_batch, n_turns):
+            for places in chunks(narrow, [groups[i] for i in chunk], level):
                 part = [chunk[place] for place in places]
                 members = [groups[i] for i in part]
                 turns = _capture(narrow, members, n_turns, matrices)
-                parts.append((part, *_optimise_chunk(narrow, members, turns, start[part], level)))
+                parts.append((part, _optimise_chunk(narrow, members, turns, start[part], level)))
         return parts
 
     micro_batch = setting.micro_batch
-    for chunk in _chunks(groups, micro_batch, n_turns):
+    found = []
+    for chunk in chunks(setting, groups, level):
         parts, micro_batch = within_memory(partial(attempt, chunk), micro_batch)
-        for part, found, course in parts:
-            courses.append(course.totals())
-            deltas[part] = found.deltas
-            for place, group in enumerate(part):
-                losses[group], steps[group] = found.losses[place], found.steps[place]
-    return Shifts(deltas, losses, steps, {level.name: curve_of(courses)})
+        found += parts
+    return Shifts.of_parts(found)
 
 
-def _chunks(groups: Sequence[Group], micro_batch: int, n_turns: int) -> Iterator[list[int]]:
+def _n_turns(setting: Setting, level: Level) -> int:
+    return max(1, min(setting.hparams.context_turns, level.steps))
+
+
+def chunks(setting: Setting, groups: Sequence[Group], level: Level) -> Iterator[list[int]]:
     """Groups of similar cost together, as many as the micro-batch holds, one at the least.
 
     Those of a chunk have equally many turns, so that a group's course is its own whatever others
-    are optimised with it.
+    are optimised with it. A chunk's groups alone are one chunk, in the same order.
     """
+    n_turns = _n_turns(setting, level)
     turns = [count_turns([group], n_turns) for group in groups]
     order = sorted(range(len(groups)), key=lambda i: (turns[i], groups[i].n_replayed))
     chunk: list[int] = []
     rows = 0
     for index in order:
-        full = rows + groups[index].n_rows > micro_batch * n_turns
+        full = rows + groups[index].n_rows > setting.micro_batch * n_turns
         if chunk and (full or turns[index] != turns[chunk[0]]):
             yield chunk
             chunk, rows = [], 0
@@ -153,7 +133,7 @@ def _chunks(groups: Sequence[Group], micro_batch: int, n_turns: int) -> Iterator
 
 def _optimise_chunk(
     setting: Setting, groups: Sequence[Group], turns: list[list[Piece]], start: Tensor, level: Level
-) -> tuple[Shifts, Course]:
+) -> Shifts:
     hparams = setting.hparams
     fact_group = torch.tensor([i for i, group in enumerate(groups) for _ in group.facts])
     norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
@@ -209,7 +189,8 @@ def _optimise_chunk(
         _step(optimiser, point, converged.to(start.device), hparams.clamp_norm * root)
     per_fact = losses.sum(0)
     per_group = [per_fact[fact_group == i].tolist() for i in range(len(groups))]
-    return Shifts((point * unit).detach(), per_group, steps.tolist()), course
+    courses = {level.name: [course.totals()]}
+    return Shifts((point * unit).detach(), per_group, steps.tolist(), courses)
 
 
 def _capture(

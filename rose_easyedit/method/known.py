@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rose_easyedit.method.integration import Shifts
+from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.requests import EditRequest
 
 # (subject, prompt, target) of each fact, in order: a subject's, or of one fact alone
@@ -64,9 +64,4 @@ def joined(
         values[group] = target.value.to(hidden)
         deltas[group] = values[group] - hidden[group]
         losses[group], steps[group] = list(target.losses), target.steps
-    return values, Shifts(deltas, losses, steps, found.curves)
-
-
-def none_found(width: int) -> Shifts:
-    """The shifts of no group."""
-    return Shifts(torch.zeros(0, width))
+    return values, Shifts(deltas, losses, steps, found.courses)

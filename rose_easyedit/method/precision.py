@@ -34,6 +34,18 @@ def _bfloat16(device: torch.device) -> Iterator[None]:
         yield
 
 
+def attention_as_now() -> AbstractContextManager[None]:
+    """A context, for later, in which attention uses the kernels that it may use now."""
+    flags = torch.backends.cuda  # where they are, for a CPU as well
+    may = {
+        SDPBackend.MATH: flags.math_sdp_enabled(),
+        SDPBackend.FLASH_ATTENTION: flags.flash_sdp_enabled(),
+        SDPBackend.EFFICIENT_ATTENTION: flags.mem_efficient_sdp_enabled(),
+        SDPBackend.CUDNN_ATTENTION: flags.cudnn_sdp_enabled(),
+    }
+    return sdpa_kernel([backend for backend, enabled in may.items() if enabled])
+
+
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

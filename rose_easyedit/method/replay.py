@@ -9,17 +9,22 @@ layer, with the arguments that the model itself passed to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.method.activations import pad_right
+from rose_easyedit.method.precision import attention_as_now
 from rose_easyedit.method.tokens import Query
+from rose_easyedit.offload import is_offloaded
 from rose_easyedit.opening import common_opening, families, read_opening
 
 
@@ -81,7 +86,7 @@ class Replay:
             hidden = hidden.index_put(places, shift[named_again], accumulate=True)  # [B, S, d]
         *matrices, head_matrix = self.matrices
         for layer, weights, (args, kwargs) in zip(self.layers, matrices, self.calls, strict=True):
-            hidden = first_tensor(functional_call(layer, weights, (hidden, *args), kwargs))
+            hidden = _run(layer, weights, (hidden, *args), kwargs)
         wanted = self.editable.final_norm(hidden[self.rows, self.columns])  # [M, d]
         logits = functional_call(self.editable.head, head_matrix, (wanted,)).float()
         if cap := self.editable.logit_softcap:
@@ -91,10 +96,9 @@ class Replay:
     def advance(self) -> Replay:
         """The replay from one layer later on; there must be a later layer."""
         args, kwargs = self.calls[0]
-        output = functional_call(self.layers[0], self.matrices[0], (self.hidden, *args), kwargs)
         return replace(
             self,
-            hidden=first_tensor(output),
+            hidden=_run(self.layers[0], self.matrices[0], (self.hidden, *args), kwargs),
             layers=self.layers[1:],
             calls=self.calls[1:],
             matrices=self.matrices[1:],
@@ -127,6 +131,28 @@ class Replay:
         )
 
 
+def _run(
+    layer: nn.Module, weights: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """The hidden states behind a layer, [B, S, d]."""
+    call = partial(functional_call, layer, weights)
+    if torch.is_grad_enabled() and is_offloaded(layer):
+        # Its weights would wait for the gradients on a device that does not hold all layers; so
+        # they come once more then.
+        output = checkpoint(
+            call,
+            args,
+            kwargs,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            early_stop=False,  # to the end of the layer, where its weights go away again
+            context_fn=lambda: (nullcontext(), attention_as_now()),
+        )
+    else:
+        output = call(args, kwargs)
+    return first_tensor(output)
+
+
 @torch.no_grad()
 def matrices_in_autocast(editable: EditableModel, layer: int) -> list[dict[str, Tensor]]:
     """Weight matrices of the layers after `layer` and of the head, in autocast's type if it is on.
@@ -140,7 +166,11 @@ def matrices_in_autocast(editable: EditableModel, layer: int) -> list[dict[str, 
         return [{} for _ in modules]
     dtype = torch.get_autocast_dtype(device)
     return [
-        {name: weight.to(dtype) for name, weight in module.named_parameters() if weight.dim() == 2}
+        {
+            name: weight.to(dtype)
+            for name, weight in module.named_parameters()
+            if weight.dim() == 2 and not weight.is_meta  # an offloaded one comes at each use
+        }
         for module in modules
     ]
 

@@ -1,7 +1,8 @@
-"""Shifts on disk: a level that was optimised before is read instead, with the same bytes.
+"""Shifts on disk: a chunk of groups that was optimised before is read instead, the same bytes.
 
 The optimisation is by far the costly part of an edit and does not depend on `alignment`, so edits
-that differ in that alone, and hierarchies that share the fact level, pay for it once.
+that differ in that alone, and hierarchies that share the fact level, pay for it once. A chunk is
+kept as soon as it is finished, so that an edit that was cut off goes on behind the last one.
 """
 
 from __future__ import annotations
@@ -9,35 +10,38 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import model_fingerprint, weights_fingerprint
-from rose_easyedit.method.integration import Level, Setting, Shifts
+from rose_easyedit.method.integration import Level, Setting, chunks
 from rose_easyedit.method.pieces import Group
+from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.paths import cache_dir
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "rose_easyedit.shifts/1"
+FORMAT = "rose_easyedit.shifts/2"
+
+Optimise = Callable[[Setting, Sequence[Group], Tensor, Level], Shifts]
 
 
 def default_folder() -> Path:
-    """Where experiments keep shifts; not created here."""
+    """Where experiments, and edits by several processes, keep shifts; not created here."""
     return cache_dir() / "shifts"
 
 
-def shifts_key(setting: Setting, groups: Sequence[Group], start: Tensor, level: Level) -> str:
-    """Of all that an optimisation depends on: what `optimise` is given, and what computes it."""
+def level_key(setting: Setting, level: Level) -> str:
+    """Of all that an optimisation depends on but its groups, and of what computes it."""
     method = Path(__file__).parent
     hierarchy = asdict(setting.hparams)
     for name in ("integration", "fact_steps", "subject_steps"):
@@ -59,17 +63,52 @@ def shifts_key(setting: Setting, groups: Sequence[Group], start: Tensor, level: 
         "seed": setting.seed,
         "hierarchy": hierarchy,
         "level": asdict(level),
-        "groups": [asdict(group) for group in groups],
-        "start": weights_fingerprint([("start", start)]),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return _short_digest(parts)
+
+
+def chunk_key(key: str, groups: Sequence[Group], start: Tensor) -> str:
+    """Of a chunk, from the key of its level, its groups and where they begin, [n, d]."""
+    beginning = weights_fingerprint([("start", start)])
+    return _short_digest([key, [asdict(group) for group in groups], beginning])
 
 
 class ShiftStore:
-    """A folder of shifts, a file for each level that was optimised."""
+    """A folder of shifts, a file for each chunk that was optimised."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def through(
+        self,
+        optimise: Optimise,
+        setting: Setting,
+        groups: Sequence[Group],
+        start: Tensor,
+        level: Level,
+    ) -> Shifts:
+        """The shifts of groups, chunk by chunk: read, or else optimised and kept.
+
+        Args:
+            optimise: finds the shifts of a chunk; it and the others are as `optimise` has them.
+            setting: the model and the loss.
+            groups: n groups.
+            start: where each begins, [n, d].
+            level: steps, rate and smoothing.
+        """
+        of_level = level_key(setting, level)
+        parts = []
+        for chunk in chunks(setting, groups, level):
+            members = [groups[i] for i in chunk]
+            key = chunk_key(of_level, members, start[chunk])
+            found = self.load(key)
+            if found is None:
+                found = optimise(setting, members, start[chunk], level)
+                self.save(key, found)
+            else:
+                setting.on_step(len(chunk) * level.steps)
+            parts.append((chunk, replace(found, deltas=found.deltas.to(start.device))))
+        return Shifts.of_parts(parts)
 
     def load(self, key: str) -> Shifts | None:
         """What is kept under a key; None if nothing is, or what is there is damaged."""
@@ -77,21 +116,19 @@ class ShiftStore:
         if not path.is_file():
             return None
         try:
-            with safe_open(path, framework="pt") as file:
-                deltas, record = file.get_tensor("deltas"), file.metadata()
-            if record["sha256"] != _digest(deltas, record[FORMAT]):
+            tensors = load(path.read_bytes())
+            digest = tensors.pop("sha256")
+            if not torch.equal(digest, _digest(tensors)):
                 raise ValueError("its content has changed")
+            return Shifts.from_tensors(tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             logger.warning("%s is damaged (%s); it is computed again", path, error)
             return None
-        return Shifts(deltas, **json.loads(record[FORMAT]))
 
     def save(self, key: str, shifts: Shifts) -> None:
         """Keeps shifts; says so where it cannot."""
-        deltas = shifts.deltas.float().cpu().contiguous()
-        rest = {"losses": shifts.losses, "steps": shifts.steps, "curves": shifts.curves}
-        record = json.dumps(rest)
-        content = save({"deltas": deltas}, {FORMAT: record, "sha256": _digest(deltas, record)})
+        tensors = shifts.as_tensors()
+        content = save({**tensors, "sha256": _digest(tensors)}, {"format": FORMAT})
         try:
             write_whole(self._path(key), content)
         except OSError as error:
@@ -101,5 +138,10 @@ class ShiftStore:
         return self.folder / f"{key}.safetensors"
 
 
-def _digest(deltas: Tensor, record: str) -> str:
-    return hashlib.sha256(f"{weights_fingerprint([('d', deltas)])}:{record}".encode()).hexdigest()
+def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
+    digest = bytes.fromhex(weights_fingerprint(tensors.items()))
+    return torch.tensor(list(digest), dtype=torch.uint8)
+
+
+def _short_digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

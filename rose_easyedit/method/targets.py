@@ -18,12 +18,14 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states
 from rose_easyedit.method.failures import usable, without_failures
-from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
-from rose_easyedit.method.known import GroupKey, Known, group_key, joined, none_found
+from rose_easyedit.method.integration import Group, Level, Setting, optimise
+from rose_easyedit.method.known import GroupKey, Known, group_key, joined
 from rose_easyedit.method.plan import Plan, make_plan, without_sinks
 from rose_easyedit.method.precision import precision_context
+from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.rewriting import rewritings
-from rose_easyedit.method.shift_store import ShiftStore, shifts_key
+from rose_easyedit.method.shift_store import ShiftStore
+from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.requests import EditRequest, as_requests
 
 logger = logging.getLogger(__name__)
@@ -60,17 +62,21 @@ def compute_targets(
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
     known: Mapping[GroupKey, Known] | None = None,
+    ranks: Ranks | None = None,
 ) -> Targets:
     """Stage 1: the costly part of an edit, independent of `alignment`.
 
     Args:
-        model: a causal language model of a known architecture, on one device; not changed.
+        model: a causal language model of a known architecture that computes on one device; not
+            changed.
         tokenizer: its tokenizer, which is left as it is.
         requests: the facts.
         hparams: the method's settings.
         store: where shifts found before are taken from, and new ones kept; None computes them.
         known: targets found before, with this model and these settings; their groups are not
             optimised again.
+        ranks: the processes that share the work; each is called with the same arguments and is
+            given all targets. None: this one alone.
 
     Raises:
         RoSEError: as `compute_edit`.
@@ -91,8 +97,12 @@ def compute_targets(
     with frozen(model), torch.enable_grad():
         hidden, plan, log = _base_hidden(editable, plan, hparams)
         asked = sorted(index for i in new for index in groups[i])
-        nothing = none_found(hidden.shape[1]), list[int]()
-        found, kept = integrate(editable, plan.only(asked), hparams, store) if new else nothing
+        found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), hparams, store)
+    if asked and not kept:
+        raise RoSEError(
+            "The loss of every fact is not finite, so there is nothing to write; lower the "
+            "learning rates or use precision: weights."
+        )
     lost = set(asked).difference(asked[place] for place in kept)
     log += [
         f"request {index} ({plan.requests[index].prompt!r}, subject "
@@ -125,6 +135,8 @@ def integrate(
     """
     hierarchy = hparams.hierarchy
     width = editable.model.config.get_text_config().hidden_size
+    if not plan.requests:
+        return Shifts.none(width), []
     device = editable.device
     fact_groups = [
         Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), plan.essences[r.subject])
@@ -154,12 +166,7 @@ def integrate(
             )
             if store is None:
                 return optimise(setting, groups, start, level)
-            key = shifts_key(setting, groups, start, level)
-            found = store.load(key)
-            if found is None:
-                found = optimise(setting, groups, start, level)
-                store.save(key, found)
-            return replace(found, deltas=found.deltas.to(device))
+            return store.through(optimise, setting, groups, start, level)
 
     def run_subjects(plan: Plan, start: Tensor) -> tuple[Shifts, list[int]]:
         groups = [
@@ -174,12 +181,54 @@ def integrate(
         return run_subjects(plan, torch.zeros(len(plan.subjects), width, device=device))
     start = torch.zeros(len(fact_groups), width, device=device)
     facts, kept = usable(run(fact_groups, start, fact_level), [[i] for i in range(len(start))])
-    if hierarchy.integration == "independent":
+    if hierarchy.integration == "independent" or not kept:
         return facts, kept
     plan = plan.only(kept)
     means = torch.stack([facts.deltas[indices].mean(0) for indices in plan.subjects.values()])
     found, kept_again = run_subjects(plan, means)
-    return replace(found, curves=facts.curves | found.curves), [kept[i] for i in kept_again]
+    return replace(found, courses=facts.courses | found.courses), [kept[i] for i in kept_again]
+
+
+def _shared(
+    ranks: Ranks,
+    editable: EditableModel,
+    plan: Plan,
+    hparams: RoSEHyperParams,
+    store: ShiftStore | None,
+) -> tuple[Shifts, list[int]]:
+    """Stage 1 by several processes, each for whole subjects of its own; in all of them, the result.
+
+    Returns:
+        As `integrate`.
+    """
+    if ranks.count == 1:
+        return integrate(editable, plan, hparams, store)
+    subjects = list(plan.subjects.values())
+    own = ranks.shares([len(facts) for facts in subjects])[ranks.rank]
+    mine = sorted(index for subject in own for index in subjects[subject])
+
+    def work() -> dict[str, Tensor]:
+        found, places = integrate(editable, plan.only(mine), hparams, store)
+        kept = torch.tensor([mine[place] for place in places], dtype=torch.long)
+        return {**found.as_tensors(), "kept": kept}
+
+    sent = ranks.exchange(work)
+    kept = sorted(index for tensors in sent for index in tensors["kept"].tolist())
+    per_fact = hparams.hierarchy.integration == "independent"
+    place_of = {group[0]: place for place, group in enumerate(_of_plan(plan, kept, per_fact))}
+    parts = [
+        (
+            [place_of[group[0]] for group in _of_plan(plan, tensors["kept"].tolist(), per_fact)],
+            Shifts.from_tensors(tensors),
+        )
+        for tensors in sent
+    ]
+    return Shifts.of_parts(parts), kept
+
+
+def _of_plan(plan: Plan, kept: Sequence[int], per_fact: bool) -> list[list[int]]:
+    """The groups of some requests of a plan, by index in that plan."""
+    return [[kept[place] for place in group] for group in _groups(plan.only(kept), per_fact)]
 
 
 def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:

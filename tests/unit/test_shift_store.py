@@ -94,7 +94,7 @@ def test_what_stage_1_depends_on_is_computed_anew(pair, tmp_path, levels, change
     edit(pair, tmp_path, precision="weights")
     levels.clear()
     edit(pair, tmp_path, **{"precision": "weights", **changes})
-    assert levels == ["facts", "subjects"]
+    assert list(dict.fromkeys(levels)) == ["facts", "subjects"]  # in chunks, of a small micro-batch
 
 
 def test_another_model_shares_nothing(pair, tmp_path, levels):

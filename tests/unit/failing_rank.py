@@ -1,0 +1,42 @@
+"""Two processes, of which one fails at its work and stays alive. Run as a script.
+
+    python failing_rank.py PORT
+
+Prints what each of them says of it, and what they exchange afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+from torch import Tensor, distributed
+
+from rose_easyedit.method.ranks import Ranks
+
+
+def work() -> dict[str, Tensor]:
+    if rank == 1:
+        raise ValueError("its own fault")
+    return {"rank": torch.tensor([rank])}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    rank = 0 if os.fork() else 1
+    given = {"RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= given | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[1]}
+    distributed.init_process_group("gloo")
+    try:
+        with Ranks.of_process_group() as ranks:
+            ranks.exchange(work)
+    except ValueError as error:
+        said: Exception = error  # kept, with all that its traceback holds
+    print(f"rank {rank}: {said}", flush=True)
+    with Ranks.of_process_group() as ranks:  # neither gets here while it waits for the other
+        sent = ranks.exchange(lambda: {"rank": torch.tensor([rank])})
+    print(f"rank {rank} then: {[int(tensors['rank']) for tensors in sent]}", flush=True)
+    distributed.destroy_process_group()
+    if rank == 0:
+        os.wait()
