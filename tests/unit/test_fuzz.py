@@ -208,6 +208,7 @@ def test_hostile_edit_files(
             n_exported += 1
         assert sorted(tmp_path.iterdir()) == [path, out]
         assert {file.name for file in out.iterdir()} == {
+            "README.md",
             "adapter_config.json",
             "adapter_model.safetensors",
         }
