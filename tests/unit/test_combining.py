@@ -103,7 +103,7 @@ def test_a_sum_of_other_targets_or_of_shared_subjects_is_refused() -> None:
         _ = a + rival
     more = made_up("Japan", 3)
     more.provenance["requests"][0]["prompt"] = "Who rules Japan"
-    with pytest.raises(RoSEError, match=r"write twice; combine them.*\n.*\n  - 'Japan'|- 'Japan'"):
+    with pytest.raises(RoSEError, match=r"would write twice; combine them .*\n  - 'Japan'"):
         _ = a + more
     with pytest.raises(RoSEError, match="- 'Japan'"):
         _ = (a + made_up("Peru", 2)) + (a + made_up("Chad", 3))
