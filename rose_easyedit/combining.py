@@ -54,9 +54,9 @@ def combine(
 def add(one: EditDelta, other: EditDelta) -> EditDelta:
     """The sum of two edits' updates, with the facts and targets of both.
 
-    Neither is solved against the keys of the other: expect it to answer a little less, and to
-    drift more, than what `combine` gives. The sum can be extended like any edit, and is then
-    solved as a whole. Where one edit has all facts of the other, it is the sum.
+    Neither is solved against the keys of the other. The sum can be extended like any edit, and is
+    then solved as a whole. Where one edit has all facts of the other, it is the sum. A locality
+    budget in the settings has bounded each of them, and does not bound the sum.
 
     Raises:
         RoSEError: they contradict each other, they have some subject in common (whose value would
@@ -121,7 +121,7 @@ def _unlike(deltas: Sequence[EditDelta]) -> list[str]:
                 f"edit 1 changes {', '.join(first.layers)}, edit {number} changes "
                 f"{', '.join(delta.layers)}; compute them with the same layers"
             )
-        elif delta.base != first.base:
+        elif delta.base != first.base or _shapes(delta) != _shapes(first):
             faults.append(
                 f"edits 1 and {number} were computed for different weights: another model, "
                 "another precision, or one of them for a model that was edited already"
@@ -131,6 +131,13 @@ def _unlike(deltas: Sequence[EditDelta]) -> list[str]:
             for difference in differences(first.provenance["hparams"], delta.provenance["hparams"])
         ]
     return faults
+
+
+def _shapes(delta: EditDelta) -> dict[str, tuple[Any, ...]]:
+    """The sizes of what an edit changes and of its targets; a file may lie about its base."""
+    assert delta.targets is not None  # as `requests_of` has checked
+    sizes = {n: (len(f.left), f.right.shape[1], f.transposed) for n, f in delta.layers.items()}
+    return {**sizes, "targets": (delta.targets.shape[1],)}
 
 
 def _contradictions(requests: Sequence[Sequence[EditRequest]]) -> list[str]:

@@ -126,6 +126,19 @@ def test_a_sum_of_unlike_edits_is_refused_with_every_reason() -> None:
         _ = one + 1  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("what", ["left", "right", "targets"])
+def test_a_file_that_lies_about_its_base_is_not_added(what: str) -> None:
+    one, forged = made_up("Japan", 1), made_up("Peru", 2)
+    left, right = forged.layers[NAMES[1]].left, forged.layers[NAMES[1]].right
+    if what == "targets":
+        forged.targets = torch.zeros(1, 9)
+    else:
+        shorter = Factors(left[1:], right) if what == "left" else Factors(left, right[:, 1:])
+        forged.layers[NAMES[1]] = shorter
+    with pytest.raises(RoSEError, match="different weights"):
+        _ = one + forged
+
+
 def test_a_combination_is_one_batch_of_all(
     pair: tuple[Any, Any], edits: list[EditDelta], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,7 @@ def test_what_strangers_wrote_is_shown_and_not_obeyed(text: str) -> None:
     assert tags == set(re.findall(r"<[^>]*>", rendered(plain)[0]))
     assert html.count("<h2>") == rendered(plain)[0].count("<h2>")
     assert "https\\://" in escaped("https://x") and "www\\." in escaped("www.x.y")  # no autolinks
+    assert escaped("> <b>") == "\\> \\<b\\>"
 
 
 def test_codes_that_nobody_sees_are_marked() -> None:
