@@ -15,30 +15,37 @@ from rose_easyedit.offload import computing_device, computing_devices, stored_we
 
 @dataclass(frozen=True)
 class Architecture:
-    """Module paths of a family: `layers` and `final_norm` from the model, the rest from a layer."""
+    """Module paths of a family: `layers` and `final_norm` from the model, the rest from a layer.
+
+    `gguf` is the family's name in GGUF files; None where llama.cpp does not run it.
+    """
 
     layers: str = "model.layers"
     down_projection: str = "mlp.down_proj"
     post_norm: str | None = None
     final_norm: str = "model.norm"
+    gguf: str | None = None
+
+    def weight_name(self, layer: int) -> str:
+        """Name of the edited weight of a layer, as in the model's state dict."""
+        return f"{self.layers}.{layer}.{self.down_projection}.weight"
 
 
-_LLAMA_LIKE = Architecture()
-_POST_NORMED = Architecture(post_norm="post_feedforward_layernorm")
+_POST_NORM = "post_feedforward_layernorm"
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "llama": _LLAMA_LIKE,
-    "mistral": _LLAMA_LIKE,
-    "qwen2": _LLAMA_LIKE,
-    "qwen3": _LLAMA_LIKE,
-    "phi3": _LLAMA_LIKE,
-    "gemma2": _POST_NORMED,
-    "gemma3_text": _POST_NORMED,
-    "olmo2": _POST_NORMED,
-    "gpt2": Architecture("transformer.h", "mlp.c_proj", None, "transformer.ln_f"),
+    "llama": Architecture(gguf="llama"),
+    "mistral": Architecture(gguf="llama"),
+    "qwen2": Architecture(gguf="qwen2"),
+    "qwen3": Architecture(gguf="qwen3"),
+    "phi3": Architecture(gguf="phi3"),
+    "gemma2": Architecture(post_norm=_POST_NORM, gguf="gemma2"),
+    "gemma3_text": Architecture(post_norm=_POST_NORM, gguf="gemma3"),
+    "olmo2": Architecture(post_norm=_POST_NORM, gguf="olmo2"),
+    "gpt2": Architecture("transformer.h", "mlp.c_proj", None, "transformer.ln_f", "gpt2"),
     "gptj": Architecture("transformer.h", "mlp.fc_out", None, "transformer.ln_f"),
     "gpt_neox": Architecture(
-        "gpt_neox.layers", "mlp.dense_4h_to_h", None, "gpt_neox.final_layer_norm"
+        "gpt_neox.layers", "mlp.dense_4h_to_h", None, "gpt_neox.final_layer_norm", "gptneox"
     ),
 }
 
@@ -55,8 +62,7 @@ class EditableModel:
         final_norm: the norm before the head.
         head: from hidden states to logits.
         logit_softcap: the cap c of logits c * tanh(x / c), if the model has one.
-        layer_path: dotted path of the list of layers.
-        down_path: dotted path of the down projection within a layer.
+        paths: where its family keeps its modules.
     """
 
     model: PreTrainedModel
@@ -66,8 +72,7 @@ class EditableModel:
     final_norm: nn.Module
     head: nn.Module
     logit_softcap: float | None
-    layer_path: str
-    down_path: str
+    paths: Architecture
 
     @property
     def n_layers(self) -> int:
@@ -85,7 +90,7 @@ class EditableModel:
 
     def weight_name(self, layer: int) -> str:
         """Name of the edited weight of a layer, as in the model's state dict."""
-        return f"{self.layer_path}.{layer}.{self.down_path}.weight"
+        return self.paths.weight_name(layer)
 
     def is_transposed(self, layer: int) -> bool:
         """Whether the weight is stored as [d_ff, d] (Conv1D) instead of [d, d_ff] (Linear)."""
@@ -132,8 +137,7 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
         final_norm=final_norm,
         head=head,
         logit_softcap=getattr(config, "final_logit_softcapping", None),
-        layer_path=row.layers,
-        down_path=row.down_projection,
+        paths=row,
     )
 
 

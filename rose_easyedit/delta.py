@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from rose_easyedit.requests import EditRequest
 
+Result = Mapping[str, Any] | None
+
 
 @dataclass(frozen=True)
 class _Record:
@@ -70,6 +72,13 @@ class EditDelta:
     def n_parameters(self) -> int:
         """Numbers that the edit holds."""
         return sum(f.left.numel() + f.right.numel() for f in self.layers.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the update itself, without what is on record of it."""
+        parts = {f"{name}.left": factors.left for name, factors in self.layers.items()}
+        parts |= {f"{name}.right": factors.right for name, factors in self.layers.items()}
+        return weights_fingerprint(parts.items())
 
     def is_applied(self, model: PreTrainedModel) -> bool:
         """Whether this object has edited that model, and nobody has put its weights back."""
@@ -212,19 +221,51 @@ class EditDelta:
 
         return without(model, tokenizer, self, subject, prompt)
 
-    def to_peft_lora(self, folder: str | Path) -> Path:
-        """Writes the edit as a PEFT LoRA adapter that gives the same logits on the base model."""
-        from rose_easyedit.export import write_peft_lora
+    def combine(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *others: EditDelta
+    ) -> EditDelta:
+        """One edit of the facts of several, solved together (`combining.combine`)."""
+        from rose_easyedit.combining import combine
 
-        return write_peft_lora(self, Path(folder))
+        return combine(model, tokenizer, self, *others)
+
+    def __add__(self, other: EditDelta) -> EditDelta:
+        """The updates of two edits added, which needs no model (`combining.add`)."""
+        from rose_easyedit.combining import add
+
+        return add(self, other) if isinstance(other, EditDelta) else NotImplemented
+
+    def to_peft_lora(self, folder: str | Path, result: Result = None) -> Path:
+        """Writes the edit as a PEFT LoRA adapter that gives the same logits on the base model.
+
+        Like the other exports it has a model card beside it, with what `result` says was measured
+        of this edit (`model_card.model_card`).
+        """
+        from rose_easyedit.export import write_peft_lora
+        from rose_easyedit.model_card import LORA, model_card
+
+        return write_peft_lora(self, Path(folder), model_card(self, LORA, result))
+
+    def to_gguf_lora(self, path: str | Path, result: Result = None) -> Path:
+        """Writes the edit as a LoRA adapter for llama.cpp, one GGUF file and its card beside it."""
+        from rose_easyedit.gguf_lora import write_gguf_lora
+        from rose_easyedit.model_card import GGUF, model_card
+
+        return write_gguf_lora(self, Path(path), model_card(self, GGUF, result))
 
     def save_merged(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: str | Path,
+        result: Result = None,
     ) -> Path:
         """Writes the edited model in Hugging Face form; the model given stays as it is."""
         from rose_easyedit.export import write_merged
+        from rose_easyedit.model_card import MERGED, model_card
 
-        return write_merged(self, model, tokenizer, Path(folder))
+        card = model_card(self, MERGED, result)
+        return write_merged(self, model, tokenizer, Path(folder), card)
 
     def _weights_of(self, model: PreTrainedModel) -> Mapping[str, Tensor]:
         """The weights that the edit changes, without gradients, checked by name and shape."""

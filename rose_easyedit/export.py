@@ -1,4 +1,4 @@
-"""An edit in other tools' forms: a PEFT LoRA adapter, or the whole edited model."""
+"""An edit as a folder of other tools' forms: a PEFT LoRA adapter, or the whole edited model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 
 from rose_easyedit.errors import RoSEError
@@ -23,8 +22,11 @@ if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
 
 
-def write_peft_lora(delta: EditDelta, folder: Path) -> Path:
-    """Writes `adapter_config.json` and `adapter_model.safetensors`.
+CARD = "README.md"
+
+
+def write_peft_lora(delta: EditDelta, folder: Path, card: str) -> Path:
+    """Writes `adapter_config.json`, `adapter_model.safetensors` and the text of a model card.
 
     All layers get the rank of the largest, padded with zeros, and alpha equal to it, so that
     PEFT's scaling is 1 and the adapter is the edit itself.
@@ -38,15 +40,14 @@ def write_peft_lora(delta: EditDelta, folder: Path) -> Path:
     tensors = {}
     for name, factors in delta.layers.items():
         module = name.removesuffix(".weight")
-        pad = rank - factors.rank
-        right = torch.nn.functional.pad(factors.right, (0, 0, 0, pad))  # [rank, d_ff]
-        left = torch.nn.functional.pad(factors.left, (0, pad))  # [d, rank]
-        tensors[f"base_model.model.{module}.lora_A.weight"] = right.cpu().contiguous()
-        tensors[f"base_model.model.{module}.lora_B.weight"] = left.cpu().contiguous()
+        padded = factors.padded(rank)
+        tensors[f"base_model.model.{module}.lora_A.weight"] = padded.right.cpu().contiguous()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = padded.left.cpu().contiguous()
     with new_folder(folder) as part:
         save_file(tensors, part / "adapter_model.safetensors", metadata={"format": "pt"})
         config = json.dumps(_lora_config(delta, rank), indent=2)
         (part / "adapter_config.json").write_text(config, encoding="utf-8")
+        (part / CARD).write_text(card, encoding="utf-8")
     return folder
 
 
@@ -55,8 +56,9 @@ def write_merged(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
+    card: str,
 ) -> Path:
-    """Writes the edited model and its tokenizer; the model given is as before afterwards.
+    """Writes the edited model, its tokenizer and a card; the model given is as before afterwards.
 
     Raises:
         RoSEError: the folder exists and is not an empty folder, or the model is not the base.
@@ -66,6 +68,7 @@ def write_merged(
         lost = is_offloaded(model) and not hasattr(model, "hf_device_map")
         model.save_pretrained(part, state_dict=dict(stored_state(model)) if lost else None)
         tokenizer.save_pretrained(part)
+        (part / CARD).write_text(card, encoding="utf-8")
     return folder
 
 

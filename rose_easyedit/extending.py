@@ -49,8 +49,8 @@ def extend(
         RoSEError: the model is another one or edited, the edit does not keep its targets, or the
             requests are faulty.
     """
-    facts = _facts_of(model, delta)
-    return _solved(model, tokenizer, delta, *_changed(facts, as_requests(new_requests)))
+    facts = facts_of(model, delta)
+    return solve_together(model, tokenizer, [delta], *_changed(facts, as_requests(new_requests)))
 
 
 def update(
@@ -71,13 +71,13 @@ def update(
         RoSEError: as `extend`, or the edit does not have one of the facts.
     """
     changed = as_requests(requests)
-    facts = _facts_of(model, delta)
+    facts = facts_of(model, delta)
     if missing := [r for r in changed if r.place not in facts]:
         raise RoSEError.of(
             "The edit has no such fact to update; extend it with:",
             [f"{r.subject!r}: {r.prompt!r}" for r in missing],
         )
-    return _solved(model, tokenizer, delta, *_changed(facts, changed))
+    return solve_together(model, tokenizer, [delta], *_changed(facts, changed))
 
 
 def without(
@@ -99,7 +99,7 @@ def without(
     Raises:
         RoSEError: as `extend`, the edit has no such fact, or none would be left.
     """
-    facts = _facts_of(model, delta)
+    facts = facts_of(model, delta)
     left = [r for r in facts.values() if r.subject != subject or prompt not in (None, r.prompt)]
     if len(left) == len(facts):
         about = [r.prompt for r in facts.values() if r.subject == subject]
@@ -111,7 +111,7 @@ def without(
             f"The edit has no fact but those about {subject!r}: without them there is no edit, "
             "and the base model is what is wanted."
         )
-    return _solved(model, tokenizer, delta, left, [])
+    return solve_together(model, tokenizer, [delta], left)
 
 
 def known_targets(delta: EditDelta) -> dict[GroupKey, Known]:
@@ -120,9 +120,9 @@ def known_targets(delta: EditDelta) -> dict[GroupKey, Known]:
     Raises:
         RoSEError: the edit does not keep them.
     """
-    requests = _requests_of(delta)
+    requests = requests_of(delta)
     losses, steps = delta.provenance["losses"], delta.provenance["steps"]
-    assert delta.targets is not None  # as `_requests_of` has checked
+    assert delta.targets is not None  # as `requests_of` has checked
     return {
         group_key(requests[i] for i in group): Known(value, [losses[i] for i in group], n_steps)
         for group, value, n_steps in zip(
@@ -143,21 +143,34 @@ def _changed(
     return list({**facts, **{request.place: request for request in new}}.values()), replaced
 
 
-def _solved(
+def solve_together(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    delta: EditDelta,
+    deltas: Sequence[EditDelta],
     requests: Sequence[EditRequest],
-    replaced: Sequence[dict[str, str]],
+    replaced: Sequence[dict[str, str]] = (),
 ) -> EditDelta:
-    """All requests solved together, with the targets that the edit has already."""
-    hparams = RoSEHyperParams.from_dict(delta.provenance["hparams"])
-    known = known_targets(delta)
+    """All requests in one solve, with the targets that some edits of one base have already.
+
+    Args:
+        model: the base.
+        tokenizer: its tokenizer.
+        deltas: one edit or several, with the settings of the first; where several have a target
+            for the same facts, the first one's is taken.
+        requests: the facts.
+        replaced: facts whose targets have changed by now, for the log.
+    """
+    hparams = RoSEHyperParams.from_dict(deltas[0].provenance["hparams"])
+    known: dict[GroupKey, Known] = {}
+    earlier: list[dict[str, str]] = []
+    for delta in deltas:
+        known = {**known_targets(delta), **known}
+        earlier += delta.provenance.get("replaced", [])
     targets = compute_targets(model, tokenizer, requests, hparams, known=known)
     places = {request.place for request in requests}
     changes = [
         change
-        for change in [*delta.provenance.get("replaced", []), *replaced]
+        for change in [*earlier, *replaced]
         if (change["subject"], change["prompt"]) in places  # what is forgotten leaves no trace
     ]
     lines = [
@@ -170,9 +183,13 @@ def _solved(
     return solved
 
 
-def _facts_of(model: PreTrainedModel, delta: EditDelta) -> dict[Place, EditRequest]:
-    """The facts of an edit by subject and prompt, once it is certain that the model is its base."""
-    requests = _requests_of(delta)
+def facts_of(model: PreTrainedModel, delta: EditDelta) -> dict[Place, EditRequest]:
+    """The facts of an edit by subject and prompt, once it is certain that the model is its base.
+
+    Raises:
+        RoSEError: the model is another one or edited, or the edit does not keep its targets.
+    """
+    requests = requests_of(delta)
     if delta.is_applied(model):
         raise RoSEError(
             "This edit is applied to this model, and a new one is computed from the unedited "
@@ -188,7 +205,12 @@ def _facts_of(model: PreTrainedModel, delta: EditDelta) -> dict[Place, EditReque
     return {request.place: request for request in requests}
 
 
-def _requests_of(delta: EditDelta) -> list[EditRequest]:
+def requests_of(delta: EditDelta) -> list[EditRequest]:
+    """The facts of an edit that keeps all that it takes to solve it again.
+
+    Raises:
+        RoSEError: it does not.
+    """
     needed = ("requests", "hparams", "groups", "losses", "steps")
     missing = [name for name in needed if name not in delta.provenance]
     if delta.targets is None:
@@ -196,7 +218,7 @@ def _requests_of(delta: EditDelta) -> list[EditRequest]:
     if missing:
         raise RoSEError(
             f"This edit does not say what it was made of (it lacks {', '.join(missing)}), so it "
-            "cannot be solved again; compute one of all the facts."
+            "cannot be solved again or combined; compute one of all the facts."
         )
     return [EditRequest.from_mapping(record) for record in delta.provenance["requests"]]
 

@@ -33,6 +33,12 @@ class Factors:
         update = self.left.double() @ self.right.double()
         return update.T if self.transposed else update
 
+    def padded(self, rank: int) -> Factors:
+        """The same update with a larger inner size, the columns added zero."""
+        pad = torch.nn.functional.pad
+        more = rank - self.rank
+        return Factors(pad(self.left, (0, more)), pad(self.right, (0, 0, 0, more)), self.transposed)
+
     def compressed(self) -> Factors:
         """The same update with as few columns as its numerical rank, in float32.
 

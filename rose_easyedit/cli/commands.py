@@ -49,7 +49,7 @@ def edit(arguments: Namespace) -> None:
         "out": str(out),
         "bytes": out.stat().st_size,
         "seconds": round(seconds, 2),
-        **_facts(delta),
+        **facts_report(delta),
     }
     output.show(report, arguments.json, output.edit_report)
 
@@ -106,21 +106,27 @@ def apply(arguments: Namespace) -> None:
 
     out = _new_folder(arguments.out)
     delta = EditDelta.load(arguments.delta)
+    result = _result(arguments, delta)
     model, tokenizer = load_base(delta, arguments)
     with transformers_progress(shown=sys.stderr.isatty()):
-        delta.save_merged(model, tokenizer, out)
+        delta.save_merged(model, tokenizer, out, result)
     report = {"out": str(out), "kind": "edited model", "weights": list(delta.layers)}
     output.show(report, arguments.json, output.written_report)
 
 
 def export(arguments: Namespace) -> None:
-    """Writes the edit as a LoRA adapter."""
+    """Writes the edit as a LoRA adapter, for PEFT or for llama.cpp."""
     from rose_easyedit.delta import EditDelta
 
-    out = _new_folder(arguments.lora)
+    out = _new_folder(arguments.lora) if arguments.lora else Path(arguments.gguf)
     delta = EditDelta.load(arguments.delta)
-    delta.to_peft_lora(out)
-    report = {"out": str(out), "kind": "LoRA adapter", "weights": list(delta.layers)}
+    result = _result(arguments, delta)
+    if arguments.lora:
+        delta.to_peft_lora(out, result)
+    else:
+        delta.to_gguf_lora(out, result)
+    kind = "LoRA adapter" if arguments.lora else "GGUF LoRA adapter"
+    report = {"out": str(out), "kind": kind, "weights": list(delta.layers)}
     output.show(report, arguments.json, output.written_report)
 
 
@@ -138,13 +144,13 @@ def info(arguments: Namespace) -> None:
         "bytes": Path(arguments.delta).stat().st_size,
         "base": delta.base,
         "ranks": {name: factors.rank for name, factors in delta.layers.items()},
-        **_facts(delta),
+        **facts_report(delta),
         **details,
     }
     output.show(report, arguments.json, output.info_report)
 
 
-def _facts(delta: EditDelta) -> dict[str, Any]:
+def facts_report(delta: EditDelta) -> dict[str, Any]:
     """The facts of an edit with their final losses, and what its log says."""
     requests = delta.provenance.get("requests", [])
     losses = delta.provenance.get("losses") or [None] * len(requests)
@@ -164,6 +170,13 @@ def new_file(name: str, force: bool) -> Path:
     if path.exists() and not force:
         raise RoSEError(f"--out {name} exists; choose another name, or add --force to replace it.")
     return path
+
+
+def _result(arguments: Namespace, delta: EditDelta) -> dict[str, Any] | None:
+    """What --result says was measured of an edit."""
+    from rose_easyedit.model_card import load_result
+
+    return load_result(arguments.result, delta) if arguments.result else None
 
 
 def _new_folder(name: str) -> Path:

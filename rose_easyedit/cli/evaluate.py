@@ -81,6 +81,7 @@ def _evaluate(
     return {
         "title": f"Evaluation of {Path(arguments.delta).name}",
         "delta": arguments.delta,
+        "edit": delta.fingerprint,
         "model": name,
         "data": arguments.data,
         "notes": notes,

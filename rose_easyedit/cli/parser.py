@@ -6,6 +6,7 @@ import argparse
 from importlib.metadata import version
 
 from rose_easyedit.cli import commands
+from rose_easyedit.cli.combine import combine
 from rose_easyedit.cli.diagnose import diagnose
 from rose_easyedit.cli.evaluate import evaluate
 from rose_easyedit.cli.locate import locate
@@ -91,16 +92,34 @@ Examples:
   rose-edit locate --requests facts.jsonl --out located.json
 """
 APPLY = """\
-Write the edited model to a folder. Transformers, vLLM and others load it like any model.
+Write the edited model to a folder. Transformers, vLLM and others load it like any model. Its model
+card, README.md, says what the edit holds.
 
-Example:
+Examples:
   rose-edit apply --delta edit.safetensors --out edited-model
+  rose-edit apply --delta edit.safetensors --out edited-model --result report/results.json
 """
 EXPORT = """\
-Write the edit as a PEFT LoRA adapter. On the base model it gives the same answers.
+Write the edit as a LoRA adapter, for PEFT (a folder) or for llama.cpp (a GGUF file). On the base
+model it gives the same answers. A model card with the facts and settings stands beside it:
+README.md in the folder, adapter.md for adapter.gguf.
 
-Example:
+Examples:
   rose-edit export --delta edit.safetensors --lora adapter
+  rose-edit export --delta edit.safetensors --gguf adapter.gguf
+  rose-edit export --delta edit.safetensors --lora adapter --result report/results.json
+"""
+COMBINE = """\
+Combine edits of one base model into one. Their facts are solved together against the unedited
+model, as if they had been one batch; a subject of which several edits have different facts is
+optimised anew. Edits that contradict each other are refused.
+
+With --add no model is needed: the updates are added, none of them solved against the others. That
+is a little worse, and needs edits about different subjects.
+
+Examples:
+  rose-edit combine japan.safetensors curie.safetensors --out both.safetensors
+  rose-edit combine japan.safetensors curie.safetensors --add --out both.safetensors
 """
 INFO = """\
 Show what an edit file holds: facts with their losses, model, layers, settings and versions.
@@ -129,6 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_locate(subparsers)
     _add_apply(subparsers)
     _add_export(subparsers)
+    _add_combine(subparsers)
     _add_info(subparsers)
     add_memory(subparsers)
     return parser
@@ -231,12 +251,34 @@ def _add_apply(subparsers: argparse._SubParsersAction) -> None:
     add_delta(parser)
     add_model(parser, "the model that the edit was computed for")
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
+    _add_result(parser)
 
 
 def _add_export(subparsers: argparse._SubParsersAction) -> None:
     parser = command(subparsers, "export", EXPORT, commands.export)
     add_delta(parser)
-    parser.add_argument("--lora", required=True, metavar="FOLDER", help="a new folder")
+    form = parser.add_mutually_exclusive_group(required=True)
+    form.add_argument("--lora", metavar="FOLDER", help="a PEFT adapter in a new folder")
+    form.add_argument("--gguf", metavar="FILE", help="an adapter for llama.cpp in a new file")
+    _add_result(parser)
+
+
+def _add_result(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--result",
+        metavar="FILE",
+        help="results.json of `rose-edit evaluate --report`, for the card (default: it says that "
+        "nothing was measured)",
+    )
+
+
+def _add_combine(subparsers: argparse._SubParsersAction) -> None:
+    parser = command(subparsers, "combine", COMBINE, combine)
+    parser.add_argument("deltas", nargs="+", metavar="FILE", help="edits, two or more")
+    parser.add_argument("--out", "-o", required=True, metavar="FILE", help="the edit to write")
+    parser.add_argument("--add", action="store_true", help="add the updates, without a model")
+    add_model(parser, "the model that the edits were computed for")
+    parser.add_argument("--force", action="store_true", help="replace --out if it exists")
 
 
 def _add_info(subparsers: argparse._SubParsersAction) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, overload
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory.finding import Finder, Group, known, stored
 from rose_easyedit.memory.records import Change, Entry, Snapshot
-from rose_easyedit.memory.settings import check_same, differences
+from rose_easyedit.memory.settings import check_same
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest, as_requests
+from rose_easyedit.settings_compared import differences
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta

@@ -60,7 +60,8 @@ def test_help_is_quick_and_has_an_example_for_each_command() -> None:
         "assert not heavy, heavy\n"
     )
     memory = ("add", "update", "forget", "list", "ask", "history", "export")
-    commands = ["edit", "ask", "apply", "export", "info", *(f"memory {name}" for name in memory)]
+    commands = ["edit", "ask", "apply", "export", "combine", "info"]
+    commands += [f"memory {name}" for name in memory]
     for command in commands:
         words = [sys.executable, "-c", script, *command.split(), "--help"]
         shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
@@ -166,6 +167,70 @@ def test_export_writes_an_adapter(workplace: Path, capsys: pytest.CaptureFixture
     out = workplace / "adapter"
     _json(capsys, "export", "--delta", str(workplace / "edit.safetensors"), "--lora", str(out))
     assert (out / "adapter_config.json").is_file()
+
+
+def test_export_writes_an_adapter_for_llama_cpp(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["export", "--delta", str(workplace / "edit.safetensors")]
+    out = tmp_path / "adapter.gguf"
+    report = _json(capsys, *words, "--gguf", str(out))
+    assert report["kind"] == "GGUF LoRA adapter" and report["out"] == str(out)
+    assert out.read_bytes()[:4] == b"GGUF"
+    assert "Nothing was measured" in (tmp_path / "adapter.md").read_text()
+    assert main([*words, "--gguf", str(out)]) == 2
+    assert "exists already; name a new file" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--gguf", "a", "--lora", "b"])
+    assert end.value.code == 2
+
+
+def test_what_evaluate_measured_is_on_the_card(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delta = ["--delta", str(workplace / "edit.safetensors")]
+    _json(capsys, "evaluate", *delta, "--report", str(tmp_path / "report"))
+    result = ["--result", str(tmp_path / "report" / "results.json")]
+    for words, card in (
+        (["apply", "--out", str(tmp_path / "merged")], "merged/README.md"),
+        (["export", "--lora", str(tmp_path / "lora")], "lora/README.md"),
+        (["export", "--gguf", str(tmp_path / "a.gguf")], "a.md"),
+    ):
+        assert main([*words, *delta, *result]) == 0
+        text = (tmp_path / card).read_text()
+        assert "### Answers that name the target" in text and "Marie Curie worked in" in text
+    other = EditDelta.load(workplace / "edit.safetensors")
+    other.layers.popitem()
+    path = str(other.save(tmp_path / "other.safetensors"))
+    assert main(["export", "--delta", path, "--lora", str(tmp_path / "other"), *result]) == 2
+    assert "is of another edit" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_combine_solves_edits_together_or_adds_them(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newton = {"prompt": "Isaac Newton spoke", "subject": "Isaac Newton", "target_new": "Polish"}
+    (tmp_path / "facts.jsonl").write_text(json.dumps(newton))
+    words = ["edit", "--hparams", str(workplace / "tiny.yaml")]
+    words += ["--requests", str(tmp_path / "facts.jsonl"), "--out", str(tmp_path / "newton")]
+    assert main(words) == 0
+    edits = [str(workplace / "edit.safetensors"), str(tmp_path / "newton")]
+    solved = _json(capsys, "combine", *edits, "-o", str(tmp_path / "solved"))
+    total = _json(capsys, "combine", *edits, "--add", "--out", str(tmp_path / "total"))
+    for report in (solved, total):
+        assert [fact["target_new"] for fact in report["facts"]] == ["London", "Spanish", "Polish"]
+    assert "neither solved against" in total["log"][-1] and not solved["log"]
+    one, other, added, together = (
+        EditDelta.load(path).layers["model.layers.1.mlp.down_proj.weight"].dense()
+        for path in (*edits, tmp_path / "total", tmp_path / "solved")
+    )
+    torch.testing.assert_close(added, one + other, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(added, together, rtol=1e-4, atol=1e-6)
+    assert main(["combine", *edits, "--out", edits[0]]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main(["combine", edits[0], "--out", str(tmp_path / "one")]) == 2
+    assert "one edit only" in capsys.readouterr().err
 
 
 def test_a_folder_in_use_is_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,12 @@ def make_delta(model: Any, name: str = "llama-tied", scale: float = 0.1) -> Edit
     return EditDelta(
         layers,
         base,
-        {"requests": [REQUEST], "losses": [1e-9], "groups": [[0]]},
+        {
+            "requests": [REQUEST],
+            "losses": [1e-9],
+            "groups": [[0]],
+            "architecture": model.config.model_type,
+        },
         torch.randn(1, d, generator=generator),
     )
 

@@ -72,6 +72,7 @@ def test_the_adapter_touches_the_edited_layers_only(
     _, delta = edit
     folder = delta.to_peft_lora(tmp_path / "lora")
     assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
     ]

@@ -28,6 +28,7 @@ from rose_easyedit.method.edit import compute_edit
 WRITERS: dict[str, Callable[[EditDelta, Any, Any, Path], Path]] = {
     "save": lambda delta, _model, _tokenizer, path: delta.save(path),
     "export": lambda delta, _model, _tokenizer, path: delta.to_peft_lora(path),
+    "gguf": lambda delta, _model, _tokenizer, path: delta.to_gguf_lora(path),
     "merge": lambda delta, model, tokenizer, path: delta.save_merged(model, tokenizer, path),
 }
 

@@ -206,8 +206,15 @@ def test_hostile_edit_files(
                 check_message(error, path)
             assert main(["export", "--delta", str(path), "--lora", str(out)]) == DONE, seed
             n_exported += 1
+            adapter = tmp_path / "adapter.gguf"
+            code = main(["export", "--delta", str(path), "--gguf", str(adapter)])
+            assert code in (DONE, WRONG_INPUT), seed
+            for file in tmp_path.glob("adapter.*"):
+                assert code == DONE, seed
+                file.unlink()
         assert sorted(tmp_path.iterdir()) == [path, out]
         assert {file.name for file in out.iterdir()} == {
+            "README.md",
             "adapter_config.json",
             "adapter_model.safetensors",
         }

