@@ -137,8 +137,9 @@ def solve_layers(
 
     Args:
         editable: the model.
-        columns: N key columns; those to preserve are corrected for what earlier layers did to
-            them, as the others are.
+        columns: N key columns. Those to preserve shall gain nothing; what earlier layers did to
+            them all the same is not taken back, so the rank of an update stays at the number of
+            the others.
         targets: the hidden state that each target index shall have, [n, d].
         spectra: of generic keys, where the constraint needs them.
         hparams: layers and constraint.
@@ -152,7 +153,7 @@ def solve_layers(
     report = []
     target = columns.target.to(targets.device)
     moving = target != STAY
-    goals = None
+    unmoved = None
     merge = _merging(columns, len(targets)).to(targets) if hparams.key_columns == "merged" else None
     n_layers = len(hparams.layers)
     stack = Stack.before(
@@ -166,9 +167,8 @@ def solve_layers(
         with with_updates(editable, updates):
             stack = stack.advanced(layer)
             states = stack.read()
-        if goals is None:
-            goals = torch.where(moving[:, None], targets[target], states.hidden)
-        gap = goals - states.hidden  # [N, d]
+        unmoved = states.hidden[~moving] if unmoved is None else unmoved
+        gap = torch.where(moving[:, None], targets[target] - states.hidden, 0.0)  # [N, d]
         wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs)
         keys = states.keys
         if merge is not None:
@@ -182,7 +182,8 @@ def solve_layers(
                 "layer": layer,
                 "columns": len(keys),
                 "residual": float(gap[moving].norm(dim=1).mean()),
-                "disturbance": float(gap[~moving].norm(dim=1).sum() / max(1, (~moving).sum())),
+                "disturbance": float((states.hidden[~moving] - unmoved).norm(dim=1).sum())
+                / max(1, len(unmoved)),
                 "update_norm": float(update.dense().norm()),
                 "rounding_loss": _rounding_loss(weight, update, keys),
             }
