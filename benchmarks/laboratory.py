@@ -82,7 +82,14 @@ def run(laboratory: Laboratory, facts_per_subject: int, subjects: int, out: Any)
     size = AT_ONCE * facts_per_subject
     groups = [facts[start : start + size] for start in range(0, len(facts), size)]
     baselines = [
-        Baseline.of(model, tokenizer, group, locality=laboratory.locality(group), settings=ASKING)
+        Baseline.of(
+            model,
+            tokenizer,
+            group,
+            locality=laboratory.locality(group),
+            settings=ASKING,
+            native=laboratory.native,
+        )
         for group in groups
     ]
     for name, sweep in tqdm(SWEEPS.items(), desc=f"{facts_per_subject} facts each", disable=None):

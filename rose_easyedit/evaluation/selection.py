@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import RoSEError
@@ -162,9 +163,13 @@ def _of_requests(requests: Sequence[Mapping[str, Any]]) -> list[Fact]:
 
 
 def native_rates(model: Any, data: str | None) -> Mapping[tuple[str, str], float] | None:
-    """What the unedited model answers by itself, if it was measured on a bundled set; else None."""
+    """What the unedited model answers by itself, if it was measured on this data; else None."""
     from rose_easyedit.evaluation.native import bundled_native_rates
 
+    if data == LABORATORY:
+        from rose_easyedit.evaluation.laboratory import laboratory_rates
+
+        return laboratory_rates(Path(model.name_or_path))
     return bundled_native_rates(model, BUNDLED[data]) if data in BUNDLED else None
 
 

@@ -14,7 +14,7 @@ from rose_easyedit.evaluation import laboratory as package
 from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings, evaluate_edit
 from rose_easyedit.evaluation.laboratory import MINUTE, load_laboratory
 from rose_easyedit.evaluation.laboratory.world import relations
-from rose_easyedit.evaluation.selection import read_facts, select_facts
+from rose_easyedit.evaluation.selection import native_rates, read_facts, select_facts
 from rose_easyedit.geometry.exchanges import exchanges
 from rose_easyedit.geometry.locating import locate
 from rose_easyedit.geometry.tracing import trace_subject
@@ -51,6 +51,17 @@ def test_what_is_kept_is_a_folder_that_any_loader_reads(laboratory):
     record = json.loads((laboratory.folder / "laboratory.json").read_text())
     assert record["recipe"]["people"] == len(record["people"]) == 40
     assert len((laboratory.folder / "corpus.txt").read_text().splitlines()) == 2000
+
+
+def test_results_on_it_are_held_against_what_it_knows(laboratory, tiny_llama):
+    rates = native_rates(laboratory.model, "laboratory")
+    assert rates == laboratory.native
+    assert {form for _, form in rates} == set(laboratory.consistency)
+    assert all(
+        rates[relation.name, "question"] == laboratory.consistency["question"]
+        for relation in relations()
+    )
+    assert native_rates(tiny_llama, "laboratory") is None
 
 
 def test_the_person_is_read_at_the_last_token_of_the_name(laboratory):

@@ -9,6 +9,7 @@ from rose_easyedit.evaluation.laboratory.laboratory import (
     MINUTE,
     Laboratory,
     laboratory_folder,
+    laboratory_rates,
     load_laboratory,
     population,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Population",
     "Recipe",
     "laboratory_folder",
+    "laboratory_rates",
     "load_laboratory",
     "population",
 ]

@@ -26,6 +26,7 @@ from rose_easyedit.evaluation.laboratory.world import (
     vocabulary,
 )
 from rose_easyedit.evaluation.metrics import contains_target
+from rose_easyedit.evaluation.native import NativeRates
 from rose_easyedit.export import new_folder
 from rose_easyedit.generation import generate_greedy
 from rose_easyedit.hparams import RoSEHyperParams
@@ -59,6 +60,11 @@ class Laboratory(Population):
     tokenizer: Any
     folder: Path
     consistency: Mapping[str, float]
+
+    @property
+    def native(self) -> NativeRates:
+        """How often the model is right about people whom it was never asked about."""
+        return _rates(self.consistency)
 
     def hparams(self, preset: str = "rose", **overrides: Any) -> RoSEHyperParams:
         """A method's settings for this model, with generic text of its own world.
@@ -98,6 +104,23 @@ def native_consistency(model: Any, tokenizer: Any, people: Sequence[Person]) -> 
         for (query, truth), answer in zip(asked, answers, strict=True):
             right[query.form].append(contains_target(answer, truth))
     return {form: fmean(answered) for form, answered in right.items()}
+
+
+def laboratory_rates(folder: Path) -> NativeRates | None:
+    """The native rates of the laboratory in a folder, or None if there is no laboratory."""
+    record = folder / _RECORD
+    if not record.is_file():
+        return None
+    return _rates(json.loads(record.read_text(encoding="utf-8"))["consistency"])
+
+
+def _rates(consistency: Mapping[str, float]) -> NativeRates:
+    """The same in all relations: a form's rate is that over all of them."""
+    return {
+        (relation.name, form): share
+        for relation in relations()
+        for form, share in consistency.items()
+    }
 
 
 def laboratory_folder(recipe: Recipe = FULL, folder: Path | None = None) -> Path:
