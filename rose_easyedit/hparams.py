@@ -73,7 +73,8 @@ class AlignmentHyperParams:
         subject_weight: weight of the keys of 200 built-in subjects, at their last tokens in
             statements and chat queries, beside all tokens of the text (MEMIT has 0).
         preserved_columns: how many prompts of the edit with a built-in subject in place of its own
-            become columns too, whose hidden states shall stay (MEMIT has none).
+            become columns too, whose hidden states shall stay (MEMIT has none); no more than two
+            thirds of the entries of a key.
         locality_budget: how far the next token may drift at the most (KL, nats) on prompts of the
             edit with subjects that it was told nothing of; the edit is scaled to it. null writes
             all of it.

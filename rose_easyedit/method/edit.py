@@ -66,8 +66,6 @@ def compute_edit(
         RoSEError: faulty requests or settings, or a model that cannot be edited; with all faults
             found and before anything is computed, where that can be known.
     """
-    hparams.check()
-    _check_room(read_architecture(model), hparams)
     targets = compute_targets(model, tokenizer, requests, hparams, store, known, ranks)
     return solve_edit(model, tokenizer, targets, hparams)
 
@@ -88,14 +86,13 @@ def solve_edit(
         hparams: the method's settings.
 
     Raises:
-        RoSEError: the constraint leaves no direction to write in, its text cannot be read, or
-            more columns shall be preserved than a key has entries.
+        RoSEError: the constraint leaves no direction to write in, or its text cannot be read.
     """
     editable = read_architecture(model)
-    _check_room(editable, hparams)
-    preserved = preserved_queries(
-        tokenizer, targets.plan.requests, hparams, hparams.alignment.preserved_columns
-    )
+    width = max(editable.weight(hparams.layers[0]).shape)
+    # Columns to preserve must leave directions to write in.
+    n_preserved = min(hparams.alignment.preserved_columns, 2 * width // 3)
+    preserved = preserved_queries(tokenizer, targets.plan.requests, hparams, n_preserved)
     columns = make_columns(targets.plan, targets.per_fact, preserved)
     with frozen(model):
         spectra = (
@@ -189,19 +186,6 @@ def solve_layers(
             }
         )
     return updates, report
-
-
-def _check_room(editable: EditableModel, hparams: RoSEHyperParams) -> None:
-    """Refuses layers that are not there, and more columns to preserve than could leave room."""
-    check_layers(editable, hparams)
-    wanted = hparams.alignment.preserved_columns
-    width = max(editable.weight(hparams.layers[0]).shape)
-    if wanted >= width:
-        raise RoSEError(
-            f"alignment.preserved_columns is {wanted}, but the keys of this model have {width} "
-            f"entries, and columns to preserve would leave none to write with; set it to "
-            f"{width // 2} or less."
-        )
 
 
 def _calibrated(

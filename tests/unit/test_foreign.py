@@ -9,7 +9,7 @@ import torch
 from tiny_models import FACTS, build_model, settings
 
 from rose_easyedit.architectures import read_architecture
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.method import edit
 from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
 from rose_easyedit.method.edit import compute_edit, solve_edit
 from rose_easyedit.method.foreign import (
@@ -147,7 +147,18 @@ def test_the_report_says_how_far_they_were_moved(tiny_tokenizer: Any) -> None:
     assert 0.0 < second["disturbance"] < second["residual"]
 
 
-def test_more_columns_than_a_key_has_entries_are_refused(tiny_tokenizer: Any) -> None:
-    hparams = settings(alignment={"preserved_columns": 64})
-    with pytest.raises(RoSEError, match="preserved_columns is 64.*64 entries.*32 or less"):
+def test_columns_to_preserve_leave_directions_to_write_in(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    own = edit.preserved_queries
+
+    def spy(tokenizer: Any, requests: Any, hparams: Any, n: int) -> Any:
+        asked.append(n)
+        return own(tokenizer, requests, hparams, n)
+
+    monkeypatch.setattr(edit, "preserved_queries", spy)
+    for wanted in (30, 1000):
+        hparams = settings(alignment={"preserved_columns": wanted})
         compute_edit(build_model("llama-untied"), tiny_tokenizer, FACTS, hparams)
+    assert asked == [30, 2 * 64 // 3]
