@@ -29,8 +29,9 @@ test: $(DEV) ## Run the fast tests, with the real SmolLM2 and the real EasyEdit
 test-slow: $(DEV) $(LAUNCHERS) ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-bench: $(PACKAGE) ## Compare CPU seconds per fact with EasyEdit (EASYEDIT_HOME names a clone)
+bench: $(PACKAGE) ## Compare CPU seconds per fact with EasyEdit (EASYEDIT_HOME names a clone), by stage
 	$(BIN)/python benchmarks/speed_against_easyedit.py $(ARGS)
+	$(BIN)/python benchmarks/stages.py --facts 4 8 16 --flops 4 --extend 8 $(STAGES_ARGS)
 
 docs: $(DOCS) ## Build the documentation in site/ (open site/index.html)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
