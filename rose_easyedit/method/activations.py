@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.factors import Factors
@@ -86,7 +87,7 @@ def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple
     return ids.to(device), mask.to(device)
 
 
-class _Enough(Exception):
+class Enough(Exception):
     """Ends a forward pass once everything wanted has been read."""
 
 
@@ -201,7 +202,7 @@ def read_keys(
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             seen[layer] = args[0][wanted].float()
             if layer == max(layers):
-                raise _Enough
+                raise Enough
 
         return hook
 
@@ -221,7 +222,7 @@ def _read(
 
     def stop_when_complete() -> None:
         if len(seen) == 3:
-            raise _Enough
+            raise Enough
 
     def key_hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         seen["key"], seen["output"] = args[0], output
@@ -251,16 +252,37 @@ def _run_until_enough(
     if cache is not None:
         read_opening(base, batch.opening, cache, len(batch.ids))
     positions = torch.arange(n_shared, n_shared + batch.ids.shape[1], device=batch.ids.device)
-    handles = register()
+    mask = nn.functional.pad(batch.mask, (n_shared, 0), value=1)
+    run_until_enough(base, batch.ids, mask, positions[None], cache, register())
+
+
+def run_until_enough(
+    base: nn.Module,
+    ids: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    cache: Cache | None,
+    handles: Sequence[RemovableHandle],
+) -> None:
+    """Runs tokens until a hook raises `Enough`, and removes the hooks.
+
+    Args:
+        base: the model without its head.
+        ids: [B, T].
+        mask: 1 at real tokens, those in the cache first, [B, O + T].
+        positions: of the tokens, [1, T].
+        cache: what comes before them, if anything does.
+        handles: of the hooks.
+    """
     try:
         base(
-            input_ids=batch.ids,
-            attention_mask=nn.functional.pad(batch.mask, (n_shared, 0), value=1),
-            position_ids=positions[None],
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,
         )
-    except _Enough:
+    except Enough:
         pass
     finally:
         for handle in handles:

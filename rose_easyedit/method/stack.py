@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel, first_tensor
-from rose_easyedit.method.activations import Batch, SubjectStates, batches
+from rose_easyedit.method.activations import (
+    Batch,
+    Enough,
+    SubjectStates,
+    batches,
+    run_until_enough,
+)
 from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.replay import FrozenLayer
 from rose_easyedit.method.tokens import Query
@@ -184,10 +190,6 @@ def _captured(editable: EditableModel, batch: Batch, first: int, last: int) -> _
     return _Part(batch, opening, run(batch.ids, mask, positions[:, n_shared:], cache))
 
 
-class _Enough(Exception):
-    """Ends a forward pass once everything wanted has been seen."""
-
-
 def _capture(
     editable: EditableModel,
     ids: Tensor,
@@ -208,22 +210,10 @@ def _capture(
         calls.append((args[1:], {name: v for name, v in kwargs.items() if name != "hidden_states"}))
 
     def stop(*_: Any) -> None:
-        raise _Enough
+        raise Enough
 
     wanted = editable.layers[first : last + 1]
     handles = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in wanted]
     handles.append(wanted[-1].register_forward_hook(stop))
-    try:
-        editable.model.base_model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-    except _Enough:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
+    run_until_enough(editable.model.base_model, ids, mask, positions, cache, handles)
     return _Rows(seen[0], calls)
