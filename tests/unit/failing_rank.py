@@ -22,6 +22,11 @@ def work() -> dict[str, Tensor]:
     return {"rank": torch.tensor([rank])}
 
 
+def tell(line: str) -> None:
+    """A whole line at once, which the other process cannot write into."""
+    os.write(1, f"{line}\n".encode())
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     rank = 0 if os.fork() else 1
@@ -33,10 +38,10 @@ if __name__ == "__main__":
             ranks.exchange(work)
     except ValueError as error:
         said: Exception = error  # kept, with all that its traceback holds
-    print(f"rank {rank}: {said}", flush=True)
+    tell(f"rank {rank}: {said}")
     with Ranks.of_process_group() as ranks:  # neither gets here while it waits for the other
         sent = ranks.exchange(lambda: {"rank": torch.tensor([rank])})
-    print(f"rank {rank} then: {[int(tensors['rank']) for tensors in sent]}", flush=True)
+    tell(f"rank {rank} then: {[int(tensors['rank']) for tensors in sent]}")
     distributed.destroy_process_group()
     if rank == 0:
         os.wait()
