@@ -118,17 +118,23 @@ def known_targets(delta: EditDelta) -> dict[GroupKey, Known]:
     """The targets of an edit, by their facts.
 
     Raises:
-        RoSEError: the edit does not keep them.
+        RoSEError: the edit does not keep them, or what it says of them does not fit together.
     """
     requests = requests_of(delta)
     losses, steps = delta.provenance["losses"], delta.provenance["steps"]
     assert delta.targets is not None  # as `requests_of` has checked
-    return {
-        group_key(requests[i] for i in group): Known(value, [losses[i] for i in group], n_steps)
-        for group, value, n_steps in zip(
-            delta.provenance["groups"], delta.targets, steps, strict=True
-        )
-    }
+    try:
+        return {
+            group_key(requests[i] for i in group): Known(value, [losses[i] for i in group], n_steps)
+            for group, value, n_steps in zip(
+                delta.provenance["groups"], delta.targets, steps, strict=True
+            )
+        }
+    except (IndexError, TypeError, ValueError) as error:
+        raise RoSEError(
+            f"What this edit says of its targets does not fit together ({error}), so it cannot be "
+            "solved again or combined; compute one of all the facts."
+        ) from error
 
 
 def _changed(

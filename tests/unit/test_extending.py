@@ -248,6 +248,17 @@ def test_an_edit_without_its_targets_is_refused(pair: tuple[Any, Any], first: Ed
         bare.extend(*pair, ALL)
 
 
+@pytest.mark.parametrize(
+    "lie", [{"losses": []}, {"steps": []}, {"groups": [[99]]}, {"groups": 3}, {"losses": None}]
+)
+def test_an_edit_whose_record_does_not_fit_its_targets_is_refused(
+    lie: dict[str, Any], first: EditDelta
+) -> None:
+    false = EditDelta(first.layers, first.base, {**first.provenance, **lie}, first.targets)
+    with pytest.raises(RoSEError, match="does not fit together.*compute one of all the facts"):
+        known_targets(false)
+
+
 def test_known_targets_are_looked_up_by_their_facts(first: EditDelta) -> None:
     known = known_targets(first)
     newton = tuple((r.subject, r.prompt, r.target_new) for r in as_requests(requests(BATCHES[1])))
