@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -91,6 +92,23 @@ class EditableModel:
     def weight_name(self, layer: int) -> str:
         """Name of the edited weight of a layer, as in the model's state dict."""
         return self.paths.weight_name(layer)
+
+    def key_width(self, layer: int) -> int:
+        """How many entries d_ff a key of a layer has."""
+        shape = self.down_projections[layer].get_parameter("weight").shape
+        return shape[0 if self.is_transposed(layer) else 1]
+
+    def log_probabilities(self, hidden: Tensor, head_weights: dict[str, Tensor]) -> Tensor:
+        """Log-probabilities [M, vocabulary] of the token after M final hidden states, in float32.
+
+        Args:
+            hidden: residual stream after the last layer, [M, d].
+            head_weights: weights that the head takes in place of its own, by name; perhaps none.
+        """
+        logits = functional_call(self.head, head_weights, (self.final_norm(hidden),)).float()
+        if cap := self.logit_softcap:
+            logits = cap * torch.tanh(logits / cap)
+        return logits.log_softmax(-1)
 
     def is_transposed(self, layer: int) -> bool:
         """Whether the weight is stored as [d_ff, d] (Conv1D) instead of [d, d_ff] (Linear)."""

@@ -7,8 +7,7 @@ from argparse import Namespace
 from functools import reduce
 from operator import add
 
-from rose_easyedit.cli import output
-from rose_easyedit.cli.commands import facts_report, new_file
+from rose_easyedit.cli.commands import new_file, save_edit
 from rose_easyedit.cli.settings import load_base
 from rose_easyedit.errors import RoSEError
 
@@ -27,12 +26,4 @@ def combine(arguments: Namespace) -> None:
     else:
         model, tokenizer = load_base(deltas[0], arguments)
         delta = deltas[0].combine(model, tokenizer, *deltas[1:])
-    seconds = time.perf_counter() - start
-    delta.save(out)
-    report = {
-        "out": str(out),
-        "bytes": out.stat().st_size,
-        "seconds": round(seconds, 2),
-        **facts_report(delta),
-    }
-    output.show(report, arguments.json, output.edit_report)
+    save_edit(delta, out, time.perf_counter() - start, arguments.json)

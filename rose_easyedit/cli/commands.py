@@ -43,15 +43,7 @@ def edit(arguments: Namespace) -> None:
     if not ranks.is_first:
         return
     delta = solve_edit(model, tokenizer, targets, hparams)
-    seconds = time.perf_counter() - start
-    delta.save(out)
-    report = {
-        "out": str(out),
-        "bytes": out.stat().st_size,
-        "seconds": round(seconds, 2),
-        **facts_report(delta),
-    }
-    output.show(report, arguments.json, output.edit_report)
+    save_edit(delta, out, time.perf_counter() - start, arguments.json)
 
 
 def ask(arguments: Namespace) -> None:
@@ -144,13 +136,25 @@ def info(arguments: Namespace) -> None:
         "bytes": Path(arguments.delta).stat().st_size,
         "base": delta.base,
         "ranks": {name: factors.rank for name, factors in delta.layers.items()},
-        **facts_report(delta),
+        **_facts(delta),
         **details,
     }
     output.show(report, arguments.json, output.info_report)
 
 
-def facts_report(delta: EditDelta) -> dict[str, Any]:
+def save_edit(delta: EditDelta, out: Path, seconds: float, as_json: bool) -> None:
+    """Saves an edit that took some seconds, and says what it holds."""
+    delta.save(out)
+    report = {
+        "out": str(out),
+        "bytes": out.stat().st_size,
+        "seconds": round(seconds, 2),
+        **_facts(delta),
+    }
+    output.show(report, as_json, output.edit_report)
+
+
+def _facts(delta: EditDelta) -> dict[str, Any]:
     """The facts of an edit with their final losses, and what its log says."""
     requests = delta.provenance.get("requests", [])
     losses = delta.provenance.get("losses") or [None] * len(requests)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -41,10 +41,6 @@ class Calibration:
     drift: float
     scale: float
     scaled_drift: float
-
-    def as_dict(self) -> dict[str, float]:
-        """As plain data."""
-        return asdict(self)
 
 
 def within_budget(drift_at: Callable[[float], float], budget: float) -> Calibration:
@@ -121,8 +117,4 @@ def scaled(updates: Mapping[int, Factors], scale: float) -> dict[int, Factors]:
 @torch.no_grad()
 def _next_token(editable: EditableModel, stack: Stack) -> Tensor:
     """Log-probabilities of the token after each query [Q, vocabulary]."""
-    logits = editable.head(editable.final_norm(stack.read().hidden.to(editable.model.dtype)))
-    if cap := editable.logit_softcap:
-        logits = cap * torch.tanh(logits.float() / cap)
-    logprobs: Tensor = logits.float().log_softmax(-1)
-    return logprobs
+    return editable.log_probabilities(stack.read().hidden.to(editable.model.dtype), {})

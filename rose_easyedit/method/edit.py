@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -89,9 +90,9 @@ def solve_edit(
         RoSEError: the constraint leaves no direction to write in, or its text cannot be read.
     """
     editable = read_architecture(model)
-    width = max(editable.weight(hparams.layers[0]).shape)
     # Columns to preserve must leave directions to write in.
-    n_preserved = min(hparams.alignment.preserved_columns, 2 * width // 3)
+    most = 2 * editable.key_width(hparams.layers[0]) // 3
+    n_preserved = min(hparams.alignment.preserved_columns, most)
     preserved = preserved_queries(tokenizer, targets.plan.requests, hparams, n_preserved)
     columns = make_columns(targets.plan, targets.per_fact, preserved)
     with frozen(model):
@@ -206,7 +207,7 @@ def _calibrated(
             "measured on; set it to null."
         )
     updates, found = calibrate(editable, queries, updates, budget, batch=4 * hparams.micro_batch)
-    return updates, {"calibration": found.as_dict()}
+    return updates, {"calibration": asdict(found)}
 
 
 def _merging(columns: Columns, n_targets: int) -> Tensor:

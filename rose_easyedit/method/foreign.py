@@ -76,11 +76,12 @@ def foreign_queries(
     draw = random.Random(hparams.seed)
     queries = []
     for number in range(n if subjects else 0):
-        # Once through the subjects in one form, then in the next.
-        turn, place = divmod(number, len(subjects))
+        # Once through the subjects as plain statements, then once in a user's turn.
+        times, place = divmod(number, len(subjects))
         before, after = draw.choice(frames)
         text = before + subjects[place] + after
-        form = foreign_form(tokenizer, text, hparams, turn if chat else 0, draw.random())
+        in_turn = chat and times % 2 == 1
+        form = foreign_form(tokenizer, text, hparams, draw.random(), in_turn=in_turn)
         queries.append(form.tokenize(tokenizer, subjects[place]))
     return queries
 

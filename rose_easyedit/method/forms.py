@@ -156,8 +156,9 @@ def foreign_form(
     tokenizer: PreTrainedTokenizerBase,
     statement: str,
     hparams: RoSEHyperParams,
-    number: int,
     chance: float,
+    *,
+    in_turn: bool,
 ) -> Form:
     """A statement about a subject that no fact is about, in one of the contexts of the facts.
 
@@ -165,10 +166,10 @@ def foreign_form(
         tokenizer: the model's tokenizer.
         statement: an edit's own prompt with another subject in it.
         hparams: which plain contexts the facts have.
-        number: with a chat template, even numbers have a plain context and odd ones a user's turn.
         chance: chooses the plain context, in [0, 1).
+        in_turn: puts it into a user's turn instead, for tokenizers with a chat template.
     """
-    if tokenizer.chat_template is not None and number % 2:
+    if in_turn and tokenizer.chat_template is not None:
         return _chat(tokenizer, *CHAT_CONTEXTS[1], statement)
     # The bare prefix would put the subject where attention sinks are.
     prefixes = [prefix for prefix in _prefixes(hparams) if prefix] or PREFIXES[1:]

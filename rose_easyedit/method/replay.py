@@ -27,6 +27,14 @@ from rose_easyedit.method.tokens import Query
 from rose_easyedit.offload import is_offloaded
 from rose_easyedit.opening import common_opening, families, read_opening
 
+# Arguments by place and by name.
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def further_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """What a layer is called with beside the hidden states."""
+    return args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}
+
 
 class FrozenLayer(DynamicLayer):
     """Keys and values of the tokens before the subject; later tokens are joined, never stored."""
@@ -65,7 +73,7 @@ class Replay:
     editable: EditableModel
     hidden: Tensor
     layers: Sequence[nn.Module]
-    calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+    calls: Sequence[Call]
     matrices: Sequence[dict[str, Tensor]]
     rows: Tensor
     columns: Tensor
@@ -87,11 +95,7 @@ class Replay:
         *matrices, head_matrix = self.matrices
         for layer, weights, (args, kwargs) in zip(self.layers, matrices, self.calls, strict=True):
             hidden = _run(layer, weights, (hidden, *args), kwargs)
-        wanted = self.editable.final_norm(hidden[self.rows, self.columns])  # [M, d]
-        logits = functional_call(self.editable.head, head_matrix, (wanted,)).float()
-        if cap := self.editable.logit_softcap:
-            logits = cap * torch.tanh(logits / cap)
-        return logits.log_softmax(-1)
+        return self.editable.log_probabilities(hidden[self.rows, self.columns], head_matrix)
 
     def advance(self) -> Replay:
         """The replay from one layer later on; there must be a later layer."""
@@ -201,11 +205,11 @@ def capture(
     positions = (mask.cumsum(1) - 1).clamp(min=0)
 
     later = editable.layers[layer + 1 :]
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    calls: list[Call] = []
     seen: list[Tensor] = []
 
     def keep_call(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append((args[1:], {k: v for k, v in kwargs.items() if k != "hidden_states"}))
+        calls.append(further_arguments(args, kwargs))
 
     def keep_hidden(_module: nn.Module, _args: Any, output: Any) -> None:
         seen.append(first_tensor(output))

@@ -25,10 +25,8 @@ from rose_easyedit.method.activations import (
     run_until_enough,
 )
 from rose_easyedit.method.halving import within_memory
-from rose_easyedit.method.replay import FrozenLayer
+from rose_easyedit.method.replay import Call, FrozenLayer, further_arguments
 from rose_easyedit.method.tokens import Query
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,9 @@ class Stack:
     def before(
         cls, editable: EditableModel, queries: Sequence[Query], first: int, last: int, batch: int
     ) -> Stack:
-        """Runs the queries up to their subjects through the layers before `first`.
+        """The queries up to their subjects, before the layer `first`.
+
+        They are run to the layer `last` once, for what the model calls its layers with.
 
         Args:
             editable: the model; call inside `frozen`.
@@ -207,7 +207,7 @@ def _capture(
     def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not calls:
             seen.append(args[0] if args else kwargs["hidden_states"])
-        calls.append((args[1:], {name: v for name, v in kwargs.items() if name != "hidden_states"}))
+        calls.append(further_arguments(args, kwargs))
 
     def stop(*_: Any) -> None:
         raise Enough

@@ -85,7 +85,9 @@ def compute_targets(
     hparams.check()
     editable = read_architecture(model)
     check_layers(editable, hparams)
-    own_words = rewritings(model, tokenizer, facts, hparams.self_paraphrases)
+    # without a template there is no turn to put them in
+    n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
+    own_words = rewritings(model, tokenizer, facts, n_rewritings)
     plan = make_plan(tokenizer, facts, hparams, _context_length(model), own_words)
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)

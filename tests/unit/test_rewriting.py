@@ -93,3 +93,15 @@ def test_an_edit_learns_them_where_it_is_asked_to(
 def test_how_many_there_can_be() -> None:
     with pytest.raises(RoSEError, match="self_paraphrases is 3; it must be 0, 1 or 2"):
         settings(self_paraphrases=3)
+
+
+def test_nothing_is_rewritten_where_there_is_no_turn_to_put_it_in(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise AssertionError("the model was asked to rewrite")
+
+    monkeypatch.setattr(rewriting, "generate_greedy", fail)
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
+    model = build_model("llama-untied")
+    compute_targets(model, tiny_tokenizer, FACTS, settings(self_paraphrases=2))
