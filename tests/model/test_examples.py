@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -70,6 +73,19 @@ def test_the_script(quickstart: tuple[Path, str]) -> None:
     assert "From disk, the same answers: True" in printed
     assert "Reverted, the old answers: True" in printed
     assert [path.name for path in folder.iterdir()] == [EDIT]
+
+
+def test_what_the_notebook_imports_is_there() -> None:
+    notebook = json.loads((ROOT / "examples" / "quickstart.ipynb").read_text(encoding="utf-8"))
+    code = "".join(
+        "".join(c["source"]) + "\n" for c in notebook["cells"] if c["cell_type"] == "code"
+    )
+    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in imports if str(node.module).startswith("rose_easyedit")]
+    assert ours
+    for node in ours:
+        module = importlib.import_module(str(node.module))
+        assert [name.name for name in node.names if not hasattr(module, name.name)] == []
 
 
 @pytest.mark.slow
