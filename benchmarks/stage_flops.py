@@ -51,9 +51,10 @@ def least_flops(
     total = 0
     for group in groups:
         n_turns = count_turns([group], max(1, min(context_turns, level.steps)))
-        for row in make_rows([group], n_turns):
-            runs = len(range(row.turn, level.steps, n_turns))
-            total += runs * (row.width * body + max(1, row.query.n_target) * head)
+        for turn, rows in enumerate(make_rows([group], n_turns)):
+            runs = len(range(turn, level.steps, n_turns))
+            for row in rows:
+                total += runs * (row.width * body + max(1, row.query.n_target) * head)
     return _FORWARD_AND_BACKWARD * total
 
 

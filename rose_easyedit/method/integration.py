@@ -200,13 +200,16 @@ def _capture(
     matrices: Sequence[dict[str, Tensor]],
 ) -> list[list[Piece]]:
     """The rows of the groups, run once and ready to be replayed: the pieces of each turn."""
-    n_turns = count_turns(groups, n_turns)
-    pieces = []
-    for rows in cut(make_rows(groups, n_turns), setting.micro_batch):
-        with setting.autocast():
-            replay = capture(setting.editable, [row.query for row in rows], setting.layer, matrices)
-            pieces.append(Piece.of(rows, replay))
-    return [_present(piece.in_turn(turn) for piece in pieces) for turn in range(n_turns)]
+    turns = []
+    for rows in make_rows(groups, count_turns(groups, n_turns)):
+        pieces = []
+        for part in cut(rows, setting.micro_batch):
+            queries = [row.query for row in part]
+            with setting.autocast():
+                replay = capture(setting.editable, queries, setting.layer, matrices)
+                pieces.append(Piece.of(part, replay))
+        turns.append(pieces)
+    return turns
 
 
 def _present(pieces: Iterable[Piece | None]) -> list[Piece]:
@@ -233,15 +236,18 @@ def _loss(
     """Weighted -log P(target) of each row with a target, and the drift of the essences."""
     replay = piece.replay
     with autocast():
-        log_p = replay.log_probabilities(shift)  # [M, vocabulary]
-    is_target = replay.targets >= 0
-    chosen = log_p[is_target].gather(1, replay.targets[is_target, None])[:, 0]
+        final = replay.final_states(shift)  # [M, d]
+        is_target = replay.targets >= 0
+        # apart, since to pick rows of all log-probabilities costs as much as to make them
+        log_p = replay.read_out(final[is_target])  # [targets, vocabulary]
+        essences = replay.read_out(final[~is_target])  # [essences, vocabulary]
+    chosen = log_p.gather(1, replay.targets[is_target, None])[:, 0]
     rows = replay.rows[is_target]
     count = torch.bincount(rows, minlength=len(piece.fact)).clamp(min=1)
     per_row = torch.zeros(len(piece.fact), device=log_p.device).index_add(0, rows, -chosen)
     facts = (per_row / count * piece.weight)[piece.fact >= 0]
     before = piece.before
-    return facts, (before.exp() * (before - log_p[~is_target])).sum()
+    return facts, (before.exp() * (before - essences)).sum()
 
 
 def _failed(losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_failure: str) -> Tensor:

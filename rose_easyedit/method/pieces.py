@@ -49,7 +49,6 @@ class Row(NamedTuple):
         query: with a target, or the essence.
         group: that it belongs to.
         fact: that it belongs to, counted over all groups; -1 for the essence.
-        turn: in which it is run.
         weight: in the loss of its fact.
     """
 
@@ -57,7 +56,6 @@ class Row(NamedTuple):
     query: Query
     group: int
     fact: int
-    turn: int
     weight: float
 
     @property
@@ -71,21 +69,22 @@ def count_turns(groups: Sequence[Group], wanted: int) -> int:
     return min(wanted, max(len(queries) for group in groups for queries in group.facts))
 
 
-def make_rows(groups: Sequence[Group], n_turns: int) -> list[Row]:
-    """All sequences of the groups; a fact's queries are dealt out to the turns, one after another.
+def make_rows(groups: Sequence[Group], n_turns: int) -> list[list[Row]]:
+    """The sequences of each turn; a fact's queries are dealt out to them, one after another.
 
     The essences are in the first turn.
     """
-    rows: list[Row] = []
+    turns: list[list[Row]] = [[] for _ in range(n_turns)]
     n_facts = 0
     for index, group in enumerate(groups):
         for place, queries in enumerate(group.facts):
             for number, query in enumerate(queries):
-                name, turn = f"{group.name}\n{place}\n{number}", number % n_turns
-                rows.append(Row(name, query, index, n_facts + place, turn, 1.0 / len(queries)))
+                name = f"{group.name}\n{place}\n{number}"
+                row = Row(name, query, index, n_facts + place, 1.0 / len(queries))
+                turns[number % n_turns].append(row)
         n_facts += len(group.facts)
-        rows.append(Row(f"{group.name}\nessence", group.essence, index, -1, 0, 0.0))
-    return rows
+        turns[0].append(Row(f"{group.name}\nessence", group.essence, index, -1, 0.0))
+    return turns
 
 
 def cut(rows: Sequence[Row], most: int) -> list[list[Row]]:
@@ -125,7 +124,6 @@ class Piece:
         replay: of their queries.
         group: of each row, [B].
         fact: of each row, counted over all groups; -1 for the essence, [B].
-        turn: of each row, [B].
         weight: 1 / queries of the fact, [B].
         before: log-probabilities without a shift, [essence rows, vocabulary].
     """
@@ -134,7 +132,6 @@ class Piece:
     replay: Replay
     group: Tensor
     fact: Tensor
-    turn: Tensor
     weight: Tensor
     before: Tensor
 
@@ -143,26 +140,20 @@ class Piece:
     def of(cls, rows: Sequence[Row], replay: Replay) -> Piece:
         """The rows with their replay."""
         device = replay.hidden.device
-        group, fact, turn, weight = (
+        group, fact, weight = (
             torch.tensor([getattr(row, name) for row in rows], device=device)
-            for name in ("group", "fact", "turn", "weight")
+            for name in ("group", "fact", "weight")
         )
         essences = (fact < 0).nonzero()[:, 0]
         before = torch.empty(0, 1, device=device)
         if len(essences):
             still = replay.select(essences)
             before = still.log_probabilities(torch.zeros_like(still.subject_hidden))
-        return cls([row.name for row in rows], replay, group, fact, turn, weight, before)
-
-    def in_turn(self, turn: int) -> Piece | None:
-        """The piece with only the rows of a turn; None when there is no such row."""
-        return self._select(self.turn == turn)
+        return cls([row.name for row in rows], replay, group, fact, weight, before)
 
     def without(self, converged: Tensor) -> Piece | None:
         """The piece with only the rows of groups that go on; None when there is no such row."""
-        return self._select(~converged[self.group])
-
-    def _select(self, wanted: Tensor) -> Piece | None:
+        wanted = ~converged[self.group]
         if bool(wanted.all()):
             return self
         keep = wanted.nonzero()[:, 0]
@@ -173,7 +164,6 @@ class Piece:
             self.replay.select(keep),
             self.group[keep],
             self.fact[keep],
-            self.turn[keep],
             self.weight[keep],
             self.before[wanted[self.fact < 0]],
         )

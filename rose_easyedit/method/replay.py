@@ -8,8 +8,8 @@ layer, with the arguments that the model itself passed to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,14 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.method.activations import pad_right
+from rose_easyedit.method.grouped_attention import grouped_attention
 from rose_easyedit.method.precision import attention_as_now
+from rose_easyedit.method.prefixes import FrozenLayer, prefix_cache
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.offload import is_offloaded
-from rose_easyedit.opening import common_opening, families, read_opening
 
 # Arguments by place and by name.
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -34,25 +36,6 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 def further_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     """What a layer is called with beside the hidden states."""
     return args[1:], {name: value for name, value in kwargs.items() if name != "hidden_states"}
-
-
-class FrozenLayer(DynamicLayer):
-    """Keys and values of the tokens before the subject; later tokens are joined, never stored."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        super().__init__()
-        self.keys, self.values = keys, values
-        self.dtype, self.device = keys.dtype, keys.device
-        self.is_initialized = True
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """The stored and the new keys and values, [B, heads, P + S, d_head]."""
-        return (
-            torch.cat([self.keys, key_states], dim=-2),
-            torch.cat([self.values, value_states], dim=-2),
-        )
 
 
 @dataclass(frozen=True)
@@ -87,22 +70,39 @@ class Replay:
 
     def log_probabilities(self, shift: Tensor) -> Tensor:
         """Log-probabilities [M, vocabulary] with each subject's hidden state shifted by [B, d]."""
+        return self.read_out(self.final_states(shift))
+
+    def read_out(self, final: Tensor) -> Tensor:
+        """Log-probabilities [n, vocabulary] of n of the final states."""
+        return self.editable.log_probabilities(final, self.matrices[-1])
+
+    def final_states(self, shift: Tensor) -> Tensor:
+        """Residual stream behind all layers at the M places, [M, d]; subjects shifted by [B, d]."""
         shift = shift.to(self.hidden.dtype).expand(len(self.hidden), -1)
         hidden = torch.cat([self.hidden[:, :1] + shift[:, None], self.hidden[:, 1:]], dim=1)
         if len(named_again := self.again.nonzero()[:, 0]):
             places = named_again, self.again[named_again]
             hidden = hidden.index_put(places, shift[named_again], accumulate=True)  # [B, S, d]
-        *matrices, head_matrix = self.matrices
-        for layer, weights, (args, kwargs) in zip(self.layers, matrices, self.calls, strict=True):
-            hidden = _run(layer, weights, (hidden, *args), kwargs)
-        return self.editable.log_probabilities(hidden[self.rows, self.columns], head_matrix)
+        with grouped_attention(self.editable.model):
+            for layer, weights, call in zip(
+                self.layers, self.matrices[:-1], self.calls, strict=True
+            ):
+                args, kwargs = call
+                hidden = _run(self.editable.model, layer, weights, (hidden, *args), kwargs)
+        return hidden[self.rows, self.columns]
 
     def advance(self) -> Replay:
         """The replay from one layer later on; there must be a later layer."""
         args, kwargs = self.calls[0]
         return replace(
             self,
-            hidden=_run(self.layers[0], self.matrices[0], (self.hidden, *args), kwargs),
+            hidden=_run(
+                self.editable.model,
+                self.layers[0],
+                self.matrices[0],
+                (self.hidden, *args),
+                kwargs,
+            ),
             layers=self.layers[1:],
             calls=self.calls[1:],
             matrices=self.matrices[1:],
@@ -136,9 +136,13 @@ class Replay:
 
 
 def _run(
-    layer: nn.Module, weights: dict[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: PreTrainedModel,
+    layer: nn.Module,
+    weights: dict[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Tensor:
-    """The hidden states behind a layer, [B, S, d]."""
+    """The hidden states behind a layer of a model, [B, S, d]."""
     call = partial(functional_call, layer, weights)
     if torch.is_grad_enabled() and is_offloaded(layer):
         # Its weights would wait for the gradients on a device that does not hold all layers; so
@@ -150,11 +154,23 @@ def _run(
             use_reentrant=False,
             preserve_rng_state=False,
             early_stop=False,  # to the end of the layer, where its weights go away again
-            context_fn=lambda: (nullcontext(), attention_as_now()),
+            context_fn=lambda: (nullcontext(), _attending_as_now(model)),
         )
     else:
         output = call(args, kwargs)
     return first_tensor(output)
+
+
+def _attending_as_now(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """A context, for later, in which the layers of a model attend as they do now."""
+    kernels = attention_as_now()
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with kernels, grouped_attention(model):
+            yield
+
+    return again()
 
 
 @torch.no_grad()
@@ -197,7 +213,7 @@ def capture(
     """
     matrices = matrices or matrices_in_autocast(editable, layer)
     device = editable.device
-    cache, before = _prefix_cache(editable, [query.key_prefix for query in queries])
+    cache, before = prefix_cache(editable, [query.key_prefix for query in queries])
     # Nothing is asked for behind the last target token, so it is not read.
     texts = [query.ids[query.subject : -1 if query.n_target else None] for query in queries]
     ids, after = pad_right(texts, device)
@@ -230,73 +246,6 @@ def capture(
     rows, columns, targets = _wanted_places(queries, device)
     again = torch.tensor([(q.again or q.subject) - q.subject for q in queries], device=device)
     return Replay(editable, seen[0], later, calls, matrices, rows, columns, targets, again)
-
-
-def _prefix_cache(
-    editable: EditableModel, rows: Sequence[Sequence[int]]
-) -> tuple[Cache | None, Tensor]:
-    """What comes before the last token of each row, which is the subject's.
-
-    Rows that open alike are read together, whatever they are replayed beside.
-
-    Returns:
-        Keys and values [B, heads, before, d_head] of each layer, None if nothing comes before; and
-        the mask of real tokens, [B, before]. Padding is not last.
-    """
-    before = max(map(len, rows)) - 1
-    mask = torch.zeros(len(rows), before, dtype=torch.long, device=editable.device)
-    layers: list[tuple[Tensor, Tensor]] = []
-    for family in families(rows):
-        members = [rows[i] for i in family]
-        width = max(map(len, members)) - 1
-        if width == 0:
-            continue
-        cache, mask[family, before - width :] = _read_prefixes(editable, members, width)
-        found = [(layer.keys, layer.values) for layer in cache.layers]
-        layers = layers or [
-            (
-                keys.new_zeros(len(rows), keys.shape[1], before, keys.shape[3]),
-                values.new_zeros(len(rows), values.shape[1], before, values.shape[3]),
-            )
-            for keys, values in found
-        ]
-        # Padding attends to nothing and may hold NaN, which a weight of zero would not remove.
-        padding = ~mask[family, None, before - width :, None].bool()
-        for (keys, values), (of_keys, of_values) in zip(layers, found, strict=True):
-            keys[family, :, before - width :] = of_keys.masked_fill(padding, 0.0)
-            values[family, :, before - width :] = of_values.masked_fill(padding, 0.0)
-    if not layers:
-        return None, mask
-    return Cache(layers=[FrozenLayer(keys, values) for keys, values in layers]), mask
-
-
-def _read_prefixes(
-    editable: EditableModel, rows: Sequence[Sequence[int]], width: int
-) -> tuple[DynamicCache, Tensor]:
-    """The cache of all but the last token of each row, `width` wide, and its mask.
-
-    The opening that all rows share is first, read once; padding is between it and the rest.
-    """
-    opening = common_opening(rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for place, row in enumerate(rows):
-        start = width - (len(row) - 1 - opening)
-        ids[place, start:] = torch.tensor(row[opening:-1])
-        mask[place, :opening] = mask[place, start:] = 1
-    ids, mask = ids.to(editable.device), mask.to(editable.device)
-    cache = DynamicCache()
-    if opening:
-        read_opening(editable.model.base_model, rows[0][:opening], cache, len(rows))
-    if width > opening:
-        editable.model.base_model(
-            input_ids=ids[:, opening:],
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, opening:],
-            past_key_values=cache,
-            use_cache=True,
-        )
-    return cache, mask
 
 
 def _wanted_places(queries: Sequence[Query], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

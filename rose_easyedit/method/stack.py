@@ -25,7 +25,8 @@ from rose_easyedit.method.activations import (
     run_until_enough,
 )
 from rose_easyedit.method.halving import within_memory
-from rose_easyedit.method.replay import Call, FrozenLayer, further_arguments
+from rose_easyedit.method.prefixes import FrozenLayer
+from rose_easyedit.method.replay import Call, further_arguments
 from rose_easyedit.method.tokens import Query
 
 

@@ -12,7 +12,7 @@ from rose_easyedit.method.tokens import Query
 
 
 def row(width: int, number: int = 0) -> Row:
-    return Row("r", Query(tuple(range(width + 1)), 0, 1), 0, number, 0, 1.0)
+    return Row("r", Query(tuple(range(width + 1)), 0, 1), 0, number, 1.0)
 
 
 def run_tokens(pieces: list[list[Row]]) -> int:
@@ -20,8 +20,8 @@ def run_tokens(pieces: list[list[Row]]) -> int:
 
 
 def test_the_width_is_what_is_run_from_the_subject_on() -> None:
-    assert Row("r", Query((1, 2, 3, 4, 5), 1, 2), 0, 0, 0, 1.0).width == 3
-    assert Row("r", Query((1, 2, 3), 1, 0), 0, -1, 0, 0.0).width == 2
+    assert Row("r", Query((1, 2, 3, 4, 5), 1, 2), 0, 0, 1.0).width == 3
+    assert Row("r", Query((1, 2, 3), 1, 0), 0, -1, 0.0).width == 2
 
 
 def test_rows_of_like_length_run_together() -> None:
@@ -52,21 +52,22 @@ def group(n_facts: int, n_queries: int) -> Group:
 
 
 def test_one_turn_has_everything() -> None:
-    rows = make_rows([group(2, 3), group(1, 2)], 1)
-    assert [(row.group, row.fact, row.turn) for row in rows] == [
-        *[(0, 0, 0)] * 3,
-        *[(0, 1, 0)] * 3,
-        (0, -1, 0),
-        *[(1, 2, 0)] * 2,
-        (1, -1, 0),
+    [rows] = make_rows([group(2, 3), group(1, 2)], 1)
+    assert [(row.group, row.fact) for row in rows] == [
+        *[(0, 0)] * 3,
+        *[(0, 1)] * 3,
+        (0, -1),
+        *[(1, 2)] * 2,
+        (1, -1),
     ]
     assert {row.fact: row.weight for row in rows} == {0: 1 / 3, 1: 1 / 3, -1: 0.0, 2: 1 / 2}
-    assert len({row.name for row in make_rows([group(2, 3)], 1)}) == 7
+    assert len({row.name for row in make_rows([group(2, 3)], 1)[0]}) == 7
 
 
 def test_turns_share_out_the_contexts_and_the_first_has_the_essences() -> None:
-    rows = make_rows([group(1, 5), group(1, 2)], 2)
-    assert [row.turn for row in rows] == [0, 1, 0, 1, 0, 0, 0, 1, 0]
+    first, second = make_rows([group(1, 5), group(1, 2)], 2)
+    assert [row.fact for row in first] == [0, 0, 0, -1, 1, -1]
+    assert [row.fact for row in second] == [0, 0, 1]
 
 
 def test_there_are_no_more_turns_than_contexts() -> None:
