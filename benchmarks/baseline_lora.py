@@ -59,7 +59,7 @@ def train_lora(
         adapted = get_peft_model(model, config)
     weights = [weight for weight in adapted.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=learning_rate)
-    autocast = precision_context("auto", model.device)
+    autocast = precision_context("auto", model)
     generator = random.Random(seed)
     for batch in shuffled_batches(queries, generator):
         left = 1 - (time.process_time() - began) / seconds

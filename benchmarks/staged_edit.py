@@ -77,6 +77,7 @@ class Editor:
                 self.hparams.layers,
                 self.hparams.alignment,
                 folder,
+                precision_context(self.hparams.precision, self.model),
             )
         self.cold = cold.costs[COLD]
         one_step = {"fact_steps": 1, "subject_steps": 1}
@@ -107,12 +108,11 @@ class Editor:
 
 def stage_precision(hparams: RoSEHyperParams, model: Any) -> dict[str, torch.dtype]:
     """The type that the products of each stage are computed in."""
-    with precision_context(hparams.precision, model.device)():
+    with precision_context(hparams.precision, model)():
         autocast = torch.is_autocast_enabled(model.device.type)
-    optimised = torch.bfloat16 if autocast else model.dtype
-    of_stage1 = dict.fromkeys(("prefix", FACTS, SUBJECTS), optimised)
+    runs = torch.bfloat16 if autocast else model.dtype
     exact = dict.fromkeys(("solve", "compress", "report", APPLY, REST), torch.float64)
-    return {**dict.fromkeys(STAGES, model.dtype), **of_stage1, **exact}
+    return {**dict.fromkeys(STAGES, runs), **exact}
 
 
 def measure_stages(job: Job) -> dict[str, Any]:

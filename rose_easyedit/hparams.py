@@ -128,8 +128,9 @@ class RoSEHyperParams:
             as well).
         sink_ratio: a subject token whose hidden norm exceeds this many times the median is an
             attention sink; its context is left out.
-        precision: `auto` optimises in bfloat16 autocast where the hardware has it, `bfloat16`
-            always, `weights` in the weights' own precision.
+        precision: in which the model runs for an edit: `auto` is bfloat16 autocast where the
+            hardware has it, `bfloat16` always, `weights` the weights' own precision. Updates are
+            solved in float64 whatever it is.
         micro_batch: sequences optimised at once; bounds the memory, and is halved where that does
             not hold them.
         seed: of every random choice.

@@ -20,6 +20,7 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.similarity import KeySimilarity, key_similarity
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen
+from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.statistics import load_spectra
 
 
@@ -113,7 +114,13 @@ def diagnose(
             layer=hparams[0].target_layer,
             batch=hparams[0].micro_batch,
         )
-        spectra = load_spectra(editable, tokenizer, hparams[0].layers, hparams[0].alignment)
+        spectra = load_spectra(
+            editable,
+            tokenizer,
+            hparams[0].layers,
+            hparams[0].alignment,
+            autocast=precision_context(hparams[0].precision, model),
+        )
         measured: list[EditGeometry] = []
         for (name, delta), own, values in zip(edits.items(), hparams, targets, strict=True):
             # tolerance is a matter of the targets alone, which edits may share

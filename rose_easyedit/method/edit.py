@@ -26,6 +26,7 @@ from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.foreign import held_out_queries, preserved_queries
 from rose_easyedit.method.known import GroupKey, Known
 from rose_easyedit.method.plan import STAY, Columns, make_columns
+from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.stack import Stack
@@ -97,7 +98,13 @@ def solve_edit(
     columns = make_columns(targets.plan, targets.per_fact, preserved)
     with frozen(model):
         spectra = (
-            load_spectra(editable, tokenizer, hparams.layers, hparams.alignment)
+            load_spectra(
+                editable,
+                tokenizer,
+                hparams.layers,
+                hparams.alignment,
+                autocast=precision_context(hparams.precision, model),
+            )
             if hparams.alignment.needs_statistics
             else {}
         )
@@ -154,15 +161,17 @@ def solve_layers(
     unmoved = None
     merge = _merging(columns, len(targets)).to(targets) if hparams.key_columns == "merged" else None
     n_layers = len(hparams.layers)
-    stack = Stack.before(
-        editable,
-        columns.queries,
-        hparams.layers[0],
-        hparams.target_layer,
-        batch=4 * hparams.micro_batch,
-    )
+    autocast = precision_context(hparams.precision, editable.model)
+    with autocast():
+        stack = Stack.before(
+            editable,
+            columns.queries,
+            hparams.layers[0],
+            hparams.target_layer,
+            batch=4 * hparams.micro_batch,
+        )
     for place, layer in enumerate(tqdm(hparams.layers, desc="layers", leave=False, disable=None)):
-        with with_updates(editable, updates):
+        with with_updates(editable, updates), autocast():
             stack = stack.advanced(layer)
             states = stack.read()
         unmoved = states.hidden[~moving] if unmoved is None else unmoved

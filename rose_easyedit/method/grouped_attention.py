@@ -1,8 +1,8 @@
-"""Attention for the replay on a CPU in bfloat16: the heads that share a key side by side.
+"""Attention on a CPU in bfloat16: the heads that share a key side by side.
 
-The model's own way repeats keys and values for every head of a group, and torch's kernels compute
-in float32 then. For a few queries on many keys that is most of what a step costs; plain products
-of the groups take a third of it.
+The model's own way repeats keys and values for every head of a group, and torch's plain kernel
+computes in float32 then. For a few queries on many keys that is most of what a step costs; products
+of whole groups take a third of it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-from rose_easyedit.offload import computing_device
 
 _NAME = "rose_grouped"
 _REPLACED = "sdpa"
@@ -26,22 +25,24 @@ _FURTHER = ("softcap", "position_bias", "s_aux")
 
 @contextmanager
 def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Lets the layers of a model attend by groups where that is faster: on a CPU, in autocast.
-
-    Elsewhere, and with an attention other than torch's, nothing changes.
-    """
+    """Lets a model that attends with torch's own function attend by groups; others as they do."""
     config = model.config.get_text_config()
     own = config._attn_implementation
-    device = computing_device(model)
-    if own != _REPLACED or device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+    if own != _REPLACED:
         yield
         return
     AttentionInterface.register(_NAME, attend_by_groups)
+    AttentionMaskInterface.register(_NAME, ALL_MASK_ATTENTION_FUNCTIONS[_REPLACED])
     config._attn_implementation = _NAME
     try:
         yield
     finally:
         config._attn_implementation = own
+
+
+def attends_by_groups(model: PreTrainedModel) -> bool:
+    """Whether a model is within `grouped_attention`."""
+    return bool(model.config.get_text_config()._attn_implementation == _NAME)
 
 
 def attend_by_groups(

@@ -1,4 +1,4 @@
-"""The precision in which shifts are optimised; weights and shifts keep their own."""
+"""The precision in which the model runs for an edit; weights and shifts keep their own."""
 
 from __future__ import annotations
 
@@ -7,35 +7,48 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PreTrainedModel
+
+from rose_easyedit.method.grouped_attention import attends_by_groups, grouped_attention
+from rose_easyedit.offload import computing_device
 
 
 def precision_context(
-    precision: str, device: torch.device
+    precision: str, model: PreTrainedModel
 ) -> Callable[[], AbstractContextManager[None]]:
-    """A factory of contexts in which the optimisation runs: bfloat16 autocast, or nothing.
+    """A factory of contexts in which the model runs for an edit: bfloat16 autocast, or nothing.
 
     Args:
         precision: `auto` (bfloat16 where the hardware computes in it), `bfloat16` or `weights`.
-        device: where the model is.
+        model: the model.
     """
+    device = computing_device(model)
     if precision == "auto":
         precision = "bfloat16" if _has_bfloat16(device) else "weights"
     if precision == "weights":
         return nullcontext
-    return lambda: _bfloat16(device)
+    return lambda: _bfloat16(model, device)
 
 
 @contextmanager
-def _bfloat16(device: torch.device) -> Iterator[None]:
+def _bfloat16(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
+    on_cpu = device.type == "cpu"
     # On a CPU the fused attention kernel takes ten times as long in bfloat16 for these short
     # sequences as the plain products do.
-    attention = sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-    with torch.autocast(device.type, dtype=torch.bfloat16), attention:
+    kernels = sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
+    attention = grouped_attention(model) if on_cpu else nullcontext()
+    with torch.autocast(device.type, dtype=torch.bfloat16), kernels, attention:
         yield
 
 
-def attention_as_now() -> AbstractContextManager[None]:
-    """A context, for later, in which attention uses the kernels that it may use now."""
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What autocast computes products in on a device; None where it is off."""
+    on = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if on else None
+
+
+def attention_as_now(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """A context, for later, in which a model attends as it does now, by the kernels it may use."""
     flags = torch.backends.cuda  # where they are, for a CPU as well
     may = {
         SDPBackend.MATH: flags.math_sdp_enabled(),
@@ -43,7 +56,15 @@ def attention_as_now() -> AbstractContextManager[None]:
         SDPBackend.EFFICIENT_ATTENTION: flags.mem_efficient_sdp_enabled(),
         SDPBackend.CUDNN_ATTENTION: flags.cudnn_sdp_enabled(),
     }
-    return sdpa_kernel([backend for backend, enabled in may.items() if enabled])
+    kernels = sdpa_kernel([backend for backend, enabled in may.items() if enabled])
+    by_groups = attends_by_groups(model)
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with kernels, grouped_attention(model) if by_groups else nullcontext():
+            yield
+
+    return again()
 
 
 def _has_bfloat16(device: torch.device) -> bool:

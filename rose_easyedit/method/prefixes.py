@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel
+from rose_easyedit.method.precision import autocast_dtype
 from rose_easyedit.opening import common_opening, families, read_opening
 
 
@@ -43,7 +44,7 @@ def prefix_cache(
         Keys and values [B, heads, before, d_head] of each layer, None if nothing comes before; and
         the mask of real tokens, [B, before]. Padding is not last.
     """
-    before, device = max(map(len, rows)) - 1, editable.device.type
+    before = max(map(len, rows)) - 1
     mask = torch.zeros(len(rows), before, dtype=torch.long, device=editable.device)
     layers: list[tuple[Tensor, Tensor]] = []
     for family in families(rows):
@@ -68,7 +69,7 @@ def prefix_cache(
     if not layers:
         return None, mask
     # as attention reads them in the end, so that they are not cast again at each step
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    dtype = autocast_dtype(editable.device)
     stored = [tuple(each.to(dtype or each.dtype) for each in pair) for pair in layers]
     return Cache(layers=[FrozenLayer(keys, values) for keys, values in stored]), mask
 

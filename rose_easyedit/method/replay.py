@@ -8,8 +8,8 @@ layer, with the arguments that the model itself passed to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,8 +23,7 @@ from transformers.cache_utils import Cache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.method.activations import pad_right
-from rose_easyedit.method.grouped_attention import grouped_attention
-from rose_easyedit.method.precision import attention_as_now
+from rose_easyedit.method.precision import attention_as_now, autocast_dtype
 from rose_easyedit.method.prefixes import FrozenLayer, prefix_cache
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.offload import is_offloaded
@@ -83,12 +82,10 @@ class Replay:
         if len(named_again := self.again.nonzero()[:, 0]):
             places = named_again, self.again[named_again]
             hidden = hidden.index_put(places, shift[named_again], accumulate=True)  # [B, S, d]
-        with grouped_attention(self.editable.model):
-            for layer, weights, call in zip(
-                self.layers, self.matrices[:-1], self.calls, strict=True
-            ):
-                args, kwargs = call
-                hidden = _run(self.editable.model, layer, weights, (hidden, *args), kwargs)
+        model = self.editable.model
+        for layer, weights, call in zip(self.layers, self.matrices[:-1], self.calls, strict=True):
+            args, kwargs = call
+            hidden = _run(model, layer, weights, (hidden, *args), kwargs)
         return hidden[self.rows, self.columns]
 
     def advance(self) -> Replay:
@@ -154,23 +151,11 @@ def _run(
             use_reentrant=False,
             preserve_rng_state=False,
             early_stop=False,  # to the end of the layer, where its weights go away again
-            context_fn=lambda: (nullcontext(), _attending_as_now(model)),
+            context_fn=lambda: (nullcontext(), attention_as_now(model)),
         )
     else:
         output = call(args, kwargs)
     return first_tensor(output)
-
-
-def _attending_as_now(model: PreTrainedModel) -> AbstractContextManager[None]:
-    """A context, for later, in which the layers of a model attend as they do now."""
-    kernels = attention_as_now()
-
-    @contextmanager
-    def again() -> Iterator[None]:
-        with kernels, grouped_attention(model):
-            yield
-
-    return again()
 
 
 @torch.no_grad()
@@ -181,10 +166,9 @@ def matrices_in_autocast(editable: EditableModel, layer: int) -> list[dict[str, 
     rows does. Empty without autocast.
     """
     modules = [*editable.layers[layer + 1 :], editable.head]
-    device = editable.device.type
-    if not torch.is_autocast_enabled(device):
+    dtype = autocast_dtype(editable.device)
+    if dtype is None:
         return [{} for _ in modules]
-    dtype = torch.get_autocast_dtype(device)
     return [
         {
             name: weight.to(dtype)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.activations import batches, read_keys
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.generic import Passage, generic_passages
+from rose_easyedit.method.precision import autocast_dtype
 from rose_easyedit.paths import cache_dir
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ def load_spectra(
     layers: Sequence[int],
     hparams: AlignmentHyperParams,
     folder: Path | None = None,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[int, Spectrum]:
     """The spectrum of each layer, from disk where a whole and matching file is there.
 
@@ -49,6 +52,7 @@ def load_spectra(
         layers: the edited layers.
         hparams: the text and how many tokens of it.
         folder: where the files are; None takes the user's cache folder.
+        autocast: a context in which the model reads the text.
 
     Raises:
         RoSEError: the text cannot be read or is empty.
@@ -56,14 +60,18 @@ def load_spectra(
     passages = generic_passages(tokenizer, hparams)
     folder = folder or cache_dir() / "statistics"
     base = model_fingerprint(editable.model)
-    paths = {layer: folder / f"{_key(base, layer, passages)}.safetensors" for layer in layers}
+    with autocast():
+        read_in = str(autocast_dtype(editable.device) or editable.model.dtype)
+    keys = {layer: _key(f"{base}:{read_in}:{layer}", passages) for layer in layers}
+    paths = {layer: folder / f"{key}.safetensors" for layer, key in keys.items()}
     stored = {layer: _load(path) for layer, path in paths.items()}
     spectra = {layer: spectrum for layer, spectrum in stored.items() if spectrum is not None}
     missing = [layer for layer in layers if layer not in spectra]
     if missing:
-        keys = _collect(editable, passages, missing)
+        with autocast():
+            found = _collect(editable, passages, missing)
         for layer in missing:
-            spectra[layer] = spectrum_of(keys.pop(layer))
+            spectra[layer] = spectrum_of(found.pop(layer))
             try:
                 _save(paths[layer], spectra[layer])
             except OSError as error:
@@ -110,9 +118,9 @@ def _collect(
     return {layer: torch.cat(keys) for layer, keys in parts.items()}
 
 
-def _key(base: str, layer: int, passages: Sequence[Passage]) -> str:
+def _key(of_layer: str, passages: Sequence[Passage]) -> str:
     text = json.dumps([(p.ids, p.weight, p.last_only) for p in passages])
-    return hashlib.sha256(f"{base}:{layer}:{text}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{of_layer}:{text}".encode()).hexdigest()[:32]
 
 
 def _load(path: Path) -> Spectrum | None:

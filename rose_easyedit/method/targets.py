@@ -163,7 +163,7 @@ def integrate(
                 hparams=hierarchy,
                 micro_batch=hparams.micro_batch,
                 seed=hparams.seed,
-                autocast=precision_context(hparams.precision, device),
+                autocast=precision_context(hparams.precision, editable.model),
                 on_step=bar.update,
             )
             if store is None:
@@ -245,15 +245,16 @@ def _base_hidden(
 ) -> tuple[Tensor, Plan, list[str]]:
     """h_L of each request [n, d], averaged over its usable statements, and the usable plan."""
     queries = plan.queries
-    states = read_subject_states(
-        editable,
-        # The essence prompts bring ordinary words, without which a batch of bare one-token
-        # subjects would have a median made of sinks.
-        [*queries, *plan.essences.values()],
-        key_layer=hparams.layers[0],
-        hidden_layer=hparams.target_layer,
-        batch=4 * hparams.micro_batch,
-    )
+    with precision_context(hparams.precision, editable.model)():
+        states = read_subject_states(
+            editable,
+            # The essence prompts bring ordinary words, without which a batch of bare one-token
+            # subjects would have a median made of sinks.
+            [*queries, *plan.essences.values()],
+            key_layer=hparams.layers[0],
+            hidden_layer=hparams.target_layer,
+            batch=4 * hparams.micro_batch,
+        )
     plan, rows, log = without_sinks(
         plan, states.hidden[: len(queries)], states.median_norm, hparams.sink_ratio
     )

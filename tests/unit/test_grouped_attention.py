@@ -12,7 +12,12 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.grouped_attention import attend_by_groups, grouped_attention
+from rose_easyedit.method.grouped_attention import (
+    attend_by_groups,
+    attends_by_groups,
+    grouped_attention,
+)
+from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.replay import capture
 from rose_easyedit.method.tokens import Query
 
@@ -80,7 +85,7 @@ def test_a_step_and_its_gradient_are_those_of_the_usual_attention(
     def step(attention: str) -> tuple[Tensor, Tensor]:
         model.config._attn_implementation = attention
         shift = torch.ones(len(QUERIES), 32, requires_grad=True)
-        with frozen(model), torch.autocast("cpu", torch.bfloat16):
+        with frozen(model), precision_context("bfloat16", model)():
             replay = capture(read_architecture(model), QUERIES, 0)
             log_p = replay.log_probabilities(shift)
         log_p[:, 3].sum().backward()
@@ -96,16 +101,12 @@ def test_a_step_and_its_gradient_are_those_of_the_usual_attention(
         torch.testing.assert_close(one, other, atol=0.03, rtol=0.03)
 
 
-def test_without_autocast_the_model_attends_in_its_own_way() -> None:
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_afterwards_a_model_attends_in_its_own_way(attention: str) -> None:
     model = build_model("llama-tied")
-    model.config._attn_implementation = "sdpa"
-    with grouped_attention(model):
-        assert model.config._attn_implementation == "sdpa"
-    with (
-        pytest.raises(ZeroDivisionError),
-        torch.autocast("cpu", torch.bfloat16),
-        grouped_attention(model),
-    ):
-        assert model.config._attn_implementation == "rose_grouped"
+    model.config._attn_implementation = attention
+    with pytest.raises(ZeroDivisionError), grouped_attention(model):
+        assert attends_by_groups(model) == (attention == "sdpa")
         raise ZeroDivisionError
-    assert model.config._attn_implementation == "sdpa"
+    assert not attends_by_groups(model)
+    assert model.config._attn_implementation == attention
