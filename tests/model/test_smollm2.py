@@ -19,8 +19,9 @@ from rose_easyedit.delta import EditDelta
 from rose_easyedit.embedded import _gguf_file
 from rose_easyedit.hparams import AlignmentHyperParams, RoSEHyperParams
 from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.edit import compute_edit, solve_edit
 from rose_easyedit.method.statistics import load_spectra
+from rose_easyedit.method.targets import compute_targets
 from rose_easyedit.models import load_model
 
 pytestmark = pytest.mark.model
@@ -189,13 +190,22 @@ def test_bfloat16_optimisation_finds_what_float32_finds(smollm2: tuple[Any, Any]
     )
     dense, answers = [], []
     for precision in ("bfloat16", "weights"):
-        delta = compute_edit(model, tokenizer, FACTS, quick.with_overrides(precision=precision))
-        dense.append(torch.cat([factors.dense().flatten() for factors in delta.layers.values()]))
+        hparams = quick.with_overrides(precision=precision)
+        targets = compute_targets(model, tokenizer, FACTS, hparams)
+        delta = solve_edit(model, tokenizer, targets, hparams)
+        dense.append(flat(delta))
         with delta.applied(model):
             answers.append(answered(model, tokenizer))
+    # what is read for the solve alone, for the same targets (0.03 with the default's columns)
+    reread = flat(solve_edit(model, tokenizer, targets, quick.with_overrides(precision="bfloat16")))
+    assert float((reread - dense[1]).norm() / dense[1].norm()) < 0.1
     assert answers[0] == answers[1] == [True] * 4
     assert float(torch.cosine_similarity(*dense, dim=0)) > 0.9
     assert 0.9 < float(dense[0].norm() / dense[1].norm()) < 1.1
+
+
+def flat(delta: EditDelta) -> torch.Tensor:
+    return torch.cat([factors.dense().flatten() for factors in delta.layers.values()])
 
 
 def test_a_few_hundred_tokens_fix_the_outlier_directions(

@@ -19,6 +19,7 @@ from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_passages
+from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.statistics import load_spectra, spectrum_of
 
 D_FF = 64
@@ -51,6 +52,27 @@ def spectra(
     )
     with frozen(model):
         return load_spectra(read_architecture(model), tokenizer, layers, hparams, folder)
+
+
+def test_what_another_precision_read_is_kept_apart(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    model = build_model("llama-tied")
+    found = {}
+    for precision in ("weights", "bfloat16", "weights"):
+        with frozen(model):
+            spectra = load_spectra(
+                read_architecture(model),
+                tiny_tokenizer,
+                [0],
+                AlignmentHyperParams(statistics_tokens=400),
+                tmp_path,
+                precision_context(precision, model),
+            )
+        before = found.setdefault(precision, spectra[0])
+        assert torch.equal(before.eigenvalues, spectra[0].eigenvalues)
+    assert len(list(tmp_path.iterdir())) == 2
+    exact, fast = found["weights"].eigenvalues, found["bfloat16"].eigenvalues
+    assert not torch.equal(exact, fast)
+    torch.testing.assert_close(exact[:4], fast[:4], rtol=0.02, atol=0)
 
 
 @pytest.mark.parametrize(("n_tokens", "width"), [(5, 12), (12, 12), (40, 12), (1, 12), (3, 1)])
