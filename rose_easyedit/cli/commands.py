@@ -38,7 +38,7 @@ def edit(arguments: Namespace) -> None:
     with launched() as ranks:
         model, tokenizer = load_model(hparams.model_name, own_device(hparams.device), dtype)
         start = time.perf_counter()
-        store = ShiftStore(default_folder()) if ranks.count > 1 else None
+        store = ShiftStore(default_folder())
         targets = compute_targets(model, tokenizer, requests, hparams, store, ranks=ranks)
     if not ranks.is_first:
         return

@@ -15,6 +15,7 @@ from rose_easyedit.cli import main
 from rose_easyedit.cli.settings import shipped_settings
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.method.integration import optimise
 from rose_easyedit.models import load_model
 from rose_easyedit.paths import hparams_dir
 
@@ -113,6 +114,35 @@ def test_an_edit_is_not_overwritten_unless_forced(
     assert kept.read_bytes() == b"precious"
     assert main(_edit_words(workplace, kept.name, "--force")) == 0
     assert EditDelta.load(kept).layers
+
+
+def test_what_was_optimised_before_is_not_optimised_again(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path))
+
+    def interrupted(*arguments: Any) -> Any:
+        if arguments[-1].name == "subjects":
+            raise KeyboardInterrupt
+        return optimise(*arguments)
+
+    def refused(*_: Any) -> Any:
+        raise AssertionError("optimised again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rose_easyedit.method.targets.optimise", interrupted)
+        assert main(_edit_words(workplace, "cut_off.safetensors")) == 130
+    assert len(list((tmp_path / "shifts").iterdir())) == 1
+    assert main(_edit_words(workplace, "first.safetensors")) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("rose_easyedit.method.targets.optimise", refused)
+        assert main(_edit_words(workplace, "second.safetensors")) == 0
+        softer = ["--set", "alignment.strength=2"]
+        assert main(_edit_words(workplace, "softer.safetensors", *softer)) == 0
+    first, second, soft = (
+        (workplace / f"{name}.safetensors").read_bytes() for name in ("first", "second", "softer")
+    )
+    assert first == second != soft
 
 
 def test_ask_shows_both_answers(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,6 +318,7 @@ def test_a_failure_leaves_no_file(
     error: BaseException,
     code: int,
     workplace: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -295,6 +326,7 @@ def test_a_failure_leaves_no_file(
         raise error
 
     before = sorted(workplace.iterdir())
+    monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path))
     monkeypatch.setattr("os.replace", fail)
     assert main(_edit_words(workplace, "failed.safetensors")) == code
     assert sorted(workplace.iterdir()) == before
