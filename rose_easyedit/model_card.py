@@ -156,7 +156,9 @@ def _base(delta: EditDelta) -> str:
 
 
 def _settings(delta: EditDelta) -> Iterable[tuple[str, Any]]:
-    for name, value in delta.provenance.get("hparams", {}).items():
+    """What the edit was asked for, and what its locality budget, if it has one, made of it."""
+    calibration = {"calibration": delta.provenance.get("calibration", {})}
+    for name, value in {**delta.provenance.get("hparams", {}), **calibration}.items():
         if name == "model_name":  # see `_base`
             continue
         if isinstance(value, dict):

@@ -157,16 +157,19 @@ class Stack:
                 handle.remove()
 
     def _step(self, rows: _Rows, layer: int, cache: Cache) -> _Rows:
-        args, kwargs = rows.calls[layer - self.first]
-        swap = partial(_swapped, cache=cache)
-        output = self.editable.layers[layer](
-            rows.hidden, *map(swap, args), **{name: swap(value) for name, value in kwargs.items()}
-        )
+        args, kwargs = _with_cache(rows.calls[layer - self.first], cache)
+        output = self.editable.layers[layer](rows.hidden, *args, **kwargs)
         return replace(rows, hidden=first_tensor(output))
 
 
+def _with_cache(call: Call, cache: Cache) -> Call:
+    """A layer's call with a cache in place of the one that was used, if one was."""
+    swap = partial(_swapped, cache=cache)
+    args, kwargs = call
+    return tuple(map(swap, args)), {name: swap(value) for name, value in kwargs.items()}
+
+
 def _swapped(value: Any, cache: Cache) -> Any:
-    """An argument of a layer's call, a fresh cache in place of the one that was used."""
     return cache if isinstance(value, Cache) else value
 
 
@@ -208,7 +211,8 @@ def _capture(
     def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not calls:
             seen.append(args[0] if args else kwargs["hidden_states"])
-        calls.append(further_arguments(args, kwargs))
+        # what the cache held is made anew at each step, and would be most of what a stack keeps
+        calls.append(_with_cache(further_arguments(args, kwargs), DynamicCache()))
 
     def stop(*_: Any) -> None:
         raise Enough

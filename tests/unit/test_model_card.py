@@ -81,6 +81,14 @@ def rendered(card: str) -> tuple[str, list[str]]:
     return html, [unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", html, re.DOTALL)]
 
 
+def test_what_a_locality_budget_did_is_on_the_card() -> None:
+    found = {"budget": 0.1, "drift": 0.4, "scale": 0.5, "scaled_drift": 0.09}
+    card = model_card(edit_of(["Rome"], calibration=found), LORA)
+    assert "| calibration.scale | 0.5 |" in card
+    assert "| calibration.scaled\\_drift | 0.09 |" in card
+    assert "calibration" not in model_card(edit_of(["Rome"]), LORA)
+
+
 def test_the_card_says_what_the_edit_is() -> None:
     delta = edit_of(["Japan", "Marie Curie"], dtype="float32", versions={"torch": "2.9"})
     html, cells = rendered(model_card(delta, LORA))

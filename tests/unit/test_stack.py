@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import MODELS, build_model, same_weights, weights_of
+from transformers.cache_utils import Cache
 
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.factors import Factors
@@ -78,3 +79,18 @@ def test_reading_leaves_nothing_behind() -> None:
         assert torch.equal(stack.read().keys, first.keys)
     assert same_weights(model, before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_what_was_cached_is_not_kept() -> None:
+    model = build_model("llama-tied")
+    with frozen(model):
+        stack = Stack.before(read_architecture(model), QUERIES, 1, 2, batch=8)
+    rows = [rows for part in stack.parts for rows in (part.opening, part.rows) if rows is not None]
+    arguments = [
+        value for each in rows for args, kwargs in each.calls for value in (*args, *kwargs.values())
+    ]
+    caches = [value for value in arguments if isinstance(value, Cache)]
+    assert caches
+    assert [cache.get_seq_length(layer) for cache in caches for layer in (0, 1, 2)] == [0] * (
+        3 * len(caches)
+    )
