@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -98,14 +97,13 @@ class EditableModel:
         shape = self.down_projections[layer].get_parameter("weight").shape
         return shape[0 if self.is_transposed(layer) else 1]
 
-    def log_probabilities(self, hidden: Tensor, head_weights: dict[str, Tensor]) -> Tensor:
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Log-probabilities [M, vocabulary] of the token after M final hidden states, in float32.
 
         Args:
             hidden: residual stream after the last layer, [M, d].
-            head_weights: weights that the head takes in place of its own, by name; perhaps none.
         """
-        logits = functional_call(self.head, head_weights, (self.final_norm(hidden),)).float()
+        logits = self.head(self.final_norm(hidden)).float()
         if cap := self.logit_softcap:
             logits = cap * torch.tanh(logits / cap)
         return logits.log_softmax(-1)

@@ -117,4 +117,4 @@ def scaled(updates: Mapping[int, Factors], scale: float) -> dict[int, Factors]:
 @torch.no_grad()
 def _next_token(editable: EditableModel, stack: Stack) -> Tensor:
     """Log-probabilities of the token after each query [Q, vocabulary]."""
-    return editable.log_probabilities(stack.read().hidden.to(editable.model.dtype), {})
+    return editable.log_probabilities(stack.read().hidden.to(editable.model.dtype))

@@ -20,7 +20,7 @@ from rose_easyedit.hparams import HierarchyHyperParams
 from rose_easyedit.method.curves import Course
 from rose_easyedit.method.halving import counted_if_done, within_memory
 from rose_easyedit.method.pieces import Group, Piece, count_turns, cut, make_rows
-from rose_easyedit.method.replay import capture, matrices_in_autocast
+from rose_easyedit.method.replay import capture
 from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.method.smoothing import Noise
 
@@ -82,8 +82,6 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
         RoSEError: a loss is not finite and the settings refuse that, with the group's name; or
             the memory does not hold one sequence.
     """
-    with setting.autocast():
-        matrices = matrices_in_autocast(setting.editable, setting.layer)
     n_turns = _n_turns(setting, level)
 
     def attempt(chunk: list[int], micro_batch: int) -> list[tuple[list[int], Shifts]]:
@@ -94,7 +92,7 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
             for places in chunks(narrow, [groups[i] for i in chunk], level):
                 part = [chunk[place] for place in places]
                 members = [groups[i] for i in part]
-                turns = _capture(narrow, members, n_turns, matrices)
+                turns = _capture(narrow, members, n_turns)
                 parts.append((part, _optimise_chunk(narrow, members, turns, start[part], level)))
         return parts
 
@@ -197,7 +195,6 @@ def _capture(
     setting: Setting,
     groups: Sequence[Group],
     n_turns: int,
-    matrices: Sequence[dict[str, Tensor]],
 ) -> list[list[Piece]]:
     """The rows of the groups, run once and ready to be replayed: the pieces of each turn."""
     turns = []
@@ -206,7 +203,7 @@ def _capture(
         for part in cut(rows, setting.micro_batch):
             queries = [row.query for row in part]
             with setting.autocast():
-                replay = capture(setting.editable, queries, setting.layer, matrices)
+                replay = capture(setting.editable, queries, setting.layer)
                 pieces.append(Piece.of(part, replay))
         turns.append(pieces)
     return turns

@@ -9,6 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
+from rose_easyedit.method.cast_weights import CastWeights
 from rose_easyedit.method.grouped_attention import attends_by_groups, grouped_attention
 from rose_easyedit.offload import computing_device
 
@@ -17,6 +18,8 @@ def precision_context(
     precision: str, model: PreTrainedModel
 ) -> Callable[[], AbstractContextManager[None]]:
     """A factory of contexts in which the model runs for an edit: bfloat16 autocast, or nothing.
+
+    The weights must be the same in all of its contexts, which share copies of them.
 
     Args:
         precision: `auto` (bfloat16 where the hardware computes in it), `bfloat16` or `weights`.
@@ -27,17 +30,19 @@ def precision_context(
         precision = "bfloat16" if _has_bfloat16(device) else "weights"
     if precision == "weights":
         return nullcontext
-    return lambda: _bfloat16(model, device)
+    weights = CastWeights(model, torch.bfloat16)
+    return lambda: _bfloat16(model, device, weights)
 
 
 @contextmanager
-def _bfloat16(model: PreTrainedModel, device: torch.device) -> Iterator[None]:
+def _bfloat16(model: PreTrainedModel, device: torch.device, weights: CastWeights) -> Iterator[None]:
     on_cpu = device.type == "cpu"
     # On a CPU the fused attention kernel takes ten times as long in bfloat16 for these short
     # sequences as the plain products do.
     kernels = sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext()
     attention = grouped_attention(model) if on_cpu else nullcontext()
-    with torch.autocast(device.type, dtype=torch.bfloat16), kernels, attention:
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16)
+    with autocast, kernels, attention, weights.in_place():
         yield
 
 

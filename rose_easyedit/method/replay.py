@@ -11,19 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.method.activations import pad_right
-from rose_easyedit.method.precision import attention_as_now, autocast_dtype
+from rose_easyedit.method.precision import attention_as_now
 from rose_easyedit.method.prefixes import FrozenLayer, prefix_cache
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.offload import is_offloaded
@@ -46,7 +44,6 @@ class Replay:
         hidden: residual stream after the target layer from the subject's last token on, [B, S, d].
         layers: the later layers.
         calls: for each later layer, the further arguments of the model's own call.
-        matrices: for each later layer and then the head, weights to take in place of its own.
         rows, columns: where logits are wanted: M places, each [M].
         targets: token that should follow at each place, [M]; -1 where none is asked for.
         again: where from the subject on it is named once more, and shifted too, [B]; 0 if nowhere.
@@ -56,7 +53,6 @@ class Replay:
     hidden: Tensor
     layers: Sequence[nn.Module]
     calls: Sequence[Call]
-    matrices: Sequence[dict[str, Tensor]]
     rows: Tensor
     columns: Tensor
     targets: Tensor
@@ -73,7 +69,7 @@ class Replay:
 
     def read_out(self, final: Tensor) -> Tensor:
         """Log-probabilities [n, vocabulary] of n of the final states."""
-        return self.editable.log_probabilities(final, self.matrices[-1])
+        return self.editable.log_probabilities(final)
 
     def final_states(self, shift: Tensor) -> Tensor:
         """Residual stream behind all layers at the M places, [M, d]; subjects shifted by [B, d]."""
@@ -83,9 +79,8 @@ class Replay:
             places = named_again, self.again[named_again]
             hidden = hidden.index_put(places, shift[named_again], accumulate=True)  # [B, S, d]
         model = self.editable.model
-        for layer, weights, call in zip(self.layers, self.matrices[:-1], self.calls, strict=True):
-            args, kwargs = call
-            hidden = _run(model, layer, weights, (hidden, *args), kwargs)
+        for layer, (args, kwargs) in zip(self.layers, self.calls, strict=True):
+            hidden = _run(model, layer, (hidden, *args), kwargs)
         return hidden[self.rows, self.columns]
 
     def advance(self) -> Replay:
@@ -93,16 +88,9 @@ class Replay:
         args, kwargs = self.calls[0]
         return replace(
             self,
-            hidden=_run(
-                self.editable.model,
-                self.layers[0],
-                self.matrices[0],
-                (self.hidden, *args),
-                kwargs,
-            ),
+            hidden=_run(self.editable.model, self.layers[0], (self.hidden, *args), kwargs),
             layers=self.layers[1:],
             calls=self.calls[1:],
-            matrices=self.matrices[1:],
         )
 
     def select(self, keep: Tensor) -> Replay:
@@ -135,48 +123,25 @@ class Replay:
 def _run(
     model: PreTrainedModel,
     layer: nn.Module,
-    weights: dict[str, Tensor],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Tensor:
     """The hidden states behind a layer of a model, [B, S, d]."""
-    call = partial(functional_call, layer, weights)
     if torch.is_grad_enabled() and is_offloaded(layer):
         # Its weights would wait for the gradients on a device that does not hold all layers; so
         # they come once more then.
         output = checkpoint(
-            call,
-            args,
-            kwargs,
+            layer,
+            *args,
+            **kwargs,
             use_reentrant=False,
             preserve_rng_state=False,
             early_stop=False,  # to the end of the layer, where its weights go away again
             context_fn=lambda: (nullcontext(), attention_as_now(model)),
         )
     else:
-        output = call(args, kwargs)
+        output = layer(*args, **kwargs)
     return first_tensor(output)
-
-
-@torch.no_grad()
-def matrices_in_autocast(editable: EditableModel, layer: int) -> list[dict[str, Tensor]]:
-    """Weight matrices of the layers after `layer` and of the head, in autocast's type if it is on.
-
-    Autocast would cast frozen weights at every use, which takes longer than using them on a few
-    rows does. Empty without autocast.
-    """
-    modules = [*editable.layers[layer + 1 :], editable.head]
-    dtype = autocast_dtype(editable.device)
-    if dtype is None:
-        return [{} for _ in modules]
-    return [
-        {
-            name: weight.to(dtype)
-            for name, weight in module.named_parameters()
-            if weight.dim() == 2 and not weight.is_meta  # an offloaded one comes at each use
-        }
-        for module in modules
-    ]
 
 
 @torch.no_grad()
@@ -184,7 +149,6 @@ def capture(
     editable: EditableModel,
     queries: Sequence[Query],
     layer: int,
-    matrices: Sequence[dict[str, Tensor]] | None = None,
 ) -> Replay:
     """Runs queries once and keeps what a replay of the layers after `layer` needs.
 
@@ -193,9 +157,7 @@ def capture(
         queries: B queries; logits are wanted where their targets are predicted, or at the last
             token of those without a target.
         layer: the target layer.
-        matrices: from `matrices_in_autocast`, to share them between replays.
     """
-    matrices = matrices or matrices_in_autocast(editable, layer)
     device = editable.device
     cache, before = prefix_cache(editable, [query.key_prefix for query in queries])
     # Nothing is asked for behind the last target token, so it is not read.
@@ -229,7 +191,7 @@ def capture(
             handle.remove()
     rows, columns, targets = _wanted_places(queries, device)
     again = torch.tensor([(q.again or q.subject) - q.subject for q in queries], device=device)
-    return Replay(editable, seen[0], later, calls, matrices, rows, columns, targets, again)
+    return Replay(editable, seen[0], later, calls, rows, columns, targets, again)
 
 
 def _wanted_places(queries: Sequence[Query], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

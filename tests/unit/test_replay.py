@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,17 +204,3 @@ def test_only_the_layers_after_the_target_layer_are_run() -> None:
     run(replay, torch.zeros(len(QUERIES), 32))
     # from the subject to the last place asked for: 6 tokens at the most, not the longest query's 9
     assert ran == [(2, (7, 6, 32)), (3, (7, 6, 32))]
-
-
-@pytest.mark.parametrize("name", ["llama-tied", "gemma3_text", "gpt2"])
-def test_matrices_cast_beforehand_change_nothing(name: str) -> None:
-    model = build_model(name)
-    assert not any(captured(model).matrices)  # no autocast, no copies
-    shift = some_shift(QUERIES)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        replay = captured(model)
-        cast_at_each_use = replace(replay, matrices=[{} for _ in replay.matrices])
-        assert all(w.dtype == torch.bfloat16 for held in replay.matrices for w in held.values())
-        assert all(replay.matrices)
-        assert torch.equal(run(replay, shift), run(cast_at_each_use, shift))
-    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
