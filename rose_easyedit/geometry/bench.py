@@ -140,7 +140,7 @@ class Bench:
             self.probe.queries,
             key_layer=hparams.target_layer,
             hidden_layer=hparams.target_layer,
-            batch=4 * hparams.micro_batch,
+            batch=hparams.micro_batch,
         )
         return states.hidden
 

@@ -128,7 +128,7 @@ def read_probe(
         [*(p.query for p in places), *(q for queries in contexts for q in queries), *essences],
         key_layer=hparams.target_layer,
         hidden_layer=hparams.target_layer,
-        batch=4 * hparams.micro_batch,
+        batch=hparams.micro_batch,
     )
     usable = (states.hidden.norm(dim=1) <= hparams.sink_ratio * states.median_norm).tolist()
     asked = torch.tensor(usable[: len(places)], dtype=torch.bool, device=states.keys.device)

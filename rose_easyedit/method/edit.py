@@ -168,7 +168,7 @@ def solve_layers(
             columns.queries,
             hparams.layers[0],
             hparams.target_layer,
-            batch=4 * hparams.micro_batch,
+            batch=hparams.micro_batch,
         )
     for place, layer in enumerate(tqdm(hparams.layers, desc="layers", leave=False, disable=None)):
         with with_updates(editable, updates), autocast():
@@ -215,7 +215,7 @@ def _calibrated(
             f"locality_budget is {budget}, but the edit is about all the subjects that drift is "
             "measured on; set it to null."
         )
-    updates, found = calibrate(editable, queries, updates, budget, batch=4 * hparams.micro_batch)
+    updates, found = calibrate(editable, queries, updates, budget, batch=hparams.micro_batch)
     return updates, {"calibration": asdict(found)}
 
 

@@ -253,7 +253,7 @@ def _base_hidden(
             [*queries, *plan.essences.values()],
             key_layer=hparams.layers[0],
             hidden_layer=hparams.target_layer,
-            batch=4 * hparams.micro_batch,
+            batch=hparams.micro_batch,
         )
     plan, rows, log = without_sinks(
         plan, states.hidden[: len(queries)], states.median_norm, hparams.sink_ratio
