@@ -87,8 +87,10 @@ def compute_targets(
     check_layers(editable, hparams)
     # without a template there is no turn to put them in
     n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
-    own_words = rewritings(model, tokenizer, facts, n_rewritings)
-    plan = make_plan(tokenizer, facts, hparams, _context_length(model), own_words)
+    plan = make_plan(tokenizer, facts, hparams, _context_length(model))
+    if n_rewritings:  # only now, since what is too long is refused before anything is generated
+        own_words = rewritings(model, tokenizer, facts, n_rewritings)
+        plan = make_plan(tokenizer, facts, hparams, _context_length(model), own_words)
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)
     keys = [group_key(facts[index] for index in group) for group in groups]
