@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from rose_easyedit.architectures import read_architecture
+from rose_easyedit.method import grouped_attention as grouped_attention_module
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.grouped_attention import (
     attend_by_groups,
@@ -60,15 +61,23 @@ def test_one_query_needs_no_mask() -> None:
     torch.testing.assert_close(found.double(), wanted.transpose(1, 2), atol=1e-6, rtol=1e-6)
 
 
-def test_what_it_does_not_know_is_left_to_the_usual_way() -> None:
+@pytest.mark.parametrize("further", [{}, {"softcap": 30.0}, {"s_aux": torch.zeros(6)}])
+def test_what_it_does_not_know_is_left_to_the_usual_way(
+    further: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    def usual(*_: Any, **named: Any) -> str:
+        given.append(named)
+        return "as usual"
+
+    functions = {"sdpa": usual}
+    monkeypatch.setattr(grouped_attention_module, "ALL_ATTENTION_FUNCTIONS", functions)
     query, key, value = inputs()
-    module = nn.Module()
-    module.num_key_value_groups = 3
-    found, _ = attend_by_groups(module, query, key, value, None, is_causal=False)
-    wanted = scaled_dot_product_attention(query, key, value, enable_gqa=True)
-    torch.testing.assert_close(found, wanted.transpose(1, 2))
-    with pytest.raises(ValueError, match="softcap"):
-        attend_by_groups(module, query, key, value, causal(), softcap=30.0)
+    mask = causal() if further else None  # several queries without a mask: who looks where?
+    found: Any = attend_by_groups(nn.Module(), query, key, value, mask, scaling=0.5, **further)
+    assert found == "as usual"
+    assert given == [{"scaling": 0.5, **further}]
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "mistral-sliding", "qwen3", "gemma3_text", "gpt2"])
