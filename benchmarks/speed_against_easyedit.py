@@ -195,6 +195,7 @@ def contenders(
     tokenizer: Any,
     memit: Any,
     rows: Sequence[str],
+    precisions: Sequence[str],
     n_facts: int,
     n_batch: int,
 ) -> list[Contender]:
@@ -207,7 +208,7 @@ def contenders(
     if memit is not None:
         easyedits(memit, model, tokenizer, few[:1], steps=2).measure()
         found.append(easyedits(memit, model, tokenizer, few))
-    for precision in ("auto", "weights"):
+    for precision in precisions:
         for row in rows:
             edit.compute_edit(model, tokenizer, few[:1], our_settings(row, precision, steps=1))
             for batch in (few, many):
@@ -246,6 +247,13 @@ def main() -> None:
     parser.add_argument("--facts", type=int, default=8, help="edited by both sides (default 8)")
     parser.add_argument("--batch", type=int, default=40, help="edited by ours too (default 40)")
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=("auto", "weights"),
+        default=("auto", "weights"),
+        help="of ours; EasyEdit has that of the weights",
+    )
     parser.add_argument("--repetitions", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -255,7 +263,9 @@ def main() -> None:
     with clone as (memit,):
         if memit is None:
             print("EASYEDIT_HOME is not set: only this package is measured.")
-        measured = contenders(model, tokenizer, memit, args.rows, args.facts, args.batch)
+        measured = contenders(
+            model, tokenizer, memit, args.rows, args.precisions, args.facts, args.batch
+        )
         rows: list[tuple[Contender, list[Seconds]]] = [(contender, []) for contender in measured]
         turns = [row for _ in range(args.repetitions) for row in rows]
         for contender, seconds in tqdm(turns, unit="edit", disable=None):
