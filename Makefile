@@ -42,7 +42,8 @@ figures: $(DEV) ## Draw the figures of the documentation again (minutes)
 	$(BIN)/rose-edit edit --requests docs/figures/facts.jsonl --out build/figures/edit.safetensors
 	$(BIN)/rose-edit diagnose --delta build/figures/edit.safetensors --requests bundled --compare \
 	  --out build/figures/diagnosis
-	cp $(patsubst docs/figures/%,build/figures/diagnosis/%,$(wildcard docs/figures/*.svg)) docs/figures
+	cp $(patsubst docs/figures/%,build/figures/diagnosis/%,$(filter-out %/sequential.svg,\
+	  $(wildcard docs/figures/*.svg))) docs/figures
 
 lint: $(DEV) ## Check style and types, change nothing
 	$(BIN)/ruff check .
