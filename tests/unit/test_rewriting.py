@@ -95,13 +95,18 @@ def test_how_many_there_can_be() -> None:
         settings(self_paraphrases=3)
 
 
-def test_what_is_too_long_is_refused_before_anything_is_rewritten(
-    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_rewriting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails where the model is asked to rewrite."""
+
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise AssertionError("the model was asked to rewrite")
 
     monkeypatch.setattr(rewriting, "generate_greedy", fail)
+
+
+@pytest.mark.usefixtures("no_rewriting")
+def test_what_is_too_long_is_refused_before_anything_is_rewritten(tiny_tokenizer: Any) -> None:
     endless = {**FACTS[0], "prompt": "so " * 5000 + FACTS[0]["prompt"]}
     with pytest.raises(RoSEError, match="too long for the model"):
         compute_targets(
@@ -109,13 +114,10 @@ def test_what_is_too_long_is_refused_before_anything_is_rewritten(
         )
 
 
+@pytest.mark.usefixtures("no_rewriting")
 def test_nothing_is_rewritten_where_there_is_no_turn_to_put_it_in(
     tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_args: Any, **_kwargs: Any) -> None:
-        raise AssertionError("the model was asked to rewrite")
-
-    monkeypatch.setattr(rewriting, "generate_greedy", fail)
     monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
     model = build_model("llama-untied")
     compute_targets(model, tiny_tokenizer, FACTS, settings(self_paraphrases=2))
