@@ -21,7 +21,7 @@ from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method import edit
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.plan import STAY
-from rose_easyedit.method.precision import precision_context
+from rose_easyedit.method.precision import computing_dtype
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.models import load_model
@@ -77,7 +77,7 @@ class Editor:
                 self.hparams.layers,
                 self.hparams.alignment,
                 folder,
-                precision_context(self.hparams.precision, self.model),
+                self.hparams.precision,
             )
         self.cold = cold.costs[COLD]
         one_step = {"fact_steps": 1, "subject_steps": 1}
@@ -108,9 +108,7 @@ class Editor:
 
 def stage_precision(hparams: RoSEHyperParams, model: Any) -> dict[str, torch.dtype]:
     """The type that the products of each stage are computed in."""
-    with precision_context(hparams.precision, model)():
-        autocast = torch.is_autocast_enabled(model.device.type)
-    runs = torch.bfloat16 if autocast else model.dtype
+    runs = computing_dtype(hparams.precision, model)
     exact = dict.fromkeys(("solve", "compress", "report", APPLY, REST), torch.float64)
     return {**dict.fromkeys(STAGES, runs), **exact}
 

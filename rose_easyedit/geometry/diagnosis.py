@@ -20,7 +20,6 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.similarity import KeySimilarity, key_similarity
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.statistics import load_spectra
 
 
@@ -119,7 +118,7 @@ def diagnose(
             tokenizer,
             hparams[0].layers,
             hparams[0].alignment,
-            autocast=precision_context(hparams[0].precision, model),
+            precision=hparams[0].precision,
         )
         measured: list[EditGeometry] = []
         for (name, delta), own, values in zip(edits.items(), hparams, targets, strict=True):

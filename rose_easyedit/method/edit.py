@@ -103,7 +103,7 @@ def solve_edit(
                 tokenizer,
                 hparams.layers,
                 hparams.alignment,
-                autocast=precision_context(hparams.precision, model),
+                precision=hparams.precision,
             )
             if hparams.alignment.needs_statistics
             else {}

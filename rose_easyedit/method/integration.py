@@ -191,11 +191,7 @@ def _optimise_chunk(
     return Shifts((point * unit).detach(), per_group, steps.tolist(), courses)
 
 
-def _capture(
-    setting: Setting,
-    groups: Sequence[Group],
-    n_turns: int,
-) -> list[list[Piece]]:
+def _capture(setting: Setting, groups: Sequence[Group], n_turns: int) -> list[list[Piece]]:
     """The rows of the groups, run once and ready to be replayed: the pieces of each turn."""
     turns = []
     for rows in make_rows(groups, count_turns(groups, n_turns)):

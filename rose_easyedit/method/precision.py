@@ -26,9 +26,7 @@ def precision_context(
         model: the model.
     """
     device = computing_device(model)
-    if precision == "auto":
-        precision = "bfloat16" if _has_bfloat16(device) else "weights"
-    if precision == "weights":
+    if not _in_bfloat16(precision, device):
         return nullcontext
     weights = CastWeights(model, torch.bfloat16)
     return lambda: _bfloat16(model, device, weights)
@@ -44,6 +42,12 @@ def _bfloat16(model: PreTrainedModel, device: torch.device, weights: CastWeights
     autocast = torch.autocast(device.type, dtype=torch.bfloat16)
     with autocast, kernels, attention, weights.in_place():
         yield
+
+
+def computing_dtype(precision: str, model: PreTrainedModel) -> torch.dtype:
+    """What a model computes products in, in the contexts of `precision_context`."""
+    in_bfloat16 = _in_bfloat16(precision, computing_device(model))
+    return torch.bfloat16 if in_bfloat16 else model.dtype
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
@@ -70,6 +74,10 @@ def attention_as_now(model: PreTrainedModel) -> AbstractContextManager[None]:
             yield
 
     return again()
+
+
+def _in_bfloat16(precision: str, device: torch.device) -> bool:
+    return _has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -121,10 +121,7 @@ class Replay:
 
 
 def _run(
-    model: PreTrainedModel,
-    layer: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    model: PreTrainedModel, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
     """The hidden states behind a layer of a model, [B, S, d]."""
     if torch.is_grad_enabled() and is_offloaded(layer):
@@ -145,11 +142,7 @@ def _run(
 
 
 @torch.no_grad()
-def capture(
-    editable: EditableModel,
-    queries: Sequence[Query],
-    layer: int,
-) -> Replay:
+def capture(editable: EditableModel, queries: Sequence[Query], layer: int) -> Replay:
     """Runs queries once and keeps what a replay of the layers after `layer` needs.
 
     Args:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.activations import batches, read_keys
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.generic import Passage, generic_passages
-from rose_easyedit.method.precision import autocast_dtype
+from rose_easyedit.method.precision import computing_dtype, precision_context
 from rose_easyedit.paths import cache_dir
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def load_spectra(
     layers: Sequence[int],
     hparams: AlignmentHyperParams,
     folder: Path | None = None,
-    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    precision: str = "weights",
 ) -> dict[int, Spectrum]:
     """The spectrum of each layer, from disk where a whole and matching file is there.
 
@@ -52,7 +51,7 @@ def load_spectra(
         layers: the edited layers.
         hparams: the text and how many tokens of it.
         folder: where the files are; None takes the user's cache folder.
-        autocast: a context in which the model reads the text.
+        precision: in which the model reads the text, as `precision_context` has it.
 
     Raises:
         RoSEError: the text cannot be read or is empty.
@@ -60,15 +59,14 @@ def load_spectra(
     passages = generic_passages(tokenizer, hparams)
     folder = folder or cache_dir() / "statistics"
     base = model_fingerprint(editable.model)
-    with autocast():
-        read_in = str(autocast_dtype(editable.device) or editable.model.dtype)
+    read_in = computing_dtype(precision, editable.model)
     keys = {layer: _key(f"{base}:{read_in}:{layer}", passages) for layer in layers}
     paths = {layer: folder / f"{key}.safetensors" for layer, key in keys.items()}
     stored = {layer: _load(path) for layer, path in paths.items()}
     spectra = {layer: spectrum for layer, spectrum in stored.items() if spectrum is not None}
     missing = [layer for layer in layers if layer not in spectra]
     if missing:
-        with autocast():
+        with precision_context(precision, editable.model)():
             found = _collect(editable, passages, missing)
         for layer in missing:
             spectra[layer] = spectrum_of(found.pop(layer))

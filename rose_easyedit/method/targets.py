@@ -151,6 +151,8 @@ def integrate(
         hierarchy.subject_steps, hierarchy.subject_learning_rate, hierarchy.smoothing_radius
     )
 
+    autocast = precision_context(hparams.precision, editable.model)  # its copies serve both levels
+
     def run(groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
         with tqdm(
             total=len(groups) * level.steps,
@@ -165,7 +167,7 @@ def integrate(
                 hparams=hierarchy,
                 micro_batch=hparams.micro_batch,
                 seed=hparams.seed,
-                autocast=precision_context(hparams.precision, editable.model),
+                autocast=autocast,
                 on_step=bar.update,
             )
             if store is None:

@@ -19,7 +19,6 @@ from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_passages
-from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.statistics import load_spectra, spectrum_of
 
 D_FF = 64
@@ -65,7 +64,7 @@ def test_what_another_precision_read_is_kept_apart(tiny_tokenizer: Any, tmp_path
                 [0],
                 AlignmentHyperParams(statistics_tokens=400),
                 tmp_path,
-                precision_context(precision, model),
+                precision,
             )
         before = found.setdefault(precision, spectra[0])
         assert torch.equal(before.eigenvalues, spectra[0].eigenvalues)
