@@ -75,17 +75,18 @@ def ultraedit(model: Any, queries: Sequence[Query], step: float) -> None:
                 normalise(gradients[i], all_gradients),
                 step,
             )
-            modules[i].weight.data += shift.to(modules[i].weight)
+            weight = modules[i].get_parameter("weight")
+            weight.data += shift.to(weight)
 
 
-def edited_modules(model: Any) -> list[nn.Linear]:
+def edited_modules(model: Any) -> list[nn.Module]:
     """The gate and up projections of the upper layers."""
     layers = read_architecture(model).layers
     first, last = int(FIRST * len(layers)), int(LAST * len(layers))
     return [
-        module
+        layer.get_submodule(f"mlp.{name}_proj")
         for layer in layers[first : last + 1]
-        for module in (layer.mlp.gate_proj, layer.mlp.up_proj)
+        for name in ("gate", "up")
     ]
 
 
