@@ -171,11 +171,18 @@ class EditDelta:
             weights[name].copy_(original)
         del self._records[model]
 
-    def save(self, path: str | Path) -> Path:
-        """Writes one safetensors file, its provenance in the header; whole or not at all."""
-        return write_edit(
-            Path(path), EditRecord(self.layers, self.base, self.provenance, self.targets)
-        )
+    def save(self, path: str | Path, *, replace: bool = True) -> Path:
+        """Writes one safetensors file, its provenance in the header; whole or not at all.
+
+        Args:
+            path: of the file.
+            replace: a file of that name; otherwise it is refused.
+
+        Raises:
+            RoSEError: there is a file of that name, which is not to be replaced.
+        """
+        record = EditRecord(self.layers, self.base, self.provenance, self.targets)
+        return write_edit(Path(path), record, replace=replace)
 
     @classmethod
     def load(cls, path: str | Path) -> EditDelta:

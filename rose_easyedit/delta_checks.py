@@ -20,6 +20,7 @@ from rose_easyedit.requests import EditRequest
 
 _MAPPINGS = ("hparams", "versions", "curves")
 _TEXTS = ("architecture", "dtype")
+_REPLACED = ("subject", "prompt", "old", "new")
 
 
 def record_digest(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -74,6 +75,11 @@ def _provenance_faults(provenance: Mapping[str, Any]) -> list[str]:
         check(name, isinstance(provenance.get(name, ""), str), "text")
     check("log", _is_list(provenance.get("log", []), str), "a list of texts")
     check("layers", _is_list(provenance.get("layers", []), dict), "a list of mappings")
+    replaced = provenance.get("replaced", [])
+    right = _is_list(replaced, dict) and all(
+        isinstance(change.get(name), str) for change in replaced for name in _REPLACED
+    )
+    check("replaced", right, f"a list of mappings with {', '.join(_REPLACED)}")
     # `${...}` is a reference to the reader's own environment, not a value
     if "${" in json.dumps(provenance.get("hparams", {})):
         faults.append("hparams holds a reference (`${...}`) in place of a value")
@@ -88,6 +94,7 @@ def _provenance_faults(provenance: Mapping[str, Any]) -> list[str]:
             faults.append(f"request {index}: {error}")
     losses = provenance.get("losses", [])
     right = _is_list(losses, (int, float, type(None))) and len(losses) in (0, len(requests))
+    right = right and not any(isinstance(loss, int) and abs(loss) > 10**9 for loss in losses)
     check("losses", right, f"{len(requests)} numbers, one for each request")
     groups = provenance.get("groups", [])
     right = _is_list(groups, list) and all(_are_places(group, len(requests)) for group in groups)

@@ -26,7 +26,7 @@ class EditRecord(NamedTuple):
     targets: Tensor | None
 
 
-def write_edit(path: Path, edit: EditRecord) -> Path:
+def write_edit(path: Path, edit: EditRecord, *, replace: bool = True) -> Path:
     """Writes a file; equal edits are equal files, byte for byte."""
     from safetensors.torch import save
 
@@ -39,7 +39,7 @@ def write_edit(path: Path, edit: EditRecord) -> Path:
     record["sha256"] = record_digest(record, tensors)
     # One entry: safetensors writes several in random order, and equal edits are equal files.
     metadata = {FORMAT: json.dumps(record, ensure_ascii=False, sort_keys=True)}
-    return write_whole(path, save(tensors, metadata))
+    return write_whole(path, save(tensors, metadata), replace=replace)
 
 
 def read_edit(path: Path) -> EditRecord:

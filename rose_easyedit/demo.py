@@ -95,9 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print all records as JSON")
     options = parser.parse_args(argv)
     started = time.perf_counter()
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
-        console = Console(width=_PLAIN_WIDTH)
+        console = Console(emoji=False, width=_PLAIN_WIDTH)
     facts = load_facts(demo=True)
     if not options.all_queries:
         facts = [one_query_per_form(fact) for fact in facts]

@@ -16,6 +16,10 @@ class RoSEError(ValueError):
         return cls("\n".join([title, *(f"  - {fault}" for fault in faults)]))
 
 
+class FactError(RoSEError):
+    """A fault of some facts themselves: the model cannot be made to know them; others it can."""
+
+
 def shown(value: Any) -> str:
     """A value as a message shows it: shortened where it is long or deep, control codes escaped."""
     short = Repr()

@@ -82,6 +82,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RoSEError(f"{str(folder)!r} exists already; name a new or empty folder.")
+    folder = folder.resolve()  # of a link, what it leads to
+    if folder == Path.cwd():
+        raise RoSEError(f"{str(folder)!r} is where this runs and stays there; name a new folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
@@ -89,10 +92,19 @@ def new_folder(folder: Path) -> Iterator[Path]:
             yield part
         except SafetensorError as error:  # its writer's name for a full disk
             raise OSError(f"{folder} cannot be written: {error}") from error
-        part.chmod(0o755)
+        _open_to_all(part)
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _open_to_all(folder: Path) -> None:
+    """Lets others read what is in a new folder, as far as the user lets them read new files."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+    folder.chmod(0o777 & ~umask)
 
 
 def _lora_config(delta: EditDelta, rank: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from rose_easyedit.method.known import GroupKey, Known, group_key
 from rose_easyedit.method.targets import compute_targets
 from rose_easyedit.offload import stored_weight
 from rose_easyedit.requests import EditRequest, as_requests
+from rose_easyedit.settings_compared import missing_settings
 
 Requests = Iterable[EditRequest | Mapping[str, Any]]
 Place = tuple[str, str]
@@ -34,7 +35,10 @@ def extend(
     delta: EditDelta,
     new_requests: Requests,
 ) -> EditDelta:
-    """An edit with more facts, as one batch of all of them would give it to float tolerance.
+    """An edit with more facts, as one batch of all of them would give it.
+
+    To float tolerance for float32 weights; to 0.02 of the update for weights in half precision,
+    whose rounding the columns are read with.
 
     A request for a subject and prompt that the edit has already, with another target, takes the
     place of the earlier one; the new edit's log names both.
@@ -99,6 +103,7 @@ def without(
     Raises:
         RoSEError: as `extend`, the edit has no such fact, or none would be left.
     """
+    subject, prompt = subject.strip(), None if prompt is None else prompt.rstrip()
     facts = facts_of(model, delta)
     left = [r for r in facts.values() if r.subject != subject or prompt not in (None, r.prompt)]
     if len(left) == len(facts):
@@ -142,11 +147,19 @@ def _changed(
 ) -> tuple[list[EditRequest], list[dict[str, str]]]:
     """The facts with new ones in their places, and a record of each that another one had."""
     replaced = []
+    changed = dict(facts)
     for request in new:
-        old = facts.get(request.place)
-        if old is not None and old.target_new != request.target_new:
+        old = facts.get(request.place, request)
+        if old.target_new != request.target_new:
             replaced.append({**_named(old), "old": old.target_new, "new": request.target_new})
-    return list({**facts, **{request.place: request for request in new}}.values()), replaced
+            changed[request.place] = request
+        else:  # what is told of it once more, or for the first time
+            changed[request.place] = replace(
+                request,
+                ground_truth=request.ground_truth or old.ground_truth,
+                case_id=old.case_id if request.case_id is None else request.case_id,
+            )
+    return list(changed.values()), replaced
 
 
 def solve_together(
@@ -165,20 +178,25 @@ def solve_together(
             for the same facts, the first one's is taken.
         requests: the facts.
         replaced: facts whose targets have changed by now, for the log.
+
+    Raises:
+        RoSEError: the first edit lacks settings that its version did not have yet.
     """
+    if lacking := missing_settings(deltas[0].provenance["hparams"]):
+        raise RoSEError.of(
+            "This edit was made by a version without some of today's settings, whose defaults "
+            "would change the facts that it has already; compute one edit of all the facts, or go "
+            "on with the version that made it. It lacks:",
+            lacking,
+        )
     hparams = RoSEHyperParams.from_dict(deltas[0].provenance["hparams"])
     known: dict[GroupKey, Known] = {}
-    earlier: list[dict[str, str]] = []
+    earlier: list[Mapping[str, str]] = []
     for delta in deltas:
         known = {**known_targets(delta), **known}
         earlier += delta.provenance.get("replaced", [])
     targets = compute_targets(model, tokenizer, requests, hparams, known=known)
-    places = {request.place for request in requests}
-    changes = [
-        change
-        for change in [*earlier, *replaced]
-        if (change["subject"], change["prompt"]) in places  # what is forgotten leaves no trace
-    ]
+    changes = _net([*earlier, *replaced], {request.place: request for request in requests})
     lines = [
         f"{c['subject']!r}: {c['prompt']!r} was to be {c['old']!r} and is now {c['new']!r}; "
         "the later one holds"
@@ -189,11 +207,26 @@ def solve_together(
     return solved
 
 
+def _net(
+    changes: Iterable[Mapping[str, str]], facts: Mapping[Place, EditRequest]
+) -> list[dict[str, str]]:
+    """From what each fact was first to be to what it is now; what is forgotten leaves no trace."""
+    first: dict[Place, str] = {}
+    for change in changes:
+        first.setdefault((change["subject"], change["prompt"]), change["old"])
+    return [
+        {**_named(facts[place]), "old": old, "new": facts[place].target_new}
+        for place, old in first.items()
+        if place in facts and facts[place].target_new != old
+    ]
+
+
 def facts_of(model: PreTrainedModel, delta: EditDelta) -> dict[Place, EditRequest]:
     """The facts of an edit by subject and prompt, once it is certain that the model is its base.
 
     Raises:
-        RoSEError: the model is another one or edited, or the edit does not keep its targets.
+        RoSEError: the model is another one or edited, or the edit does not keep its targets, or
+            not those of this model.
     """
     requests = requests_of(delta)
     if delta.is_applied(model):
@@ -207,6 +240,12 @@ def facts_of(model: PreTrainedModel, delta: EditDelta) -> dict[Place, EditReques
         raise RoSEError(
             "This model is not the one that the edit was computed for: it is another model, "
             "another precision, or edited already. Load the base model, or revert its edits."
+        )
+    width = model.config.get_text_config().hidden_size
+    if delta.targets is not None and delta.targets.shape[1] != width:
+        raise RoSEError(
+            f"The targets of this edit have {delta.targets.shape[1]} entries and the model's "
+            f"hidden states {width}, so it cannot be solved again; compute one of all the facts."
         )
     return {request.place: request for request in requests}
 

@@ -8,19 +8,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rose_easyedit.errors import RoSEError
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Writes a file, in place of one of that name; its folder is made."""
-    with whole_file(path) as part:
+
+def write_whole(path: Path, content: bytes, *, replace: bool = True) -> Path:
+    """Writes a file, as `whole_file` does."""
+    with whole_file(path, replace=replace) as part:
         part.write_bytes(content)
     return path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """A file to write that takes its name, and the place of one of that name, behind the block.
 
     Its folder is made. After an error nothing is left of it.
+
+    Args:
+        path: of the file.
+        replace: a file of that name; otherwise it stays, though it came while this was written.
+
+    Raises:
+        RoSEError: there is a file of that name, which is not to be replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not a temporary file of the library's, which its owner alone may read.
@@ -29,6 +38,19 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(part, path)
+        _publish(part, path, replace)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _publish(part: Path, path: Path, replace: bool) -> None:
+    if not replace:
+        try:
+            os.link(part, path)  # unlike a rename, this fails where the name is taken
+            return
+        except FileExistsError as error:
+            raise RoSEError(f"{str(path)!r} exists by now; name another file.") from error
+        except OSError:  # a file system without links
+            if path.exists():
+                raise RoSEError(f"{str(path)!r} exists by now; name another file.") from None
+    os.replace(part, path)

@@ -38,9 +38,9 @@ def write_gguf_lora(delta: EditDelta, path: Path, card: str) -> Path:
         raise RoSEError(f"{' and '.join(map(repr, taken))} exists already; name a new file.")
     row = _row(delta)
     names = gguf_names(row, delta.layers)
-    with whole_file(beside) as part:
+    with whole_file(beside, replace=False) as part:
         part.write_text(card, encoding="utf-8")
-        with whole_file(path) as adapter:
+        with whole_file(path, replace=False) as adapter:
             _write(delta, row, names, adapter)
     return path
 

@@ -23,12 +23,20 @@ def cache_dir() -> Path:
 
     `ROSE_EASYEDIT_CACHE` names it outright, else it is `rose-easyedit` in `XDG_CACHE_HOME` or in
     `~/.cache`.
+
+    Raises:
+        RoSEError: none is named and the user has no home.
     """
     named = os.environ.get("ROSE_EASYEDIT_CACHE")
     if named:
         return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "rose-easyedit"
+    try:
+        return Path(base).expanduser() / "rose-easyedit"
+    except RuntimeError as error:  # a user without a home, in a container say
+        raise RoSEError(
+            f"There is no home folder to keep a cache in ({error}); set ROSE_EASYEDIT_CACHE."
+        ) from error
 
 
 def _shipped(name: str) -> Path:

@@ -26,4 +26,4 @@ def combine(arguments: Namespace) -> None:
     else:
         model, tokenizer = load_base(deltas[0], arguments)
         delta = deltas[0].combine(model, tokenizer, *deltas[1:])
-    save_edit(delta, out, time.perf_counter() - start, arguments.json)
+    save_edit(delta, out, time.perf_counter() - start, arguments)

@@ -43,7 +43,7 @@ def edit(arguments: Namespace) -> None:
     if not ranks.is_first:
         return
     delta = solve_edit(model, tokenizer, targets, hparams)
-    save_edit(delta, out, time.perf_counter() - start, arguments.json)
+    save_edit(delta, out, time.perf_counter() - start, arguments)
 
 
 def ask(arguments: Namespace) -> None:
@@ -142,16 +142,16 @@ def info(arguments: Namespace) -> None:
     output.show(report, arguments.json, output.info_report)
 
 
-def save_edit(delta: EditDelta, out: Path, seconds: float, as_json: bool) -> None:
+def save_edit(delta: EditDelta, out: Path, seconds: float, arguments: Namespace) -> None:
     """Saves an edit that took some seconds, and says what it holds."""
-    delta.save(out)
+    delta.save(out, replace=arguments.force)
     report = {
         "out": str(out),
         "bytes": out.stat().st_size,
         "seconds": round(seconds, 2),
         **_facts(delta),
     }
-    output.show(report, as_json, output.edit_report)
+    output.show(report, arguments.json, output.edit_report)
 
 
 def _facts(delta: EditDelta) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def conversation(
     """
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
     console.print(INTRODUCTION)
     before: list[dict[str, str]] = []
     after: list[dict[str, str]] = []

@@ -80,15 +80,16 @@ def ask(arguments: Namespace) -> None:
 def export(arguments: Namespace) -> None:
     """Writes the edit."""
     out = new_file(arguments.out, arguments.force)
-    delta = _opened(arguments).save(out)
+    delta = _opened(arguments).save(out, replace=arguments.force)
     report = {"out": str(out), "bytes": delta.stat().st_size}
     output.show(report, arguments.json, export_report)
 
 
 def _opened(arguments: Namespace, *, begin: bool = False) -> FactMemory:
     from rose_easyedit.memory import FactMemory
+    from rose_easyedit.memory.file import MemoryFile
 
-    is_there = Path(arguments.memory).is_file()
+    is_there = MemoryFile(Path(arguments.memory)).is_begun
     if not is_there and not begin:
         raise RoSEError(f"There is no memory {arguments.memory!r}; `memory add` begins one.")
     words = ("hparams", "method", "seed", "set")

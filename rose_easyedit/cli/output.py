@@ -24,7 +24,7 @@ def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) ->
         return
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
     with console.capture() as capture:
         table(printable(report), console)
     print(capture.get(), end="")  # rich would end the process where a pipe is closed early

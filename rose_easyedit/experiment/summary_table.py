@@ -94,9 +94,9 @@ def print_summary(sweep: Path, rows: Sequence[Row]) -> None:
     """Prints the table, and the command that repeats each job that has not finished."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
     if not console.is_terminal:
-        console = Console(width=_PLAIN_WIDTH)
+        console = Console(emoji=False, width=_PLAIN_WIDTH)
     console.print(_table(rows))
     lines = []
     for row in rows:

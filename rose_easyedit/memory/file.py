@@ -35,7 +35,18 @@ class MemoryFile:
     """One file; a connection of its own for each block, so that threads and forks may share it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()  # wherever the process goes later
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a file with anything in it; a kill may have left an empty one."""
+        if not self.path.is_file():
+            return False
+        try:
+            with self._open("DEFERRED") as file:
+                return _has_tables(file)
+        except RoSEError:
+            return True  # something else, as whoever opens it will be told
 
     def make(self, settings: Mapping[str, str]) -> None:
         """Makes the file with its tables and settings; one that is there stays as it is.
@@ -46,7 +57,7 @@ class MemoryFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open("IMMEDIATE", new=True) as file:
             # an empty database is what a kill may have left of the first attempt
-            if file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if _has_tables(file):
                 return
             for statement in _SCHEMA:
                 file.execute(statement)
@@ -73,7 +84,7 @@ class MemoryFile:
         if not new and not self.path.is_file():
             raise RoSEError(f"There is no memory {str(self.path)!r}; add a fact to begin one.")
         # a missing file would else be made, empty, by whoever looks for it
-        address = f"{self.path.absolute().as_uri()}?mode={'rwc' if new else 'rw'}"
+        address = f"{self.path.as_uri()}?mode={'rwc' if new else 'rw'}"
         try:
             with closing(
                 sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, uri=True)
@@ -87,12 +98,18 @@ class MemoryFile:
                     raise
                 file.commit()
         except sqlite3.OperationalError as error:  # locked, read-only, no space
+            if str(error).startswith("no such"):  # table or column
+                raise self.damaged(error) from error
             raise OSError(f"The memory {str(self.path)!r} cannot be used now: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise RoSEError(
-                f"{str(self.path)!r} is damaged or no memory ({error}); name another file, or "
-                "put a copy of it back."
-            ) from error
+            raise self.damaged(error) from error
+
+    def damaged(self, reason: object) -> RoSEError:
+        """What a file is refused with whose content cannot be a memory's."""
+        return RoSEError(
+            f"{str(self.path)!r} is damaged or no memory ({reason}); name another file, or put a "
+            "copy of it back."
+        )
 
     def _check(self, file: sqlite3.Connection) -> None:
         if not _is_made(file):
@@ -103,6 +120,10 @@ class MemoryFile:
                 f"The memory {str(self.path)!r} has the form {version}, this version reads "
                 f"{_VERSION}; use the version of rose_easyedit that wrote it."
             )
+
+
+def _has_tables(file: sqlite3.Connection) -> bool:
+    return bool(file.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
 def _is_made(file: sqlite3.Connection) -> bool:

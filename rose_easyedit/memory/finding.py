@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import FactError
 from rose_easyedit.memory.records import StoredTarget
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest
@@ -30,10 +30,14 @@ class Finder:
         self._model, self._tokenizer = model, tokenizer
 
     def find(self, groups: Sequence[Group]) -> None:
-        """Files the targets of groups, or what is wrong with their facts."""
+        """Files the targets of groups, or what is wrong with their facts.
+
+        Raises:
+            RoSEError: what is wrong is no fault of the facts, which go on waiting.
+        """
         try:
             found = self.optimise(groups)
-        except RoSEError as error:
+        except FactError as error:
             if len(groups) == 1:
                 self._refuse(groups[0], str(error))
                 return
@@ -43,7 +47,11 @@ class Finder:
             self._store.keep(zip(groups, found, strict=True))
 
     def optimise(self, groups: Sequence[Group]) -> Sequence[StoredTarget]:
-        """The target of each group."""
+        """The target of each group.
+
+        Raises:
+            FactError: there is none for some of the facts.
+        """
         from rose_easyedit.method.known import Known, group_key
         from rose_easyedit.method.targets import compute_targets
 
@@ -59,7 +67,10 @@ class Finder:
                 strict=True,
             )
         }
-        return [found[group_key(group)] for group in groups]
+        keys = [group_key(group) for group in groups]
+        if not found.keys() >= set(keys):
+            raise FactError.of("These facts are left out:", targets.log)
+        return [found[key] for key in keys]
 
     def _refuse(self, group: Group, fault: str) -> None:
         """Notes which facts of a group are at fault: those that fail alone, else all of them."""
@@ -67,7 +78,7 @@ class Finder:
         for fact in group if len(group) > 1 else ():
             try:
                 self.optimise([[fact]])
-            except RoSEError as error:
+            except FactError as error:
                 faults[fact] = str(error)
         for fact, reason in (faults or dict.fromkeys(group, fault)).items():
             logger.warning("%r: %r is left out: %s", fact.subject, fact.prompt, reason)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, overload
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.finding import Finder, Group, known, stored
 from rose_easyedit.memory.records import Change, Entry, Snapshot
 from rose_easyedit.memory.settings import check_same
@@ -33,7 +35,8 @@ class FactMemory:
     A fact is on the disk before `add` computes anything. What a subject's facts are optimised to,
     their target, is kept beside them, so a fact costs its own subject and no other; all of them
     are solved together against the unedited weights when the model is next asked. Several
-    processes may use one file at the same time.
+    processes may use one file at the same time, and several threads one object: they share its
+    model, so that one waits while another computes or asks.
     """
 
     def __init__(self, store: FactStore, model: Any, tokenizer: Any, loading: tuple[Any, Any]):
@@ -44,6 +47,7 @@ class FactMemory:
         self._hparams = RoSEHyperParams.from_dict(store.settings)
         self._model, self._tokenizer, self._loading = model, tokenizer, loading
         self._solved: tuple[list[Group], EditDelta] | None = None
+        self._lock = RLock()
 
     @classmethod
     def open(
@@ -66,18 +70,23 @@ class FactMemory:
             hparams: the settings, or the name or path of a settings file; None takes those of the
                 memory, or of the embedded model. Settings cannot change later.
             device: where a named model is loaded; None as the settings say.
-            dtype: of a named model's weights, as `load_model` takes it.
+            dtype: of a named model's weights, as `load_model` takes it; "auto" takes what the
+                memory was begun with.
 
         Raises:
             RoSEError: the file is no memory, the settings differ from the memory's, or a new
                 memory lacks its settings.
         """
         from rose_easyedit.hparams import RoSEHyperParams
+        from rose_easyedit.models import DTYPES
 
+        is_object = not (model is None or isinstance(model, str))
+        if is_object and tokenizer is None:
+            raise RoSEError("A model that is given as an object needs its tokenizer beside it.")
         if isinstance(hparams, (str, Path)):
             hparams = RoSEHyperParams.from_hparams(hparams)
         named = model if isinstance(model, str) else getattr(model, "name_or_path", None)
-        if hparams is None and not Path(path).is_file():
+        if hparams is None and not MemoryFile(Path(path)).is_begun:
             if named not in (None, "embedded"):
                 raise RoSEError(
                     f"A new memory for the model {named!r} needs its settings; give hparams, by "
@@ -85,17 +94,18 @@ class FactMemory:
                 )
             hparams = RoSEHyperParams.from_hparams("smollm2-135m")
         if hparams is not None and named:
-            hparams = replace(hparams, model_name=named)
-        store = FactStore(path, None if hparams is None else hparams.as_dict())
+            hparams = dataclasses.replace(hparams, model_name=named)
+        begun_with = "auto" if is_object else str(dtype).removeprefix("torch.")
+        if begun_with not in DTYPES:
+            raise RoSEError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
+        store = FactStore(path, None if hparams is None else hparams.as_dict(), begun_with)
         if hparams is not None:
             check_same(store.settings, hparams.as_dict())
-        if model is None or isinstance(model, str):
-            place = store.settings["device"] if device is None else device
-            name = model or store.settings["model_name"]
-            return cls(store, None, None, (name, (place, dtype)))
-        if tokenizer is None:
-            raise RoSEError("A model that is given as an object needs its tokenizer beside it.")
-        return cls(store, model, tokenizer, (None, None))
+        if is_object:
+            return cls(store, model, tokenizer, (None, None))
+        place = store.settings["device"] if device is None else device
+        name = model or store.settings["model_name"]
+        return cls(store, None, None, (name, (place, store.dtype if dtype == "auto" else dtype)))
 
     @property
     def hparams(self) -> RoSEHyperParams:
@@ -143,11 +153,13 @@ class FactMemory:
 
     def list(self, subject: str | None = None) -> Sequence[Entry]:
         """The facts, in the order in which they came; with `subject`, those about it."""
-        return [e for e in self._store.entries() if subject in (None, e.request.subject)]
+        entries = self._store.entries()
+        return [e for e in entries if subject is None or e.request.subject == subject.strip()]
 
     def history(self, subject: str | None = None) -> Sequence[Change]:
         """All that has happened, the earliest first; with `subject`, to its facts."""
-        return [c for c in self._store.history() if subject in (None, c.subject)]
+        changes = self._store.history()
+        return [c for c in changes if subject is None or c.subject == subject.strip()]
 
     @overload
     def ask(self, prompts: str, *, chat: bool | None = ..., max_new_tokens: int = ...) -> str: ...
@@ -184,13 +196,11 @@ class FactMemory:
     @contextmanager
     def edited(self) -> Iterator[Any]:
         """The model that knows the facts, inside the block; the base model again after it."""
-        delta = self.delta()
-        model, _ = self.base()
-        if delta is None:
-            yield model
-            return
-        with delta.applied(model):
-            yield model
+        with self._lock:
+            delta = self.delta()
+            model, _ = self.base()
+            with nullcontext() if delta is None else delta.applied(model):
+                yield model
 
     def delta(self) -> EditDelta | None:
         """The edit that writes all facts as they are now; None while there is none.
@@ -200,27 +210,32 @@ class FactMemory:
         from rose_easyedit.method.edit import compute_edit
         from rose_easyedit.method.known import group_key
 
-        snapshot = self._computed()
-        groups = list(snapshot.groups)
-        if not groups:
-            return None
-        if self._solved is None or self._solved[0] != groups:
-            targets = {group_key(groups[i]): known(t) for i, t in snapshot.targets.items()}
-            facts = [fact for group in groups for fact in group]
-            pair = self._checked_base()
-            self._solved = groups, compute_edit(*pair, facts, self.hparams, known=targets)
-        return self._solved[1]
+        with self._lock:
+            snapshot = self._computed()
+            groups = list(snapshot.groups)
+            if not groups:
+                return None
+            if self._solved is None or self._solved[0] != groups:
+                targets = {group_key(groups[i]): known(t) for i, t in snapshot.targets.items()}
+                facts = [fact for group in groups for fact in group]
+                pair = self._checked_base()
+                self._solved = groups, compute_edit(*pair, facts, self.hparams, known=targets)
+            return self._solved[1]
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, replace: bool = True) -> Path:
         """Writes the edit as a file, which `EditDelta.load` and every command reads.
 
+        Args:
+            path: of the file.
+            replace: a file of that name; otherwise it is refused.
+
         Raises:
-            RoSEError: there is no fact.
+            RoSEError: there is no fact, or such a file.
         """
         delta = self.delta()
         if delta is None:
             raise RoSEError("The memory has no fact to write into a model; add one first.")
-        return delta.save(path)
+        return delta.save(path, replace=replace)
 
     def load(self, path: str | Path) -> Sequence[Change]:
         """Adds the facts of an edit file, with their targets where the settings are the same.
@@ -229,14 +244,15 @@ class FactMemory:
             RoSEError: it is no edit, or one of another base model; nothing is changed.
         """
         from rose_easyedit.delta import EditDelta
-        from rose_easyedit.extending import known_targets
+        from rose_easyedit.extending import facts_of, known_targets
         from rose_easyedit.method.known import group_key
 
         delta = EditDelta.load(path)
         targets = known_targets(delta)
-        self._checked_base()
+        model, _ = self._checked_base()
         if delta.base != self._store.bind(delta.base):
             raise RoSEError(f"{str(path)!r} is an edit of another model than this memory's.")
+        facts_of(model, delta)
         changes = self._store.put(as_requests(delta.provenance["requests"]))
         if not differences(self._store.settings, delta.provenance["hparams"]):
             missing = {group_key(group): group for group in self._store.snapshot().missing}
@@ -246,12 +262,13 @@ class FactMemory:
 
     def base(self) -> tuple[Any, Any]:
         """The unedited model and its tokenizer; loaded the first time."""
-        if self._model is None:
-            from rose_easyedit.models import load_model
+        with self._lock:
+            if self._model is None:
+                from rose_easyedit.models import load_model
 
-            name, (device, dtype) = self._loading
-            self._model, self._tokenizer = load_model(name, device, dtype)
-        return self._model, self._tokenizer
+                name, (device, dtype) = self._loading
+                self._model, self._tokenizer = load_model(name, device, dtype)
+            return self._model, self._tokenizer
 
     def _put(self, facts: Facts, compute: bool, *, only_known: bool = False) -> Sequence[Change]:
         requests = as_requests(_several(facts))
@@ -274,12 +291,12 @@ class FactMemory:
 
     def _computed(self) -> Snapshot:
         """The facts, once every one that can be written has its target."""
-        while True:
-            snapshot = self._store.snapshot()
-            if not snapshot.missing:
-                return snapshot
-            model, tokenizer = self._checked_base()
-            Finder(self._store, model, tokenizer, self.hparams).find(snapshot.missing[:_AT_ONCE])
+        with self._lock:
+            while (snapshot := self._store.snapshot()).missing:
+                model, tokenizer = self._checked_base()
+                finder = Finder(self._store, model, tokenizer, self.hparams)
+                finder.find(snapshot.missing[:_AT_ONCE])
+            return snapshot
 
     def _checked_base(self) -> tuple[Any, Any]:
         """The model, once it is certain that it is the one whose targets are kept, and unedited."""

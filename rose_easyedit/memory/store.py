@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.records import Change, Entry, Snapshot, StoredTarget, group_digest
 from rose_easyedit.requests import EditRequest, group_by_subject
+from rose_easyedit.settings_compared import missing_settings
 
 logger = logging.getLogger(__name__)
 
@@ -25,25 +27,57 @@ logger = logging.getLogger(__name__)
 class FactStore:
     """The facts of one file; each call is one transaction."""
 
-    def __init__(self, path: str | Path, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        settings: Mapping[str, Any] | None = None,
+        dtype: str = "auto",
+    ) -> None:
         """Opens a file, or makes it.
 
         Args:
             path: of the file.
             settings: the settings (`RoSEHyperParams.as_dict`) of a file that is made if there is
                 none; None makes none.
+            dtype: of the model's weights, as `load_model` takes it; that of a file that is made.
 
         Raises:
             RoSEError: there is no such file, or it is no memory.
         """
         self._file = MemoryFile(Path(path))
         if settings is not None:
-            self._file.make({"hparams": json.dumps(settings)})
+            self._file.make({"hparams": json.dumps(settings), "dtype": dtype})
         with self._file.reading() as file:
             rows = dict(file.execute("SELECT name, value FROM settings"))
-        self.settings: dict[str, Any] = json.loads(rows["hparams"])
+        self.dtype = rows.get("dtype", "auto")
+        self.settings = self._read_settings(rows.get("hparams", ""))
+        if lacking := missing_settings(self.settings):
+            self._complete(lacking)
         # what shares a target: a subject's facts, or each fact for itself
         self._per_fact = self.settings["hierarchy"]["integration"] == "independent"
+
+    def _read_settings(self, text: str) -> dict[str, Any]:
+        """The settings of a file, checked as if a user had given them."""
+        try:
+            settings = dict(json.loads(text))
+            RoSEHyperParams.from_dict(settings)
+        except (TypeError, ValueError) as error:  # no JSON, no mapping, or no settings
+            raise self._file.damaged(error) from error
+        return settings
+
+    def _complete(self, lacking: Sequence[str]) -> None:
+        """Gives a memory that an earlier version began the settings which that did not have."""
+        logger.warning(
+            "the memory was begun by a version without the settings %s; from now on it has their "
+            "defaults, and the targets of its facts are computed again",
+            ", ".join(lacking),
+        )
+        self.settings = RoSEHyperParams.from_dict(self.settings).as_dict()
+        with self._file.writing() as file:
+            file.execute(
+                "UPDATE settings SET value = ? WHERE name = 'hparams'", [json.dumps(self.settings)]
+            )
+            file.execute("DELETE FROM targets")
 
     def bind(self, base: str) -> str:
         """The fingerprint of the base model's weights: this one, unless there is one already."""
@@ -92,6 +126,7 @@ class FactStore:
         Raises:
             RoSEError: there is no such fact.
         """
+        subject, prompt = subject.strip(), None if prompt is None else prompt.rstrip()
         with self._file.writing() as file:
             about = [r for r, _, _ in _facts(file) if r.subject == subject]
             gone = [r for r in about if prompt in (None, r.prompt)]

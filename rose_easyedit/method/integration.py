@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rose_easyedit.architectures import EditableModel
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import FactError
 from rose_easyedit.hparams import HierarchyHyperParams
 from rose_easyedit.method.curves import Course
 from rose_easyedit.method.halving import counted_if_done, within_memory
@@ -79,8 +79,8 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
         level: steps, rate and smoothing.
 
     Raises:
-        RoSEError: a loss is not finite and the settings refuse that, with the group's name; or
-            the memory does not hold one sequence.
+        FactError: a loss is not finite and the settings refuse that, with the group's name.
+        RoSEError: the memory does not hold one sequence.
     """
     n_turns = _n_turns(setting, level)
 
@@ -248,7 +248,7 @@ def _failed(losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_fail
     failed = torch.zeros(len(groups), dtype=torch.bool)
     failed[fact_group[~losses.isfinite()]] = True
     if on_failure == "refuse" and bool(failed.any()):
-        raise RoSEError.of(
+        raise FactError.of(
             "The loss is not finite; lower the learning rates, use precision: weights, or leave "
             "such facts out (hierarchy.on_failure: leave_out). It is that of:",
             [group.name for group, bad in zip(groups, failed.tolist(), strict=True) if bad],

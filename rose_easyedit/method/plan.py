@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import FactError
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.forms import essence_form, statement_forms, subject_forms
 from rose_easyedit.method.tokens import Query
@@ -81,7 +81,7 @@ def make_plan(
         rewritten: per request, the model's own rewritings of it.
 
     Raises:
-        RoSEError: with every request that does not fit the model's context.
+        FactError: with every request that does not fit the model's context.
     """
     subjects = group_by_subject(requests)
     plan = Plan(
@@ -109,7 +109,7 @@ def make_plan(
                 f"longest context, the model reads {context_length}; shorten the prompt"
             )
     if faults:
-        raise RoSEError.of("These requests are too long for the model:", faults)
+        raise FactError.of("These requests are too long for the model:", faults)
     return plan
 
 
@@ -131,7 +131,7 @@ def without_sinks(
         The usable plan, the rows of `hidden` that belong to its queries, and what was left out.
 
     Raises:
-        RoSEError: with every fact that has no usable context.
+        FactError: with every fact that has no usable context.
     """
     norms = (hidden.norm(dim=1) / median_norm).tolist()
     usable = [norm <= ratio for norm in norms]
@@ -169,7 +169,7 @@ def without_sinks(
                 "queries, which are left out"
             )
     if faults:
-        raise RoSEError.of("The subject is an attention sink, where no edit takes hold:", faults)
+        raise FactError.of("The subject is an attention sink, where no edit takes hold:", faults)
     rows = torch.tensor(usable, device=hidden.device).nonzero()[:, 0]
     return replace(plan, statements=statements, asked=asked), rows, log
 

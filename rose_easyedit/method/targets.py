@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel, read_architecture
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import FactError, RoSEError
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states
 from rose_easyedit.method.failures import usable, without_failures
@@ -102,8 +102,8 @@ def compute_targets(
         hidden, plan, log = _base_hidden(editable, plan, hparams)
         asked = sorted(index for i in new for index in groups[i])
         found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), hparams, store)
-    if asked and not kept:
-        raise RoSEError(
+    if asked and not kept and not at_hand:
+        raise FactError(
             "The loss of every fact is not finite, so there is nothing to write; lower the "
             "learning rates or use precision: weights."
         )

@@ -327,7 +327,8 @@ def test_a_failure_leaves_no_file(
 
     before = sorted(workplace.iterdir())
     monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path))
-    monkeypatch.setattr("os.replace", fail)
+    for name in ("os.replace", "os.link"):
+        monkeypatch.setattr(name, fail)
     assert main(_edit_words(workplace, "failed.safetensors")) == code
     assert sorted(workplace.iterdir()) == before
     assert "rose-edit: " in capsys.readouterr().err

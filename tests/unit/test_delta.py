@@ -16,7 +16,7 @@ from tiny_models import build_model, same_weights, weights_of
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
-from rose_easyedit.fingerprint import weights_fingerprint
+from rose_easyedit.fingerprint import model_fingerprint, weights_fingerprint
 
 NAMES = {
     "llama-tied": [f"model.layers.{layer}.mlp.down_proj.weight" for layer in (1, 2)],
@@ -566,7 +566,10 @@ def test_targets_that_are_none(targets: torch.Tensor, message: str, tmp_path: Pa
         ("requests", [{"prompt": "a"}]),
         ("requests", 3),
         ("losses", [1.0, 2.0]),
+        ("losses", [10**400]),
         ("groups", [[1]]),
+        ("replaced", 5),
+        ("replaced", [{}]),
         ("steps", [1, 2]),
         ("hparams", ["a"]),
         ("hparams", {"model_name": "${oc.env:HOME}"}),
@@ -592,3 +595,40 @@ def test_what_a_file_says_of_a_weight_is_part_of_its_checksum(tmp_path: Path) ->
     assert path.read_bytes() != content
     with pytest.raises(RoSEError, match="its content has changed"):
         EditDelta.load(path)
+
+
+def test_a_file_that_may_not_be_replaced_stays(tmp_path: Path) -> None:
+    delta = make_delta(build_model("llama-tied"))
+    path = delta.save(tmp_path / "a", replace=False)
+    whole = path.read_bytes()
+    path.write_bytes(b"precious")
+    with pytest.raises(RoSEError, match="exists by now; name another file"):
+        delta.save(path, replace=False)
+    assert path.read_bytes() == b"precious"
+    assert delta.save(path).read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_links_a_file_is_not_replaced_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: Any) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    delta = make_delta(build_model("llama-tied"))
+    path = delta.save(tmp_path / "a", replace=False)
+    with pytest.raises(RoSEError, match="exists by now"):
+        delta.save(path, replace=False)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_is_told_from_one_with_a_single_other_number(dtype: torch.dtype) -> None:
+    model = build_model("llama-tied").to(dtype)
+    before = model_fingerprint(model)
+    assert model_fingerprint(build_model("llama-tied").to(dtype)) == before
+    embeddings = model.get_input_embeddings().weight
+    with torch.no_grad():
+        embeddings[3, 5] += 1
+    assert model_fingerprint(model) != before

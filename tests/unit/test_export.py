@@ -155,3 +155,34 @@ def test_another_base_is_not_merged(
     with pytest.raises(RoSEError, match="another precision"):
         delta.save_merged(model, tiny_tokenizer, tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("umask", "files", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)]
+)
+def test_others_may_read_an_export_as_far_as_they_may_read_new_files(
+    umask: int, files: int, folder: int, edit: tuple[str, EditDelta], tmp_path: Path
+) -> None:
+    before = os.umask(umask)
+    try:
+        out = edit[1].to_peft_lora(tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {files}
+    assert out.stat().st_mode & 0o777 == folder
+
+
+def test_an_export_goes_to_where_a_link_leads_and_not_to_the_working_folder(
+    edit: tuple[str, EditDelta], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    edit[1].to_peft_lora(tmp_path / "link")
+    assert (real / "adapter_config.json").is_file()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    with pytest.raises(RoSEError, match="is where this runs"):
+        edit[1].to_peft_lora(".")
+    assert list(empty.iterdir()) == []

@@ -13,6 +13,7 @@ from tiny_models import build_model, same_weights, settings, weights_of
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.extending import known_targets
+from rose_easyedit.method import integration
 from rose_easyedit.method import targets as targets_module
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.requests import as_requests
@@ -265,3 +266,61 @@ def test_known_targets_are_looked_up_by_their_facts(first: EditDelta) -> None:
     assert set(map(len, known)) == {1, 2}
     assert torch.equal(known[newton].value, first.targets[2])
     assert known[newton].losses == first.provenance["losses"][2:]
+
+
+def test_an_edit_of_an_earlier_version_names_the_settings_that_it_lacks(
+    pair: tuple[Any, Any], first: EditDelta
+) -> None:
+    older = {name: value for name, value in hparams().as_dict().items() if name != "n_contexts"}
+    del older["hierarchy"]["kl_factor"], older["tracking"]
+    edit = EditDelta(
+        first.layers, first.base, {**first.provenance, "hparams": older}, first.targets
+    )
+    with pytest.raises(RoSEError, match=r"(?s)lacks:\n  - n_contexts\n  - hierarchy.kl_factor$"):
+        edit.extend(*pair, requests(BATCHES[3]))
+    for one, other in ((edit, first), (first, edit)):
+        with pytest.raises(RoSEError, match="n_contexts is .*missing"):
+            one.combine(*pair, other)
+
+
+def test_targets_of_another_width_are_refused(pair: tuple[Any, Any], first: EditDelta) -> None:
+    assert first.targets is not None
+    edit = EditDelta(first.layers, first.base, first.provenance, first.targets[:, :5])
+    with pytest.raises(RoSEError, match="have 5 entries and the model's hidden states 32"):
+        edit.extend(*pair, requests(BATCHES[3]))
+
+
+def test_what_is_told_of_a_fact_stays(pair: tuple[Any, Any], first: EditDelta) -> None:
+    plain = requests(BATCHES[0])[0]
+    told = first.extend(*pair, [{**plain, "ground_truth": "French", "case_id": 7}])
+    again = told.extend(*pair, [plain])
+    record = again.provenance["requests"][0]
+    assert (record["ground_truth"], record["case_id"]) == ("French", 7)
+
+
+def test_a_change_that_is_taken_back_leaves_no_trace(
+    pair: tuple[Any, Any], first: EditDelta
+) -> None:
+    plain = requests(BATCHES[0])[0]
+    there = first.update(*pair, [{**plain, "target_new": "Greek"}])
+    further = there.update(*pair, [{**plain, "target_new": "Latin"}])
+    assert [(c["old"], c["new"]) for c in further.provenance["replaced"]] == [("Polish", "Latin")]
+    back = further.update(*pair, [plain])
+    assert back.provenance["replaced"] == []
+
+
+def test_a_failing_fact_that_may_be_left_out_leaves_the_edit_as_it_was(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    careful = hparams(hierarchy={"on_failure": "leave_out"})
+    edit = compute_edit(*pair, requests(BATCHES[0]), careful)
+    loss = integration._loss
+
+    def broken(*args: Any) -> Any:
+        facts, drift = loss(*args)
+        return facts * torch.nan, drift
+
+    monkeypatch.setattr(integration, "_loss", broken)
+    larger = edit.extend(*pair, requests(BATCHES[1]))
+    assert_alike(larger, edit, 1e-6)
+    assert sum("is left out" in line for line in larger.provenance["log"]) == 2

@@ -125,7 +125,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def interrupted(*_args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "replace", interrupted)
+    monkeypatch.setattr(os, "link", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make_delta(build_model("llama-tied")).to_gguf_lora(tmp_path / "edit.gguf")
     assert list(tmp_path.iterdir()) == []

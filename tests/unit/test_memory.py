@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ from conftest import build_tokenizer
 from tiny_models import FACTS, build_model, same_weights, settings, top_tokens, weights_of
 
 from rose_easyedit.delta import EditDelta
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import FactError, RoSEError
+from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.memory import FactMemory
 from rose_easyedit.memory.finding import Finder
+from rose_easyedit.method import integration
 from rose_easyedit.method.edit import compute_edit
 
 HPARAMS = settings()
@@ -163,7 +168,7 @@ def test_when_a_subjects_facts_fail_together_all_are_named(
 
     def fail(finder: Finder, groups: Sequence[Any]) -> Any:
         if any(len(group) > 1 for group in groups):
-            raise RoSEError("The loss is not finite")
+            raise FactError("The loss is not finite")
         return optimise(finder, groups)
 
     monkeypatch.setattr(Finder, "optimise", fail)
@@ -171,6 +176,118 @@ def test_when_a_subjects_facts_fail_together_all_are_named(
     with pytest.raises(RoSEError, match="The loss is not finite"):
         memory.add(FACTS)
     assert [entry.state for entry in memory.list()] == ["refused", "refused", "ready"]
+
+
+def test_what_is_no_fault_of_the_facts_leaves_them_waiting(
+    path: Path, pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = quick(path, pair)
+    memory.add(FACTS[0])
+
+    def exhausted(*_args: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(integration, "_capture", exhausted)
+        with pytest.raises(RoSEError, match="does not hold one sequence"):
+            memory.add(FACTS[1:])
+    assert [entry.state for entry in memory.list()] == ["waiting"] * 3
+    assert memory.delta() is not None
+    assert [entry.state for entry in memory.list()] == ["ready"] * 3
+
+
+def test_a_fact_that_the_settings_leave_out_is_refused_and_the_others_are_written(
+    path: Path, pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = integration._loss
+
+    def broken(piece: Any, *rest: Any) -> Any:
+        facts, drift = loss(piece, *rest)
+        names = [name for name, fact in zip(piece.names, piece.fact, strict=True) if fact >= 0]
+        at_fault = torch.tensor([name.startswith(FACTS[2]["subject"]) for name in names])
+        return torch.where(at_fault, torch.nan, facts), drift
+
+    monkeypatch.setattr(integration, "_loss", broken)
+    hparams = QUICK.with_overrides(hierarchy={"on_failure": "leave_out"})
+    memory = FactMemory.open(path, *pair, hparams)
+    with pytest.raises(RoSEError, match=r"are kept, but (.|\n)*not finite"):
+        memory.add(FACTS)
+    assert [entry.state for entry in memory.list()] == ["ready", "ready", "refused"]
+    delta = memory.delta()
+    assert delta is not None and len(delta.provenance["requests"]) == 2
+
+
+def test_a_memory_of_an_earlier_version_gets_the_settings_that_it_lacks(
+    path: Path, pair: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    quick(path, pair).add(FACTS)
+    older = QUICK.as_dict()
+    del older["answered_queries"], older["alignment"]["preserved_columns"], older["tracking"]
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE settings SET value = ? WHERE name = 'hparams'", [json.dumps(older)])
+    file.close()
+    memory = FactMemory.open(path, *pair)
+    assert "without the settings answered_queries, alignment.preserved_columns" in caplog.text
+    assert memory.hparams.answered_queries == RoSEHyperParams(layers=[1]).answered_queries
+    assert [entry.state for entry in memory.list()] == ["waiting"] * 3
+    caplog.clear()
+    FactMemory.open(path, *pair)
+    assert caplog.text == ""
+
+
+def test_threads_share_a_memory_one_after_another(path: Path, pair: tuple[Any, Any]) -> None:
+    memory = quick(path, pair)
+    before = weights_of(pair[0])
+    memory.add(FACTS, compute=False)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: memory.ask("They met", max_new_tokens=3), range(12)))
+    assert len(set(answers)) == 1
+    assert same_weights(pair[0], before)
+    assert {entry.state for entry in memory.list()} == {"ready"}
+
+
+def test_an_edit_of_other_widths_is_not_loaded(path: Path, pair: tuple[Any, Any]) -> None:
+    memory = quick(path, pair)
+    memory.add(FACTS)
+    delta = memory.delta()
+    assert delta is not None and delta.targets is not None
+    delta.targets = torch.ones(len(delta.targets), 5)
+    other = quick(path.with_name("other.db"), pair)
+    with pytest.raises(RoSEError, match="targets of this edit have 5 entries"):
+        other.load(delta.save(path.with_name("edit.safetensors")))
+    assert other.list() == []
+
+
+def test_words_are_taken_as_requests_are(path: Path, pair: tuple[Any, Any]) -> None:
+    memory = quick(path, pair)
+    memory.add(FACTS[2], compute=False)
+    subject, prompt = FACTS[2]["subject"], FACTS[2]["prompt"]
+    assert len(memory.list(f" {subject} ")) == len(memory.history(f"{subject} ")) == 1
+    memory.forget(f" {subject}", f"{prompt} ")
+    assert memory.list() == []
+
+
+def test_a_memory_stays_where_it_was_opened(
+    path: Path, pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    memory = quick(Path(path.name), pair)
+    (path.parent / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    memory.add(FACTS[2], compute=False)
+    assert len(memory.list()) == 1
+
+
+def test_a_precision_is_remembered(path: Path) -> None:
+    hparams = QUICK.with_overrides(layers=[1])
+    FactMemory.open(path, "tiny-random", hparams=hparams, dtype="bfloat16").add(FACTS[2])
+    model, _ = FactMemory.open(path).base()
+    assert model.dtype == torch.bfloat16
+    with pytest.raises(RoSEError, match="dtype is 'int3'; choose one of"):
+        FactMemory.open(path.with_name("new.db"), "tiny-random", hparams=hparams, dtype="int3")
+    with pytest.raises(RoSEError, match="needs its tokenizer"):
+        FactMemory.open(path.with_name("new.db"), model, hparams=hparams)
+    assert not path.with_name("new.db").exists()
 
 
 def test_another_model_is_refused(path: Path, pair: tuple[Any, Any]) -> None:

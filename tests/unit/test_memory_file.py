@@ -13,6 +13,7 @@ import pytest
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.records import StoredTarget
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest
@@ -191,3 +192,36 @@ def test_an_empty_file_that_a_kill_left_is_begun_anew(path: Path) -> None:
     path.parent.mkdir()
     path.touch()
     assert FactStore(path, SETTINGS).entries() == []
+
+
+def test_a_file_is_begun_once_it_has_something_in_it(path: Path) -> None:
+    assert not MemoryFile(path).is_begun
+    path.parent.mkdir()
+    path.touch()
+    assert not MemoryFile(path).is_begun
+    with pytest.raises(RoSEError, match="no memory of this package"):
+        FactStore(path)  # which begins none
+    FactStore(path, SETTINGS)
+    assert MemoryFile(path).is_begun
+    path.write_bytes(b"no database, but long enough to look like one" * 30)
+    assert MemoryFile(path).is_begun
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM settings",
+        "UPDATE settings SET value = '{'",
+        "UPDATE settings SET value = '[]'",
+        """UPDATE settings SET value = '{"hierarchy": 3}'""",
+        """UPDATE settings SET value = '{"colour": 3}'""",
+        "DROP TABLE settings",
+    ],
+)
+def test_a_memory_without_its_settings_is_damaged(statement: str, path: Path) -> None:
+    FactStore(path, SETTINGS)
+    with sqlite3.connect(path) as file:
+        file.execute(statement)
+    file.close()
+    with pytest.raises(RoSEError, match="is damaged or no memory"):
+        FactStore(path)

@@ -49,3 +49,10 @@ def test_an_installation_without_the_folder_says_so(
     _layout(monkeypatch, tmp_path / "package")
     with pytest.raises(RoSEError, match="install the package again"):
         paths.conf_dir()
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROSE_EASYEDIT_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-of-this-name/cache")
+    with pytest.raises(RoSEError, match="no home folder .*; set ROSE_EASYEDIT_CACHE"):
+        paths.cache_dir()
