@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rose_easyedit.offload import stored_state
 
 _SAMPLES = 1024
-_WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8)
 
 
 def weights_fingerprint(weights: Iterable[tuple[str, Tensor]]) -> str:
@@ -46,7 +46,9 @@ def _header(name: str, weight: Tensor) -> bytes:
 def _row_sums(weight: Tensor) -> Tensor:
     """The sum of the bits of each row, wrapped around, which no order of adding changes."""
     rows = weight.detach().reshape(len(weight) if weight.dim() > 1 else 1, -1).contiguous()
-    return rows.view(_WHOLE_NUMBERS[rows.element_size()]).sum(1, dtype=torch.int64)
+    length = rows.shape[1] * rows.element_size()
+    kind = next(kind for kind in _WHOLE_NUMBERS if length % kind.itemsize == 0)  # wide is fast
+    return rows.view(torch.uint8).view(kind).sum(1, dtype=torch.int64)
 
 
 def _bytes(weight: Tensor) -> bytes:
