@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from rose_easyedit.delta_checks import record_digest, record_faults, targets_faults
-from rose_easyedit.errors import RoSEError, shown
+from rose_easyedit.errors import RoSEError, no_file, shown
 from rose_easyedit.factors import Factors, factor_faults
 from rose_easyedit.files import write_whole
 
@@ -52,9 +52,14 @@ def read_edit(path: Path) -> EditRecord:
 
     try:
         if not path.is_file():
-            raise RoSEError(f"There is no edit file {str(path)!r}.")
+            raise no_file(path, "edit file", "`rose-edit edit` or `EditDelta.save` writes one")
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            if set(metadata) == {"format"}:
+                raise RoSEError(
+                    f"{str(path)!r} holds the weights of a model or an adapter and is no edit; "
+                    "name the file that `rose-edit edit` or `EditDelta.save` wrote."
+                )
             if FORMAT not in metadata:
                 raise RoSEError(
                     f"{str(path)!r} is not an edit of this version (its header has "

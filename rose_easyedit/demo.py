@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rose_easyedit.cli.words import EXIT_CODES
 from rose_easyedit.evaluation.evaluate import (
     Baseline,
     EvaluationResult,
@@ -88,9 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="rose-edit demo",
         description="Write counterfactual facts into SmolLM2-135M-Instruct with MEMIT-Merge and "
         "with RoSE, and show what it answers before and after.",
+        epilog=EXIT_CODES,
     )
-    parser.add_argument("--model", default=EMBEDDED, help="name, folder or hub name")
-    parser.add_argument("--hparams", default="smollm2-135m", help="the model's settings")
+    parser.add_argument(
+        "--model", default=EMBEDDED, metavar="NAME", help="name, folder or hub name"
+    )
+    parser.add_argument(
+        "--hparams", default="smollm2-135m", metavar="NAME", help="the model's settings"
+    )
     parser.add_argument("--all-queries", action="store_true", help="every wording of each form")
     parser.add_argument("--json", action="store_true", help="print all records as JSON")
     options = parser.parse_args(argv)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
@@ -18,6 +20,20 @@ class RoSEError(ValueError):
 
 class FactError(RoSEError):
     """A fault of some facts themselves: the model cannot be made to know them; others it can."""
+
+
+def no_file(path: Path, kind: str, advice: str) -> RoSEError:
+    """The error for a path at which there is no file."""
+    if path.is_dir():
+        return RoSEError(f"{str(path)!r} is a folder, and no {kind}; {advice}.")
+    return RoSEError(f"There is no {kind} {str(path)!r}; {advice}.")
+
+
+def json_fault(error: Exception) -> str:
+    """What is wrong with one line of JSON, without a position in a file of one line."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, at column {error.colno}"
+    return str(error)
 
 
 def shown(value: Any) -> str:

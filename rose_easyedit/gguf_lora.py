@@ -35,7 +35,8 @@ def write_gguf_lora(delta: EditDelta, path: Path, card: str) -> Path:
     """
     beside = path.with_name(f"{path.name.removesuffix('.gguf')}.md")
     if taken := [str(file) for file in (path, beside) if file.exists()]:
-        raise RoSEError(f"{' and '.join(map(repr, taken))} exists already; name a new file.")
+        exist = "exists" if len(taken) == 1 else "exist"
+        raise RoSEError(f"{' and '.join(map(repr, taken))} {exist} already; name a new file.")
     row = _row(delta)
     names = gguf_names(row, delta.layers)
     with whole_file(beside, replace=False) as part:

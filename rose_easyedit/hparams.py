@@ -11,6 +11,7 @@ from typing import Any
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams_checks import settings_faults
 from rose_easyedit.paths import conf_dir, hparams_dir
+from rose_easyedit.settings_files import find_yaml, read_yaml
 
 
 @dataclass
@@ -212,7 +213,9 @@ class RoSEHyperParams:
         Raises:
             RoSEError: no such file (with the names that exist), or faulty settings.
         """
-        return _typed(_read_yaml(_find(hparams_name_or_path, hparams_dir() / "RoSE", "settings")))
+        return _typed(
+            read_yaml(find_yaml(hparams_name_or_path, hparams_dir() / "RoSE", "settings"))
+        )
 
     @classmethod
     def preset(cls, name: str, base: str | Path = "smollm2-135m") -> RoSEHyperParams:
@@ -229,12 +232,18 @@ class RoSEHyperParams:
 
     def with_preset(self, name: str) -> RoSEHyperParams:
         """A copy of these settings with the preset's values in place."""
-        path = _find(name.replace("-", "_"), conf_dir() / "method", "preset")
-        return _typed(self.as_dict(), _read_yaml(path))
+        path = find_yaml(name.replace("-", "_"), conf_dir() / "method", "preset")
+        return _typed(self.as_dict(), read_yaml(path))
 
     def with_overrides(self, **values: Any) -> RoSEHyperParams:
         """A copy with some values replaced; groups are given as mappings and merged."""
         return _typed(self.as_dict(), values)
+
+
+_GROUPS: dict[str, type[Any]] = {
+    "hierarchy": HierarchyHyperParams,
+    "alignment": AlignmentHyperParams,
+}
 
 
 def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
@@ -250,14 +259,22 @@ def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
         raise RoSEError(
-            f"These RoSE settings cannot be used: {error.full_key}: {message}"
+            f"These RoSE settings cannot be used: {error.full_key} is a {_kind(error.full_key)}: "
+            f"{message}"
         ) from error
 
 
+def _kind(key: str | None) -> str:
+    """Of what type a setting is."""
+    group, _, name = str(key).rpartition(".")
+    schema = _GROUPS.get(group, RoSEHyperParams)
+    kinds = {field.name: str(field.type) for field in fields(schema)}
+    return kinds.get(name.partition("[")[0], "setting of another type")
+
+
 def _key_faults(values: Mapping[str, Any]) -> list[str]:
-    groups = {"hierarchy": HierarchyHyperParams, "alignment": AlignmentHyperParams}
     faults = _unknown_in(values, RoSEHyperParams, "")
-    for name, schema in groups.items():
+    for name, schema in _GROUPS.items():
         group = values.get(name, {})
         if isinstance(group, Mapping):
             faults += _unknown_in(group, schema, f"{name}.")
@@ -274,29 +291,3 @@ def _unknown_in(values: Mapping[str, Any], schema: type, prefix: str) -> list[st
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
             faults.append(f"{prefix}{key} is not a setting; did you mean {prefix}{near[0]}?")
     return faults
-
-
-def _find(name_or_path: str | Path, folder: Path, kind: str) -> Path:
-    for candidate in (Path(name_or_path), Path(f"{name_or_path}.yaml")):
-        if candidate.is_file():
-            return candidate
-    shipped = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    stem = str(name_or_path).removesuffix(".yaml")
-    if stem in shipped:
-        return shipped[stem]
-    raise RoSEError(
-        f"There is no {kind} file {str(name_or_path)!r}; give a path, or one of the shipped names: "
-        f"{', '.join(shipped)}."
-    )
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:  # a YAML parser raises its own hierarchy of errors
-        raise RoSEError(f"{str(path)!r} is not a readable YAML file: {error}") from error
-    if not isinstance(values, dict):
-        raise RoSEError(f"{str(path)!r} holds no settings; expected `key: value` lines.")
-    return {str(key): value for key, value in values.items()}

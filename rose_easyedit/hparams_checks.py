@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,12 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         (lambda value: 0 <= value <= 1, "between 0 and 1", alignment, ("shrinkage",)),
     ]
     prefixes = {id(hparams): "", id(hierarchy): "hierarchy.", id(alignment): "alignment."}
+    faults += [  # which all rules let pass
+        f"{prefixes[id(group)]}{name} is {value}; give a number"
+        for group in (hparams, hierarchy, alignment)
+        for name, value in vars(group).items()
+        if isinstance(value, float) and value == math.inf
+    ]
     for rule, wanted, owner, names in rules:
         for name in names:
             if not rule(getattr(owner, name)):

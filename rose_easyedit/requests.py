@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.errors import RoSEError, shown
+from rose_easyedit.errors import RoSEError, json_fault, no_file, shown
 
 _REQUIRED = ("prompt", "subject", "target_new")
 _OPTIONAL = ("ground_truth", "case_id")
@@ -110,9 +111,7 @@ def load_requests(path: str | Path) -> list[EditRequest]:
     path = Path(path)
     try:
         if not path.is_file():
-            raise RoSEError(
-                f"There is no request file {str(path)!r}; give a JSON or JSON Lines file."
-            )
+            raise no_file(path, "request file", "give a JSON or JSON Lines file")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise RoSEError(f"The request file {str(path)!r} cannot be read: {error}") from error
@@ -142,10 +141,13 @@ def group_by_subject(requests: Sequence[EditRequest]) -> dict[str, list[int]]:
 
 def _field_faults(record: Mapping[str, Any]) -> list[str]:
     faults = []
+    others = [str(name) for name in record if name not in (*_REQUIRED, *_OPTIONAL)]
     for name in _REQUIRED:
         value = record.get(name)
         if value is None:
-            faults.append(f"{name!r} is missing; add it")
+            near = difflib.get_close_matches(name, others, n=1)
+            meant = f", or write it in place of {shown(near[0])}" if near else ""
+            faults.append(f"{name!r} is missing; add it{meant}")
         elif not isinstance(value, str):
             faults.append(f"{name!r} is {shown(value)}, not text; give one string")
         elif not value.strip():
@@ -188,7 +190,7 @@ def _parse_lines(path: Path, text: str) -> list[Any]:
             try:
                 records.append(json.loads(line))
             except (ValueError, RecursionError) as error:
-                faults.append(f"line {number}: {error}")
+                faults.append(f"line {number}: {json_fault(error)}")
     if faults:
         raise RoSEError.of(f"{str(path)!r} is neither JSON nor JSON Lines:", faults)
     return records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -97,6 +98,7 @@ def apply(arguments: Namespace) -> None:
     from rose_easyedit.models import transformers_progress
 
     out = _new_folder(arguments.out)
+    _check_place(out)
     delta = EditDelta.load(arguments.delta)
     result = _result(arguments, delta)
     model, tokenizer = load_base(delta, arguments)
@@ -111,6 +113,7 @@ def export(arguments: Namespace) -> None:
     from rose_easyedit.delta import EditDelta
 
     out = _new_folder(arguments.lora) if arguments.lora else Path(arguments.gguf)
+    _check_place(out)
     delta = EditDelta.load(arguments.delta)
     result = _result(arguments, delta)
     if arguments.lora:
@@ -169,11 +172,29 @@ def _facts(delta: EditDelta) -> dict[str, Any]:
 def new_file(name: str, force: bool) -> Path:
     """The file that --out names, which is not there yet unless it may be replaced."""
     path = Path(name)
+    if not name:
+        raise RoSEError("--out is empty; name a file, such as edit.safetensors.")
     if path.is_dir():
         raise RoSEError(f"--out {name} is a folder; name a file, such as {name}/edit.safetensors.")
     if path.exists() and not force:
         raise RoSEError(f"--out {name} exists; choose another name, or add --force to replace it.")
+    _check_place(path)
     return path
+
+
+def _check_place(path: Path) -> None:
+    """Finds out now whether a file can be made there, and not after minutes of work."""
+    folder = next(place for place in path.absolute().parents if place.exists())
+    if not folder.is_dir():
+        raise RoSEError(f"{path} cannot be made, since {folder} is a file; name another folder.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be made, since {folder} cannot be written to ({error.strerror}); name "
+            "another folder."
+        ) from error
 
 
 def _result(arguments: Namespace, delta: EditDelta) -> dict[str, Any] | None:

@@ -24,6 +24,8 @@ def evaluate(arguments: Namespace) -> None:
     folder = Path(arguments.report) if arguments.report else None
     if folder is not None and folder.exists() and not folder.is_dir():
         raise RoSEError(f"--report {arguments.report} is a file; name a folder.")
+    if arguments.lm_eval_limit and not arguments.lm_eval:
+        raise RoSEError("--lm-eval-limit is of --lm-eval, which names the tasks; add it.")
     if arguments.lm_eval:
         from rose_easyedit.evaluation.harness import require_harness
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rose_easyedit.cli import output
 from rose_easyedit.cli.commands import answer, check_question, new_file
 from rose_easyedit.cli.settings import edit_settings
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, no_file
 
 if TYPE_CHECKING:
     from rose_easyedit.memory import Change, FactMemory
@@ -91,13 +91,14 @@ def _opened(arguments: Namespace, *, begin: bool = False) -> FactMemory:
 
     is_there = MemoryFile(Path(arguments.memory)).is_begun
     if not is_there and not begin:
-        raise RoSEError(f"There is no memory {arguments.memory!r}; `memory add` begins one.")
+        raise no_file(Path(arguments.memory), "memory", "`memory add` begins one in a file")
     words = ("hparams", "method", "seed", "set")
     given = any(getattr(arguments, word, None) not in (None, []) for word in words)
+    base = FactMemory.open(arguments.memory).hparams if given and is_there else None
     return FactMemory.open(
         arguments.memory,
         getattr(arguments, "model", None),
-        hparams=edit_settings(arguments) if given or not is_there else None,
+        hparams=edit_settings(arguments, base) if given or not is_there else None,
         device=getattr(arguments, "device", None),
         dtype=getattr(arguments, "dtype", None) or "auto",
     )
@@ -146,7 +147,7 @@ def history_report(report: output.Report, console: Any) -> None:
     """One row a change."""
     columns = ("time", "action", "subject", "prompt", "old", "new")
     rows = [{**change, "time": _short(change["time"])} for change in report["changes"]]
-    _table(console, columns, [[row[name] for name in columns] for row in rows])
+    _table(console, columns, [[row[name] for name in columns] for row in rows], "nothing yet")
 
 
 def list_report(report: output.Report, console: Any) -> None:
@@ -154,7 +155,7 @@ def list_report(report: output.Report, console: Any) -> None:
     facts = report["facts"]
     columns = ("subject", "prompt", "target_new", "since", "state")
     rows = [{**fact, "since": _short(fact["since"])} for fact in facts]
-    _table(console, columns, [[row[name] for name in columns] for row in rows])
+    _table(console, columns, [[row[name] for name in columns] for row in rows], "no facts")
     for fact in facts:
         if fact["fault"]:
             output.line(console, f"refused: {fact['prompt']!r}: {fact['fault']}")
@@ -170,13 +171,20 @@ def _short(time: str) -> str:
     return time[:19].replace("T", " ")
 
 
-def _table(console: Any, columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
+def _table(
+    console: Any, columns: Sequence[str], rows: Sequence[Sequence[str | None]], none: str
+) -> None:
+    """The rows, or what is said where there is none."""
     from rich.markup import escape
     from rich.table import Table
 
+    if not rows:
+        output.line(console, none)
+        return
     table = Table()
     for column in columns:
-        table.add_column("target" if column == "target_new" else column)
+        whole = column in ("time", "since")  # which is of no use in two lines
+        table.add_column("target" if column == "target_new" else column, no_wrap=whole)
     for row in rows:
         table.add_row(*("" if cell is None else escape(cell) for cell in row))
     console.print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -95,9 +96,9 @@ def info_report(report: Report, console: Any) -> None:
     line(console, f"versions {', '.join(f'{name} {v}' for name, v in versions.items())}")
     for name, rank in report["ranks"].items():
         line(console, f"edits    {name}, rank {rank}")
+    _print_facts(report, console)
     for key, value in _flat(hparams).items():
         line(console, f"setting  {key} = {value}")
-    _print_facts(report, console)
 
 
 def _print_facts(report: Report, console: Any) -> None:
@@ -126,7 +127,8 @@ def _print_text_table(content: TextTable, console: Any) -> None:
         return
     middle = (len(content.columns) + 1) // 2
     console.print(_text_table(content, range(1, middle)))
-    console.print(_text_table(content, range(middle, len(content.columns))))
+    further = replace(content, title=f"{content.title}, further")
+    console.print(_text_table(further, range(middle, len(content.columns))))
 
 
 def _text_table(content: TextTable, columns: range) -> Any:

@@ -18,6 +18,7 @@ from rose_easyedit.cli.words import (
     add_model,
     add_settings,
     command,
+    count,
 )
 
 DESCRIPTION = """\
@@ -184,7 +185,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--facts-per-subject",
-        type=int,
+        type=count,
         metavar="N",
         help="ask for N drawn facts of each subject that has as many (default: all facts)",
     )
@@ -193,7 +194,9 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--autocast", action="store_true", help="ask in bfloat16, which is faster")
     parser.add_argument(
-        "--report", metavar="FOLDER", help="write a page with every answer, and results.json"
+        "--report",
+        metavar="FOLDER",
+        help="write a page with every answer, and results.json, in place of those there",
     )
     parser.add_argument(
         "--lm-eval",
@@ -201,7 +204,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
         help="tasks of lm-evaluation-harness, such as piqa,arc_easy, before and after the edit",
     )
     parser.add_argument(
-        "--lm-eval-limit", type=int, metavar="N", help="examples per task (default: all)"
+        "--lm-eval-limit", type=count, metavar="N", help="examples per task (default: all)"
     )
 
 

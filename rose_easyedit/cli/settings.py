@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 EMBEDDED_SETTINGS = "smollm2-135m"
 
 
-def edit_settings(arguments: Namespace) -> RoSEHyperParams:
-    """The settings of `rose-edit edit`: a file, then a preset, then single values."""
+def edit_settings(arguments: Namespace, base: RoSEHyperParams | None = None) -> RoSEHyperParams:
+    """The settings of `rose-edit edit`: a file, then a preset, then single values.
+
+    Args:
+        arguments: the words.
+        base: what stands for the file where none is named; None takes the model's.
+    """
     from rose_easyedit.hparams import RoSEHyperParams
 
-    hparams = RoSEHyperParams.from_hparams(arguments.hparams or shipped_settings(arguments.model))
+    if arguments.hparams or base is None:
+        name = arguments.hparams or shipped_settings(arguments.model)
+        base = RoSEHyperParams.from_hparams(name)
+    hparams = base
     if arguments.method:
         hparams = hparams.with_preset(arguments.method)
     given = {"model_name": arguments.model, "device": arguments.device, "seed": arguments.seed}

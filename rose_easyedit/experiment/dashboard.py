@@ -23,6 +23,7 @@ from rose_easyedit.experiment.dashboard_sections import (
     make_sections,
     wandb_reports,
 )
+from rose_easyedit.experiment.tracking import wandb_error
 from rose_easyedit.hparams_checks import INTEGRATIONS
 
 TITLE = "RoSE: alignment and hierarchy"
@@ -110,5 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(make(chosen.entity, chosen.project).save().url)
     except RoSEError as error:
         print(f"rose-dashboard: {error}", file=sys.stderr)
+        return 1
+    except (wandb_error(), OSError) as error:  # not logged in, no such project, no network
+        print(
+            f"rose-dashboard: W&B has refused it ({error}); log in with `wandb login`, or look at "
+            "what would be made with --dry-run.",
+            file=sys.stderr,
+        )
         return 1
     return 0

@@ -146,7 +146,13 @@ def _composer(config_dir: str | None) -> Iterator[tuple[Any, Any]]:
 def _first_words(error: BaseException) -> str:
     """An error of Hydra's and what caused it, without lists of search paths."""
     causes = [error] if error.__cause__ is None else [error, error.__cause__]
-    return ": ".join(str(cause).strip().splitlines()[0].rstrip(".") for cause in causes)
+    return ": ".join(_first_line(str(cause)).rstrip(".:") for cause in causes)
+
+
+def _first_line(text: str) -> str:
+    """The first line of a message, and the next one where that is its announcement only."""
+    lines = text.strip().splitlines()
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
 
 
 def _without_hydra(config: Any) -> Any:

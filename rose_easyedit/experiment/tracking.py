@@ -121,6 +121,13 @@ def make_tracker(settings: TrackingSettings) -> Tracker:
     return NoTracker()
 
 
+def wandb_error() -> type[Exception]:
+    """What W&B raises: not logged in, no such project."""
+    import wandb
+
+    return wandb.Error
+
+
 def open_tracker() -> WandbTracker | None:
     """A tracker of the W&B run that the caller has open; None if there is none.
 

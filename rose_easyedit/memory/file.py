@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, no_file
 
 _APPLICATION = 0x526F5345  # "RoSE", in the header of the file
 _VERSION = 1
@@ -82,7 +82,7 @@ class MemoryFile:
     @contextmanager
     def _open(self, kind: str, *, new: bool = False) -> Iterator[sqlite3.Connection]:
         if not new and not self.path.is_file():
-            raise RoSEError(f"There is no memory {str(self.path)!r}; add a fact to begin one.")
+            raise no_file(self.path, "memory", "add a fact to begin one")
         # a missing file would else be made, empty, by whoever looks for it
         address = f"{self.path.as_uri()}?mode={'rwc' if new else 'rw'}"
         try:

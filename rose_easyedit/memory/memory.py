@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,10 +9,9 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, overload
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.finding import Finder, Group, known, stored
 from rose_easyedit.memory.records import Change, Entry, Snapshot
-from rose_easyedit.memory.settings import check_same
+from rose_easyedit.memory.settings import check_same, settings_to_open
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest, as_requests
 from rose_easyedit.settings_compared import differences
@@ -77,24 +75,13 @@ class FactMemory:
             RoSEError: the file is no memory, the settings differ from the memory's, or a new
                 memory lacks its settings.
         """
-        from rose_easyedit.hparams import RoSEHyperParams
         from rose_easyedit.models import DTYPES
 
         is_object = not (model is None or isinstance(model, str))
         if is_object and tokenizer is None:
             raise RoSEError("A model that is given as an object needs its tokenizer beside it.")
-        if isinstance(hparams, (str, Path)):
-            hparams = RoSEHyperParams.from_hparams(hparams)
         named = model if isinstance(model, str) else getattr(model, "name_or_path", None)
-        if hparams is None and not MemoryFile(Path(path)).is_begun:
-            if named not in (None, "embedded"):
-                raise RoSEError(
-                    f"A new memory for the model {named!r} needs its settings; give hparams, by "
-                    "name, path or as an object."
-                )
-            hparams = RoSEHyperParams.from_hparams("smollm2-135m")
-        if hparams is not None and named:
-            hparams = dataclasses.replace(hparams, model_name=named)
+        hparams = settings_to_open(Path(path), named, hparams)
         begun_with = "auto" if is_object else str(dtype).removeprefix("torch.")
         if begun_with not in DTYPES:
             raise RoSEError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")

@@ -131,10 +131,10 @@ class FactStore:
             about = [r for r, _, _ in _facts(file) if r.subject == subject]
             gone = [r for r in about if prompt in (None, r.prompt)]
             if not gone:
-                has = ", ".join(repr(r.prompt) for r in about) or "nothing"
                 wanted = "" if prompt is None else f" with the prompt {prompt!r}"
+                has = "; of it there is " + ", ".join(repr(r.prompt) for r in about)
                 raise RoSEError(
-                    f"The memory has no fact about {subject!r}{wanted}; of it there is {has}."
+                    f"The memory has no fact about {subject!r}{wanted}{has if about else ''}."
                 )
             for fact in gone:
                 file.execute("DELETE FROM facts WHERE subject = ? AND prompt = ?", fact.place)

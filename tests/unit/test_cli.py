@@ -209,7 +209,7 @@ def test_export_writes_an_adapter_for_llama_cpp(
     assert out.read_bytes()[:4] == b"GGUF"
     assert "Nothing was measured" in (tmp_path / "adapter.md").read_text()
     assert main([*words, "--gguf", str(out)]) == 2
-    assert "exists already; name a new file" in capsys.readouterr().err
+    assert "exist already; name a new file" in capsys.readouterr().err
     with pytest.raises(SystemExit) as end:
         main([*words, "--gguf", "a", "--lora", "b"])
     assert end.value.code == 2
@@ -332,6 +332,46 @@ def test_a_failure_leaves_no_file(
     assert main(_edit_words(workplace, "failed.safetensors")) == code
     assert sorted(workplace.iterdir()) == before
     assert "rose-edit: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "code", "part"),
+    [
+        ("facts.jsonl/edit.safetensors", 2, "facts.jsonl is a file; name another folder"),
+        ("shut/edit.safetensors", 1, "shut cannot be written to (no space)"),
+    ],
+)
+def test_a_place_that_takes_no_file_is_found_out_before_the_work(
+    out: str,
+    code: int,
+    part: str,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(**_: Any) -> None:
+        raise OSError(28, "no space")
+
+    def compute(*_: Any, **__: Any) -> None:
+        raise AssertionError("this shall not be computed")
+
+    (workplace / "shut").mkdir(exist_ok=True)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    monkeypatch.setattr("rose_easyedit.method.targets.compute_targets", compute)
+    assert main(_edit_words(workplace, out)) == code
+    assert part in capsys.readouterr().err
+
+
+def test_words_that_name_no_number_of_answers_are_wrong(workplace: Path) -> None:
+    delta = str(workplace / "edit.safetensors")
+    for words in (
+        ["ask", "--delta", delta, "--prompt", "a", "--max-new-tokens", "0"],
+        ["evaluate", "--delta", delta, "--facts-per-subject", "0"],
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main(words)
+        assert exit_.value.code == 2
+    assert main(["evaluate", "--delta", delta, "--lm-eval-limit", "3"]) == 2
 
 
 def test_a_reader_that_stops_early_is_no_failure(workplace: Path) -> None:

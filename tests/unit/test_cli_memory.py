@@ -122,3 +122,23 @@ def test_a_memory_keeps_its_settings_and_its_facts(
     (place / "kept.safetensors").write_bytes(b"precious")
     assert main(words("export", out="kept.safetensors")) == 2
     assert (place / "kept.safetensors").read_bytes() == b"precious"
+
+
+def test_settings_that_are_given_again_stand_on_those_of_the_memory(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(begin("--later")) == 0
+    fact = {"subject": "Marie Curie", "prompt": "Marie Curie sang", "target": "well"}
+    assert main(words("add", "--later", "--set", f"hierarchy.{QUICK[0]}", **fact)) == 0
+    capsys.readouterr()
+    assert main(words("add", "--later", "--set", "n_contexts=2", **fact)) == 2
+    faults = capsys.readouterr().err.splitlines()[1:]
+    assert faults == ["  - n_contexts is 3 there and 2 here"]
+
+
+def test_nothing_is_said_in_words(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(begin("--later")) == 0
+    assert main(words("list", subject="nobody")) == 0
+    assert capsys.readouterr().out.endswith("no facts\n")
+    assert main(words("history", subject="nobody")) == 0
+    assert capsys.readouterr().out == "nothing yet\n"

@@ -14,7 +14,7 @@ import pytest
 from tracked_runs import log_everything, some_edit
 
 from rose_easyedit.experiment import dashboard, dashboard_sections
-from rose_easyedit.experiment.tracking import TrackingSettings, make_tracker
+from rose_easyedit.experiment.tracking import TrackingSettings, make_tracker, wandb_error
 from rose_easyedit.figures.diagnosis import write_figures
 from rose_easyedit.hparams import RoSEHyperParams
 
@@ -126,3 +126,15 @@ def test_without_the_library_the_command_says_what_to_install(
     monkeypatch.setattr(dashboard_sections, "find_spec", lambda name: None)
     assert dashboard.main(["--entity", "someone", "--dry-run"]) == 1
     assert "pip install 'rose-easyedit[dashboard]'" in capsys.readouterr().err
+
+
+def test_what_the_service_refuses_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: str) -> None:
+        raise wandb_error()("No API key configured")
+
+    monkeypatch.setattr(dashboard, "make_workspace", refuse)
+    assert dashboard.main(["--entity", "someone"]) == 1
+    told = capsys.readouterr().err
+    assert "(No API key configured); log in with `wandb login`" in told and "--dry-run" in told

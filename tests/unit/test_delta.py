@@ -440,13 +440,16 @@ def test_other_files_are_no_edits(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with pytest.raises(RoSEError, match="There is no edit file"):
         EditDelta.load(path)
-    with pytest.raises(RoSEError, match="There is no edit file"):
+    with pytest.raises(RoSEError, match="is a folder, and no edit file"):
         EditDelta.load(tmp_path)
     path.write_text("layers: [1]")
     with pytest.raises(RoSEError, match="damaged or no edit"):
         EditDelta.load(path)
     write_foreign(path, None)
     with pytest.raises(RoSEError, match="not an edit of this version .its header has nothing"):
+        EditDelta.load(path)
+    write_foreign(path, {"format": "pt"})
+    with pytest.raises(RoSEError, match="holds the weights of a model or an adapter"):
         EditDelta.load(path)
     write_foreign(path, {"rose_easyedit.delta/9": "{}", "format": "pt"})
     with pytest.raises(

@@ -116,6 +116,9 @@ def test_settings_of_ones_own_are_found_in_another_folder(tmp_path: Path) -> Non
         "model_name: tiny-random\nlayers: [1, 2]\nalignment: {strength: 0.125}\n"
     )
     assert make_plan(["hparams=mine"], multirun=False, config_dir=str(tmp_path)).jobs
+    (tmp_path / "hparams" / "typo.yaml").write_text("alignment: {strenght: 0.125}\n")
+    with pytest.raises(RoSEError, match="In 'hparams/typo': ConfigKeyError .*'strenght'"):
+        make_plan(["hparams=typo"], multirun=False, config_dir=str(tmp_path))
     with pytest.raises(RoSEError, match="hparams=mine does not exist"):
         make_plan(["hparams=mine"], multirun=False)
     with pytest.raises(RoSEError, match="no folder"):

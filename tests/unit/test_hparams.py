@@ -155,6 +155,24 @@ def test_what_is_no_number_is_refused(key: str) -> None:
         RoSEHyperParams.from_dict({**LAYERS, **nested(key, float("nan"))})
 
 
+@pytest.mark.parametrize("key", ["sink_ratio", "alignment.strength", "hierarchy.weight_decay"])
+def test_a_number_without_bound_is_refused(key: str) -> None:
+    with pytest.raises(RoSEError, match=f"{key} is inf; give a number"):
+        RoSEHyperParams.from_dict({**LAYERS, **nested(key, float("inf"))})
+
+
+def test_a_value_of_another_type_is_told_what_the_setting_is() -> None:
+    with pytest.raises(RoSEError, match=r"layers is a list\[int\]: "):
+        RoSEHyperParams.from_dict({"layers": "foo"})
+    with pytest.raises(RoSEError, match=r"alignment.strength is a float: .*'strong'"):
+        RoSEHyperParams.from_dict({**LAYERS, "alignment": {"strength": "strong"}})
+
+
+def test_a_preset_is_told_by_its_name() -> None:
+    with pytest.raises(RoSEError, match=r"'mmit'; .*memit-merge, .*did you mean memit\?"):
+        RoSEHyperParams.preset("mmit")
+
+
 def test_all_faulty_values_are_told_together() -> None:
     with pytest.raises(RoSEError) as caught:
         RoSEHyperParams(

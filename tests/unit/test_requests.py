@@ -192,8 +192,18 @@ def test_other_files(text: str | bytes, message: str, tmp_path: Path) -> None:
         load_requests(write(tmp_path, text))
 
 
+def test_a_field_of_nearly_the_right_name_is_pointed_at() -> None:
+    with pytest.raises(RoSEError, match="'target_new' is missing; add it, or .* of 'target'"):
+        as_requests([{"prompt": "Japan is", "subject": "Japan", "target": "Madrid"}])
+
+
+def test_a_line_has_one_position(tmp_path: Path) -> None:
+    with pytest.raises(RoSEError, match=r"line 2: Expecting .*, at column 2$"):
+        load_requests(write(tmp_path, '{"prompt": "a"}\n{prompt}'))
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(RoSEError, match="There is no request file .*nowhere.json"):
         load_requests(tmp_path / "nowhere.json")
-    with pytest.raises(RoSEError, match="There is no request file"):
+    with pytest.raises(RoSEError, match="is a folder, and no request file"):
         load_requests(tmp_path)

@@ -67,10 +67,11 @@ def load_dataset(path: str | Path, form: str = "auto", skip_bad: bool = False) -
 def _unfit(
     path: str | Path, form: FileForm, faults: Sequence[str], *, all_of_it: bool
 ) -> RoSEError:
+    rest = ", or leave out what does not fit (skip_bad=True; in a shell, --skip-bad)"
     return RoSEError.of(
         f"{'All' if all_of_it else 'Part'} of {str(path)!r} does not fit the form {form.name!r}. "
         f"Mend it, name another form ({', '.join(FILE_FORMS)})"
-        f"{'' if all_of_it else ', or leave out what does not fit with skip_bad=True'}:",
+        f"{'' if all_of_it else rest}:",
         shorten_faults(faults),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, json_fault, no_file
 
 _LARGEST_MIB = 512
 _SHOWN_FAULTS = 20
@@ -63,7 +63,7 @@ def shorten_faults(faults: Sequence[str]) -> list[str]:
 
 def _read_text(path: Path) -> str:
     if not path.is_file():
-        raise RoSEError(f"There is no data file {str(path)!r}; give a JSON or JSON Lines file.")
+        raise no_file(path, "data file", "give a JSON or JSON Lines file")
     size = path.stat().st_size / 2**20
     if size > _LARGEST_MIB:
         raise RoSEError(
@@ -101,5 +101,5 @@ def _parse_lines(text: str) -> tuple[list[Row], list[str]]:
         try:
             rows.append(Row(where, json.loads(line)))
         except (ValueError, RecursionError) as error:
-            faults.append(f"{where}: it is not JSON ({error})")
+            faults.append(f"{where}: it is not JSON ({json_fault(error)})")
     return rows, faults
