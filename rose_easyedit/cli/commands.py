@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
-import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -187,9 +187,10 @@ def _check_place(path: Path) -> None:
     folder = next(place for place in path.absolute().parents if place.exists())
     if not folder.is_dir():
         raise RoSEError(f"{path} cannot be made, since {folder} is a file; name another folder.")
+    probe = folder / f".{secrets.token_hex(4)}.part"
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        probe.touch(exist_ok=False)
+        probe.unlink()
     except OSError as error:
         raise OSError(
             f"{path} cannot be made, since {folder} cannot be written to ({error.strerror}); name "

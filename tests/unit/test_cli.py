@@ -349,14 +349,14 @@ def test_a_place_that_takes_no_file_is_found_out_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def full(**_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "no space")
 
     def compute(*_: Any, **__: Any) -> None:
         raise AssertionError("this shall not be computed")
 
     (workplace / "shut").mkdir(exist_ok=True)
-    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    monkeypatch.setattr(Path, "touch", full)
     monkeypatch.setattr("rose_easyedit.method.targets.compute_targets", compute)
     assert main(_edit_words(workplace, out)) == code
     assert part in capsys.readouterr().err
