@@ -232,7 +232,7 @@ class RoSEHyperParams:
 
     def with_preset(self, name: str) -> RoSEHyperParams:
         """A copy of these settings with the preset's values in place."""
-        path = find_yaml(name.replace("-", "_"), conf_dir() / "method", "preset")
+        path = find_yaml(name, conf_dir() / "method", "preset")
         return _typed(self.as_dict(), read_yaml(path))
 
     def with_overrides(self, **values: Any) -> RoSEHyperParams:
