@@ -2,7 +2,7 @@
 
     python examples/quickstart.py
 
-About half a minute on one core, offline; the edit stays behind as curie.safetensors.
+About half a minute on one core, offline; the edit stays behind as edit.safetensors.
 """
 
 from rose_easyedit import EditDelta, RoSEHyperParams, edit, load_model
@@ -51,7 +51,7 @@ def main() -> None:
     for question, old, new in zip(QUESTIONS, before, after, strict=True):
         print(f"{question}\n  before: {old}\n  after:  {new}")
 
-    loaded = EditDelta.load(delta.save("curie.safetensors"))
+    loaded = EditDelta.load(delta.save("edit.safetensors"))
     loaded.apply(model)
     print(f"\nFrom disk, the same answers: {answers() == after}")
     loaded.revert(model)  # bit for bit
