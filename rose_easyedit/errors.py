@@ -29,6 +29,12 @@ def no_file(path: Path, kind: str, advice: str) -> RoSEError:
     return RoSEError(f"There is no {kind} {str(path)!r}; {advice}.")
 
 
+def first_line(message: str) -> str:
+    """The first line of a message, and the next one where that is its announcement only."""
+    lines = [line.strip() for line in message.strip().splitlines()] or [""]
+    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
+
+
 def json_fault(error: Exception) -> str:
     """What is wrong with one line of JSON, without a position in a file of one line."""
     if isinstance(error, json.JSONDecodeError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, first_line
 from rose_easyedit.experiment.schema import ExperimentConfig, read_config
 from rose_easyedit.experiment.words import word_faults
 from rose_easyedit.paths import conf_dir, hparams_dir
@@ -146,13 +146,7 @@ def _composer(config_dir: str | None) -> Iterator[tuple[Any, Any]]:
 def _first_words(error: BaseException) -> str:
     """An error of Hydra's and what caused it, without lists of search paths."""
     causes = [error] if error.__cause__ is None else [error, error.__cause__]
-    return ": ".join(_first_line(str(cause)).rstrip(".:") for cause in causes)
-
-
-def _first_line(text: str) -> str:
-    """The first line of a message, and the next one where that is its announcement only."""
-    lines = text.strip().splitlines()
-    return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
+    return ": ".join(first_line(str(cause)).rstrip(".:") for cause in causes)
 
 
 def _without_hydra(config: Any) -> Any:

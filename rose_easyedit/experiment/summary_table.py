@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rose_easyedit.errors import first_line
 from rose_easyedit.experiment.job import Job, listed_jobs
 from rose_easyedit.experiment.status import FINISHED, RUNS, state_of, to_json
 from rose_easyedit.files import write_whole
@@ -101,7 +102,7 @@ def print_summary(sweep: Path, rows: Sequence[Row]) -> None:
     lines = []
     for row in rows:
         if not row.done:
-            why = f": {row.error.splitlines()[0]}" if row.error else ""
+            why = f": {first_line(row.error)}" if row.error else ""
             lines += [f"job {row.number} {row.state}{why}", f"  {row.command}"]
     done = sum(row.done for row in rows)
     lines.append(f"{done} of {len(rows)} jobs finished -> {sweep}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rose_easyedit.errors import first_line
 from rose_easyedit.experiment.job import Job
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, RUNS, Status
 from rose_easyedit.experiment.summary_table import print_summary, read_rows, write_summary
@@ -91,3 +92,11 @@ def test_the_front_is_drawn(tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["pareto.png", "pareto.svg"]
     again = write_pareto([(0.5, 0.2), (0.9, 0.4), (0.4, 0.1)], tmp_path / "again")
     assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in again]
+
+
+def test_a_reason_is_told_with_what_announces_it() -> None:
+    assert first_line("The settings are wrong:\n  - strength is 0\n  - seed is -1") == (
+        "The settings are wrong: - strength is 0"
+    )
+    assert first_line("\n out of memory\ntrace") == "out of memory"
+    assert first_line("") == ""
