@@ -26,7 +26,7 @@ from rose_easyedit.settings_compared import differences
 def combine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *deltas: EditDelta
 ) -> EditDelta:
-    """The edit that one batch of all facts would give, to float tolerance.
+    """The edit that one batch of all facts would give, as near as `extending.extend` comes.
 
     A fact that several edits have counts once. Targets are those of the edits; a subject of which
     several have different facts is optimised anew, with all of them.
