@@ -22,7 +22,7 @@ from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.known import GroupKey, Known, group_key
 from rose_easyedit.method.targets import compute_targets
 from rose_easyedit.offload import stored_weight
-from rose_easyedit.requests import EditRequest, as_requests
+from rose_easyedit.requests import EditRequest, as_prompt, as_requests, as_subject
 from rose_easyedit.settings_compared import missing_settings
 
 Requests = Iterable[EditRequest | Mapping[str, Any]]
@@ -104,7 +104,7 @@ def without(
     Raises:
         RoSEError: as `extend`, the edit has no such fact, or none would be left.
     """
-    subject, prompt = subject.strip(), None if prompt is None else prompt.rstrip()
+    subject, prompt = as_subject(subject), None if prompt is None else as_prompt(prompt)
     facts = facts_of(model, delta)
     left = [r for r in facts.values() if r.subject != subject or prompt not in (None, r.prompt)]
     if len(left) == len(facts):

@@ -104,9 +104,19 @@ def _dtype(dtype: Any) -> Any:
 
     if isinstance(dtype, torch.dtype) or dtype == "auto":
         return dtype
-    if dtype not in DTYPES:
+    return getattr(torch, dtype_name(dtype))
+
+
+def dtype_name(dtype: Any) -> str:
+    """What a type of weights is called, one of `DTYPES`.
+
+    Raises:
+        RoSEError: it is none of them.
+    """
+    name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
         raise RoSEError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
-    return getattr(torch, dtype)
+    return name
 
 
 def _cannot_load(name: str, error: Exception) -> str:

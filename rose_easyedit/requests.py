@@ -50,8 +50,8 @@ class EditRequest:
             raise RoSEError.of("This edit request cannot be used:", faults)
         ground_truth, case_id = (record.get(name) for name in _OPTIONAL)
         return cls(
-            prompt=record["prompt"].rstrip(),
-            subject=record["subject"].strip(),
+            prompt=as_prompt(record["prompt"]),
+            subject=as_subject(record["subject"]),
             target_new=record["target_new"].strip(),
             ground_truth=ground_truth if isinstance(ground_truth, str) else None,
             case_id=case_id if isinstance(case_id, (int, str)) else None,
@@ -60,6 +60,16 @@ class EditRequest:
     def as_dict(self) -> dict[str, Any]:
         """The request as plain data, as `from_mapping` reads it."""
         return asdict(self)
+
+
+def as_subject(text: str) -> str:
+    """A subject as a request holds it, however it is spaced."""
+    return text.strip()
+
+
+def as_prompt(text: str) -> str:
+    """A prompt as a request holds it: the target brings its space along."""
+    return text.rstrip()
 
 
 def as_requests(records: Iterable[EditRequest | Mapping[str, Any]]) -> list[EditRequest]:

@@ -15,7 +15,7 @@ _ABSENT = object()
 
 def differences(kept: Mapping[str, Any], given: Mapping[str, Any]) -> Sequence[str]:
     """Settings that change an edit and differ, or that one of the two lacks, as text."""
-    there, here = _flat(kept), _flat(given)
+    there, here = _telling(kept), _telling(given)
     return [
         f"{name} is {_shown(there, name)} there and {_shown(here, name)} here"
         for name in {**there, **here}
@@ -27,20 +27,25 @@ def missing_settings(kept: Mapping[str, Any]) -> Sequence[str]:
     """Settings of this version that change an edit, and that some from an earlier one lack."""
     from rose_easyedit.hparams import RoSEHyperParams
 
-    own = _flat(kept)
-    known = _flat(RoSEHyperParams(layers=[0]).as_dict())
+    own = _telling(kept)
+    known = _telling(RoSEHyperParams(layers=[0]).as_dict())
     return [name for name in known if name not in own]
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that change an edit, those of a group under `group.name`."""
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings on one level, those of a group under `group.name`."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            found |= {f"{name}.{key}": inner for key, inner in value.items()}
-        elif name not in _INCIDENTAL:
-            found[name] = value
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
     return found
+
+
+def _telling(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change an edit."""
+    return {name: value for name, value in flat(settings).items() if name not in _INCIDENTAL}
 
 
 def _shown(settings: Mapping[str, Any], name: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.settings_compared import flat
+
 if TYPE_CHECKING:
     from rose_easyedit.evaluation.report_tables import TextTable
 
@@ -97,7 +99,7 @@ def info_report(report: Report, console: Any) -> None:
     for name, rank in report["ranks"].items():
         line(console, f"edits    {name}, rank {rank}")
     _print_facts(report, console)
-    for key, value in _flat(hparams).items():
+    for key, value in flat(hparams).items():
         line(console, f"setting  {key} = {value}")
 
 
@@ -158,16 +160,6 @@ def _n_subjects(report: Report) -> int:
 def count(number: int, noun: str) -> str:
     """A number with its noun."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _flat(values: Report, prefix: str = "") -> Report:
-    flat: Report = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def size(n_bytes: int) -> str:

@@ -18,7 +18,7 @@ from rose_easyedit.cli.words import (
     add_model,
     add_settings,
     command,
-    count,
+    positive,
 )
 
 DESCRIPTION = """\
@@ -185,7 +185,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--facts-per-subject",
-        type=count,
+        type=positive,
         metavar="N",
         help="ask for N drawn facts of each subject that has as many (default: all facts)",
     )
@@ -204,7 +204,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
         help="tasks of lm-evaluation-harness, such as piqa,arc_easy, before and after the edit",
     )
     parser.add_argument(
-        "--lm-eval-limit", type=count, metavar="N", help="examples per task (default: all)"
+        "--lm-eval-limit", type=positive, metavar="N", help="examples per task (default: all)"
     )
 
 

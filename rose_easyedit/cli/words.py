@@ -8,7 +8,7 @@ from collections.abc import Callable
 EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted."
 
 
-def count(text: str) -> int:
+def positive(text: str) -> int:
     """A whole number from 1 on, for argparse."""
     number = int(text)
     if number < 1:
@@ -86,5 +86,9 @@ def add_asking(parser: argparse.ArgumentParser) -> None:
         "--plain", action="store_true", help="go on with the text instead of answering a chat turn"
     )
     parser.add_argument(
-        "--max-new-tokens", type=count, default=64, metavar="N", help="longest answer (default: 64)"
+        "--max-new-tokens",
+        type=positive,
+        default=64,
+        metavar="N",
+        help="longest answer (default: 64)",
     )

@@ -13,7 +13,7 @@ from rose_easyedit.memory.finding import Finder, Group, known, stored
 from rose_easyedit.memory.records import Change, Entry, Snapshot
 from rose_easyedit.memory.settings import check_same, settings_to_open
 from rose_easyedit.memory.store import FactStore
-from rose_easyedit.requests import EditRequest, as_requests
+from rose_easyedit.requests import EditRequest, as_requests, as_subject
 from rose_easyedit.settings_compared import differences
 
 if TYPE_CHECKING:
@@ -39,10 +39,7 @@ class FactMemory:
 
     def __init__(self, store: FactStore, model: Any, tokenizer: Any, loading: tuple[Any, Any]):
         """Use `open`."""
-        from rose_easyedit.hparams import RoSEHyperParams
-
         self._store = store
-        self._hparams = RoSEHyperParams.from_dict(store.settings)
         self._model, self._tokenizer, self._loading = model, tokenizer, loading
         self._solved: tuple[list[Group], EditDelta] | None = None
         self._lock = RLock()
@@ -75,16 +72,14 @@ class FactMemory:
             RoSEError: the file is no memory, the settings differ from the memory's, or a new
                 memory lacks its settings.
         """
-        from rose_easyedit.models import DTYPES
+        from rose_easyedit.models import dtype_name
 
         is_object = not (model is None or isinstance(model, str))
         if is_object and tokenizer is None:
             raise RoSEError("A model that is given as an object needs its tokenizer beside it.")
         named = model if isinstance(model, str) else getattr(model, "name_or_path", None)
         hparams = settings_to_open(Path(path), named, hparams)
-        begun_with = "auto" if is_object else str(dtype).removeprefix("torch.")
-        if begun_with not in DTYPES:
-            raise RoSEError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
+        begun_with = "auto" if is_object else dtype_name(dtype)
         store = FactStore(path, None if hparams is None else hparams.as_dict(), begun_with)
         if hparams is not None:
             check_same(store.settings, hparams.as_dict())
@@ -97,7 +92,7 @@ class FactMemory:
     @property
     def hparams(self) -> RoSEHyperParams:
         """The settings of every edit of this memory."""
-        return self._hparams
+        return self._store.hparams
 
     def add(self, facts: Facts, *, compute: bool = True) -> Sequence[Change]:
         """Adds facts; a known subject and prompt gets the new target.
@@ -141,12 +136,12 @@ class FactMemory:
     def list(self, subject: str | None = None) -> Sequence[Entry]:
         """The facts, in the order in which they came; with `subject`, those about it."""
         entries = self._store.entries()
-        return [e for e in entries if subject is None or e.request.subject == subject.strip()]
+        return [e for e in entries if subject is None or e.request.subject == as_subject(subject)]
 
     def history(self, subject: str | None = None) -> Sequence[Change]:
         """All that has happened, the earliest first; with `subject`, to its facts."""
         changes = self._store.history()
-        return [c for c in changes if subject is None or c.subject == subject.strip()]
+        return [c for c in changes if subject is None or c.subject == as_subject(subject)]
 
     @overload
     def ask(self, prompts: str, *, chat: bool | None = ..., max_new_tokens: int = ...) -> str: ...

@@ -18,7 +18,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.records import Change, Entry, Snapshot, StoredTarget, group_digest
-from rose_easyedit.requests import EditRequest, group_by_subject
+from rose_easyedit.requests import EditRequest, as_prompt, as_subject, group_by_subject
 from rose_easyedit.settings_compared import missing_settings
 
 logger = logging.getLogger(__name__)
@@ -50,20 +50,19 @@ class FactStore:
         with self._file.reading() as file:
             rows = dict(file.execute("SELECT name, value FROM settings"))
         self.dtype = rows.get("dtype", "auto")
-        self.settings = self._read_settings(rows.get("hparams", ""))
+        self.settings, self.hparams = self._read_settings(rows.get("hparams", ""))
         if lacking := missing_settings(self.settings):
             self._complete(lacking)
         # what shares a target: a subject's facts, or each fact for itself
         self._per_fact = self.settings["hierarchy"]["integration"] == "independent"
 
-    def _read_settings(self, text: str) -> dict[str, Any]:
-        """The settings of a file, checked as if a user had given them."""
+    def _read_settings(self, text: str) -> tuple[dict[str, Any], RoSEHyperParams]:
+        """The settings as they are in a file, and checked as if a user had given them."""
         try:
             settings = dict(json.loads(text))
-            RoSEHyperParams.from_dict(settings)
+            return settings, RoSEHyperParams.from_dict(settings)
         except (TypeError, ValueError) as error:  # no JSON, no mapping, or no settings
             raise self._file.damaged(error) from error
-        return settings
 
     def _complete(self, lacking: Sequence[str]) -> None:
         """Gives a memory that an earlier version began the settings which that did not have."""
@@ -72,7 +71,7 @@ class FactStore:
             "defaults, and the targets of its facts are computed again",
             ", ".join(lacking),
         )
-        self.settings = RoSEHyperParams.from_dict(self.settings).as_dict()
+        self.settings = self.hparams.as_dict()
         with self._file.writing() as file:
             file.execute(
                 "UPDATE settings SET value = ? WHERE name = 'hparams'", [json.dumps(self.settings)]
@@ -126,7 +125,7 @@ class FactStore:
         Raises:
             RoSEError: there is no such fact.
         """
-        subject, prompt = subject.strip(), None if prompt is None else prompt.rstrip()
+        subject, prompt = as_subject(subject), None if prompt is None else as_prompt(prompt)
         with self._file.writing() as file:
             about = [r for r, _, _ in _facts(file) if r.subject == subject]
             gone = [r for r in about if prompt in (None, r.prompt)]
