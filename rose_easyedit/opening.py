@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from transformers import DynamicCache
 
 from rose_easyedit.offload import computing_device
+
+Row = TypeVar("Row")
 
 # Fewer tokens than these are cheaper to read again than to handle apart.
 _WORTH_SHARING = 16
@@ -22,6 +24,19 @@ def common_opening(rows: Sequence[Sequence[int]]) -> int:
             break
         shared += 1
     return shared
+
+
+def distinct(rows: Sequence[Row], key: Callable[[Row], Hashable]) -> tuple[list[Row], list[int]]:
+    """The first row with each key, and which of them stands for each of the rows."""
+    places: dict[Hashable, int] = {}
+    first: list[Row] = []
+    row_of: list[int] = []
+    for row in rows:
+        place = places.setdefault(key(row), len(first))
+        if place == len(first):
+            first.append(row)
+        row_of.append(place)
+    return first, row_of
 
 
 def families(rows: Sequence[Sequence[int]]) -> list[list[int]]:

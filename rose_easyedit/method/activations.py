@@ -18,7 +18,7 @@ from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.factors import Factors
 from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.tokens import Query
-from rose_easyedit.opening import common_opening, families, read_opening
+from rose_easyedit.opening import common_opening, distinct, families, read_opening
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SubjectStates:
         keys: input of the down projection of one layer, [N, d_ff].
         outputs: output of that down projection, before any norm, [N, d].
         hidden: residual stream after the target layer, [N, d].
-        median_norm: median norm of the residual stream over all tokens read.
+        median_norm: median norm of the residual stream over the tokens of all different texts.
     """
 
     keys: Tensor
@@ -71,7 +71,7 @@ def batches(
         for start in range(0, len(family), size):
             indices = family[start : start + size]
             members = [rows[i] for i in indices]
-            shared = common_opening(members) if share else 0
+            shared = common_opening(members) if share and len(members) > 1 else 0
             ids, mask = pad_right([row[shared:] for row in members], device)
             yield Batch(indices, tuple(members[0][:shared]), ids, mask)
 
@@ -140,8 +140,8 @@ def read_subject_states(
 ) -> SubjectStates:
     """Keys of one layer and hidden states of another at the subject of each query.
 
-    Only the tokens up to the subject are read, since nothing after them can matter, and only the
-    layers up to the later of the two.
+    Only the tokens up to the subject are read, since nothing after them can matter, those that are
+    the same once, and only the layers up to the later of the two.
 
     Args:
         editable: the model; call inside `frozen`.
@@ -166,7 +166,8 @@ def _read_states(
 ) -> SubjectStates:
     keys, outputs, hidden, norms = [], [], [], []
     order: list[int] = []
-    for part in batches([query.key_prefix for query in queries], batch, editable.device):
+    prefixes, place_of = distinct([query.key_prefix for query in queries], tuple)
+    for part in batches(prefixes, batch, editable.device):
         last = part.mask.sum(1) - 1
         rows = torch.arange(len(last), device=last.device)
         seen = _read(editable, part, key_layer, hidden_layer)
@@ -175,7 +176,7 @@ def _read_states(
         hidden.append(seen["hidden"][rows, last].float())
         norms.append(seen["hidden"].float().norm(dim=-1)[part.mask.bool()])
         order += part.indices
-    back = torch.tensor(order, device=editable.device).argsort()
+    back = torch.tensor(order, device=editable.device).argsort()[place_of]
     return SubjectStates(
         keys=torch.cat(keys)[back],
         outputs=torch.cat(outputs)[back],

@@ -20,6 +20,7 @@ from rose_easyedit.hparams import HierarchyHyperParams
 from rose_easyedit.method.curves import Course
 from rose_easyedit.method.halving import counted_if_done, within_memory
 from rose_easyedit.method.pieces import Group, Piece, count_turns, cut, make_rows
+from rose_easyedit.method.prefixes import Prefixes
 from rose_easyedit.method.replay import capture
 from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.method.smoothing import Noise
@@ -193,13 +194,20 @@ def _optimise_chunk(
 
 def _capture(setting: Setting, groups: Sequence[Group], n_turns: int) -> list[list[Piece]]:
     """The rows of the groups, run once and ready to be replayed: the pieces of each turn."""
+    dealt = make_rows(groups, count_turns(groups, n_turns))
+    with setting.autocast(), torch.no_grad():
+        prefixes = Prefixes.read(
+            setting.editable,
+            (row.query.key_prefix for rows in dealt for row in rows),
+            setting.micro_batch,
+        )
     turns = []
-    for rows in make_rows(groups, count_turns(groups, n_turns)):
+    for rows in dealt:
         pieces = []
         for part in cut(rows, setting.micro_batch):
             queries = [row.query for row in part]
             with setting.autocast():
-                replay = capture(setting.editable, queries, setting.layer)
+                replay = capture(setting.editable, queries, setting.layer, prefixes)
                 pieces.append(Piece.of(part, replay))
         turns.append(pieces)
     return turns

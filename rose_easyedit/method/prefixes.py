@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel
+from rose_easyedit.method.activations import Batch, batches
 from rose_easyedit.method.precision import autocast_dtype
-from rose_easyedit.opening import common_opening, families, read_opening
+from rose_easyedit.opening import read_opening
 
 
 class FrozenLayer(DynamicLayer):
@@ -33,71 +35,106 @@ class FrozenLayer(DynamicLayer):
         )
 
 
-def prefix_cache(
-    editable: EditableModel, rows: Sequence[Sequence[int]]
-) -> tuple[Cache | None, Tensor]:
-    """What comes before the last token of each row, which is the subject's.
+@dataclass(frozen=True)
+class Prefixes:
+    """What comes before the subject's last token, of P different texts.
 
-    Rows that open alike are read together, whatever they are replayed beside.
-
-    Returns:
-        Keys and values [B, heads, before, d_head] of each layer, None if nothing comes before; and
-        the mask of real tokens, [B, before]. Padding is not last.
+    Attributes:
+        places: each text, without that token, and its row.
+        layers: keys and values [P, heads, width, d_head] of each layer; none if nothing comes
+            before.
+        mask: of real tokens, [P, width]; padding is first.
     """
-    before = max(map(len, rows)) - 1
-    mask = torch.zeros(len(rows), before, dtype=torch.long, device=editable.device)
-    layers: list[tuple[Tensor, Tensor]] = []
-    for family in families(rows):
-        members = [rows[i] for i in family]
-        width = max(map(len, members)) - 1
-        if width == 0:
-            continue
-        cache, mask[family, before - width :] = _read_prefixes(editable, members, width)
-        found = [(layer.keys, layer.values) for layer in cache.layers]
-        layers = layers or [
-            (
-                keys.new_zeros(len(rows), keys.shape[1], before, keys.shape[3]),
-                values.new_zeros(len(rows), values.shape[1], before, values.shape[3]),
-            )
-            for keys, values in found
-        ]
-        # Padding attends to nothing and may hold NaN, which a weight of zero would not remove.
-        padding = ~mask[family, None, before - width :, None].bool()
-        for (keys, values), (of_keys, of_values) in zip(layers, found, strict=True):
-            keys[family, :, before - width :] = of_keys.masked_fill(padding, 0.0)
-            values[family, :, before - width :] = of_values.masked_fill(padding, 0.0)
-    if not layers:
-        return None, mask
-    # as attention reads them in the end, so that they are not cast again at each step
-    dtype = autocast_dtype(editable.device)
-    stored = [tuple(each.to(dtype or each.dtype) for each in pair) for pair in layers]
-    return Cache(layers=[FrozenLayer(keys, values) for keys, values in stored]), mask
 
+    places: dict[tuple[int, ...], int]
+    layers: Sequence[tuple[Tensor, Tensor]]
+    mask: Tensor
 
-def _read_prefixes(
-    editable: EditableModel, rows: Sequence[Sequence[int]], width: int
-) -> tuple[DynamicCache, Tensor]:
-    """The cache of all but the last token of each row, `width` wide, and its mask.
+    @classmethod
+    def read(
+        cls, editable: EditableModel, rows: Iterable[Sequence[int]], batch: int | None = None
+    ) -> Prefixes:
+        """The prefixes of some rows, each read once, however many rows have it.
 
-    The opening that all rows share is first, read once; padding is between it and the rest.
-    """
-    opening = common_opening(rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for place, row in enumerate(rows):
-        start = width - (len(row) - 1 - opening)
-        ids[place, start:] = torch.tensor(row[opening:-1])
-        mask[place, :opening] = mask[place, start:] = 1
-    ids, mask = ids.to(editable.device), mask.to(editable.device)
-    cache = DynamicCache()
-    if opening:
-        read_opening(editable.model.base_model, rows[0][:opening], cache, len(rows))
-    if width > opening:
-        editable.model.base_model(
-            input_ids=ids[:, opening:],
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, opening:],
-            past_key_values=cache,
-            use_cache=True,
+        Args:
+            editable: the model.
+            rows: tokens up to the subject's last.
+            batch: most rows to read at once; None takes all.
+        """
+        places: dict[tuple[int, ...], int] = {}
+        for row in rows:
+            places.setdefault(tuple(row[:-1]), len(places))
+        width = max(map(len, places))
+        mask = torch.zeros(len(places), width, dtype=torch.long, device=editable.device)
+        layers: list[tuple[Tensor, Tensor]] = []
+        texts = [text for text in places if text]
+        for part in batches(texts, batch or len(places), editable.device):
+            at = [places[texts[i]] for i in part.indices]
+            found, real = _read(editable, part)
+            in_order = real.argsort(dim=1, stable=True)  # padding first
+            real = real.gather(1, in_order)
+            start = width - real.shape[1]
+            mask[at, start:] = real
+            layers = layers or [
+                (_zeros_like(keys, len(places), width), _zeros_like(values, len(places), width))
+                for keys, values in found
+            ]
+            # What padding holds may be NaN, which a weight of zero would not remove.
+            padding = ~real[:, None, :, None].bool()
+            for stored, pair in zip(layers, found, strict=True):
+                for into, each in zip(stored, pair, strict=True):
+                    aligned = each.gather(2, in_order[:, None, :, None].expand_as(each))
+                    into[at, :, start:] = aligned.masked_fill(padding, 0.0)
+        return cls(places, layers, mask)
+
+    def of(self, rows: Sequence[Sequence[int]]) -> tuple[Cache | None, Tensor]:
+        """What comes before the last token of each of B rows, whose prefixes have been read.
+
+        Returns:
+            Keys and values [B, heads, before, d_head] of each layer, None if nothing comes before;
+            and the mask of real tokens, [B, before].
+        """
+        places = torch.tensor(
+            [self.places[tuple(row[:-1])] for row in rows], device=self.mask.device
         )
-    return cache, mask
+        before = max(map(len, rows)) - 1
+        start = self.mask.shape[1] - before
+        mask = self.mask[places, start:]
+        if not before:
+            return None, mask
+        layers = [
+            FrozenLayer(keys[places, :, start:], values[places, :, start:])
+            for keys, values in self.layers
+        ]
+        return Cache(layers=layers), mask
+
+
+def _read(editable: EditableModel, part: Batch) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Keys and values [B, heads, width, d_head] of each layer, and the mask [B, width].
+
+    They are as attention reads them in the end, so that they are not cast again at each step.
+    """
+    base, n_shared = editable.model.base_model, len(part.opening)
+    cache = DynamicCache()
+    if n_shared:
+        read_opening(base, part.opening, cache, len(part.ids))
+    mask = nn.functional.pad(part.mask, (n_shared, 0), value=1)
+    positions = torch.arange(n_shared, mask.shape[1], device=mask.device)[None]
+    base(
+        input_ids=part.ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    dtype = autocast_dtype(editable.device)
+    found = [
+        (layer.keys.to(dtype or layer.keys.dtype), layer.values.to(dtype or layer.values.dtype))
+        for layer in cache.layers
+    ]
+    return found, mask
+
+
+def _zeros_like(each: Tensor, n: int, width: int) -> Tensor:
+    """Zeros [n, heads, width, d_head] for what is [B, heads, T, d_head]."""
+    return each.new_zeros(n, each.shape[1], width, each.shape[3])

@@ -22,7 +22,7 @@ from transformers.cache_utils import Cache
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.method.activations import pad_right
 from rose_easyedit.method.precision import attention_as_now
-from rose_easyedit.method.prefixes import FrozenLayer, prefix_cache
+from rose_easyedit.method.prefixes import FrozenLayer, Prefixes
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.offload import is_offloaded
 
@@ -142,7 +142,12 @@ def _run(
 
 
 @torch.no_grad()
-def capture(editable: EditableModel, queries: Sequence[Query], layer: int) -> Replay:
+def capture(
+    editable: EditableModel,
+    queries: Sequence[Query],
+    layer: int,
+    prefixes: Prefixes | None = None,
+) -> Replay:
     """Runs queries once and keeps what a replay of the layers after `layer` needs.
 
     Args:
@@ -150,9 +155,11 @@ def capture(editable: EditableModel, queries: Sequence[Query], layer: int) -> Re
         queries: B queries; logits are wanted where their targets are predicted, or at the last
             token of those without a target.
         layer: the target layer.
+        prefixes: with what comes before these queries' subjects; None reads it.
     """
     device = editable.device
-    cache, before = prefix_cache(editable, [query.key_prefix for query in queries])
+    read = [query.key_prefix for query in queries]
+    cache, before = (prefixes or Prefixes.read(editable, read)).of(read)
     # Nothing is asked for behind the last target token, so it is not read.
     texts = [query.ids[query.subject : -1 if query.n_target else None] for query in queries]
     ids, after = pad_right(texts, device)

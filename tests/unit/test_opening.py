@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.method.activations import batches, frozen, read_subject_states
 from rose_easyedit.method.tokens import Query
-from rose_easyedit.opening import common_opening, families, read_opening
+from rose_easyedit.opening import common_opening, distinct, families, read_opening
 
 SYSTEM = tuple(range(100, 120))
 
@@ -50,7 +50,9 @@ def test_batches_hold_every_row_once_and_share_what_they_can() -> None:
     assert [list(batch.indices) for batch in found] == [[1, 3], [0, 2], [4]]
     assert found[0].opening == SYSTEM
     assert found[0].ids.tolist() == [[1, 0], [2, 3]] and found[0].mask.tolist() == [[1, 0], [1, 1]]
-    assert found[2].opening == (4, 5)
+    assert found[2].opening == () and found[2].ids.tolist() == [
+        [4, 5, 6]
+    ]  # alone, and read at once
     for batch in batches(rows, 2, torch.device("cpu"), share=False):
         assert batch.opening == ()
         kept = [ids[mask.bool()].tolist() for ids, mask in zip(batch.ids, batch.mask, strict=True)]
@@ -78,3 +80,30 @@ def test_states_behind_an_opening_are_those_of_the_whole_row(name: str) -> None:
             torch.testing.assert_close(
                 getattr(together, field)[row], getattr(alone, field)[0], atol=1e-4, rtol=1e-4
             )
+
+
+def test_the_same_text_is_read_once() -> None:
+    model = build_model("llama-tied")
+    read: list[int] = []
+
+    def count(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        read.append(len(kwargs["input_ids"]))
+
+    texts = [(5, 6), (7, 8, 9), (5, 6), (5, 6)]
+    # what comes behind the subject is of no concern
+    queries = [Query((*text, 20 + i), len(text) - 1, 1) for i, text in enumerate(texts)]
+    with frozen(model):
+        handle = model.base_model.register_forward_pre_hook(count, with_kwargs=True)
+        states = read_subject_states(
+            read_architecture(model), queries, key_layer=1, hidden_layer=2, batch=8
+        )
+        handle.remove()
+    assert sum(read) == 2
+    for field in (states.keys, states.outputs, states.hidden):
+        assert torch.equal(field[0], field[2]) and torch.equal(field[0], field[3])
+        assert not torch.allclose(field[0], field[1])
+
+
+def test_distinct_rows_stand_for_those_with_their_key() -> None:
+    assert distinct(["a", "B", "b", "A", "c"], str.lower) == (["a", "B", "c"], [0, 1, 1, 0, 2])
+    assert distinct([], len) == ([], [])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rose_easyedit.architectures import first_tensor, read_architecture
 from rose_easyedit.method.activations import frozen
+from rose_easyedit.method.prefixes import Prefixes
 from rose_easyedit.method.replay import Replay, capture
 from rose_easyedit.method.tokens import Query
 
@@ -28,6 +29,8 @@ QUERIES = (
     Query((80, 81, 82, 83, 84), 3, 0),
     Query((90, 91, 92, 93, 94, 95, 96), 1, 2, again=3),
 )
+
+OPENING = tuple(range(100, 116))  # as long as what is read apart
 
 
 def places(query: Query) -> list[int]:
@@ -92,6 +95,44 @@ def test_a_replay_is_the_model(name: str) -> None:
     shifted = expected(model, QUERIES, shift)
     assert (shifted - expected(model, QUERIES, nothing)).abs().max() > 0.1
     torch.testing.assert_close(run(replay, shift), shifted, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_opens_alike_is_read_as_part_of_each_row(name: str) -> None:
+    # longer and shorter than the window of those that slide, and two with the same prefix
+    texts = [(7, 8, 9, 10, 11), (7,), (7, 8, 9, 10, 12), (12, 13, 14), (7, 8, 9, 10, 11)]
+    queries = [
+        Query((*OPENING, *text, 20 + i, 30), 16 + len(text), 1) for i, text in enumerate(texts)
+    ]
+    model = build_model(name)
+    together, shift = captured(model, [*queries, *QUERIES]), some_shift([*queries, *QUERIES])
+    wanted = expected(model, [*queries, *QUERIES], shift)
+    torch.testing.assert_close(run(together, shift), wanted, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 3, None])
+def test_prefixes_are_read_once_for_the_pieces_of_many_rows(batch: int | None) -> None:
+    model = build_model("mistral-sliding")
+    again = [Query((*query.ids[: query.subject], 99, 98), query.subject, 1) for query in QUERIES]
+    rows = [query.key_prefix for query in [*QUERIES, *again]]
+    read: list[int] = []
+
+    def count(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        read.append(len(kwargs["input_ids"]))
+
+    with frozen(model):
+        editable = read_architecture(model)
+        handle = model.base_model.register_forward_pre_hook(count, with_kwargs=True)
+        prefixes = Prefixes.read(editable, rows, batch)
+        handle.remove()
+        # the first has nothing before its subject
+        assert sum(read) == len({row[:-1] for row in rows if len(row) > 1})
+        assert max(read) == (batch or sum(read))
+        for queries in (QUERIES[2:5], QUERIES[:1], again):
+            shift = some_shift(queries)
+            replay = capture(editable, queries, LAYER, prefixes)
+            fresh = capture(editable, queries, LAYER)
+            torch.testing.assert_close(run(replay, shift), run(fresh, shift), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)
