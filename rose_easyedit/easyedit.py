@@ -1,4 +1,4 @@
-"""RoSE behind EasyEdit's BaseEditor: the only module that imports easyeditor.
+"""RoSE behind EasyEdit's BaseEditor: the only module that uses easyeditor.
 
 `BaseEditor` is an attribute of this module that comes into being, and brings easyeditor in, when
 it is first asked for.

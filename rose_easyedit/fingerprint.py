@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rose_easyedit.offload import stored_state
 
 _SAMPLES = 1024
+_ORIGIN = ("_name_or_path", "transformers_version")
 _WHOLE_NUMBERS = (torch.int64, torch.int32, torch.int16, torch.int8)
 
 
@@ -37,6 +41,24 @@ def model_fingerprint(model: nn.Module) -> str:
         digest.update(_bytes(flat[:: max(1, flat.numel() // _SAMPLES)]))
         digest.update(_bytes(_row_sums(weight)))
     return digest.hexdigest()
+
+
+def computation_fingerprint(model: PreTrainedModel) -> str:
+    """SHA-256 over `model_fingerprint` and the model's configuration: what its answers depend on.
+
+    Equal weights compute something else with another rotation, window or activation. Where a model
+    was loaded from, and by which version, does not count.
+    """
+    config = json.dumps(_without_origin(model.config.to_dict()), sort_keys=True, default=str)
+    return hashlib.sha256(f"{model_fingerprint(model)}:{config}".encode()).hexdigest()
+
+
+def _without_origin(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_origin(value) if isinstance(value, dict) else value
+        for name, value in config.items()
+        if name not in _ORIGIN
+    }
 
 
 def _header(name: str, weight: Tensor) -> bytes:

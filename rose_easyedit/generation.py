@@ -12,7 +12,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.offload import computing_device
-from rose_easyedit.opening import common_opening, read_opening
+from rose_easyedit.opening import read_opening, sharable_opening
 
 Text = str | list[dict[str, str]]
 
@@ -53,9 +53,9 @@ def generate_greedy(
     answers = [""] * len(rows)
     for indices in length_batches(rows, batch_size):
         batch = [rows[i] for i in indices]
-        opening = common_opening(batch)
+        opening = sharable_opening(model, batch, max_new_tokens)
         inputs = pad_left(batch, config.pad_token_id, computing_device(model), opening)
-        with inference(model, autocast):
+        with inference(model, autocast), _no_settings_of_its_own(model):
             cache = DynamicCache(config=model.config)
             if opening:
                 read_opening(model.base_model, batch[0][:opening], cache, len(batch))
@@ -162,6 +162,20 @@ def inference(model: Any, autocast: torch.dtype | None) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
+
+
+@contextmanager
+def _no_settings_of_its_own(model: Any) -> Iterator[None]:
+    """The model without its generation settings, which would fill in what a plain one leaves open.
+
+    Some models bring a repetition penalty or beams along, and would not be greedy any more.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _plain(text: Text) -> str:

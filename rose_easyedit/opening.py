@@ -26,6 +26,23 @@ def common_opening(rows: Sequence[Sequence[int]]) -> int:
     return shared
 
 
+def sharable_opening(model: Any, rows: Sequence[Sequence[int]], n_more: int = 0) -> int:
+    """How many first tokens are worth reading once where padding stands between them and the rest.
+
+    None if a layer's attention slides over a window that the rows do not fit in: it would count
+    the padding.
+
+    Args:
+        model: A causal language model.
+        rows: Token ids, unpadded.
+        n_more: How many tokens may follow a row.
+    """
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    if window is not None and max(map(len, rows)) + n_more > window:
+        return 0
+    return common_opening(rows)
+
+
 def distinct(rows: Sequence[Row], key: Callable[[Row], Hashable]) -> tuple[list[Row], list[int]]:
     """The first row with each key, and which of them stands for each of the rows."""
     places: dict[Hashable, int] = {}

@@ -21,7 +21,7 @@ from rose_easyedit.evaluation.queries import as_text
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
 from rose_easyedit.files import write_whole
-from rose_easyedit.fingerprint import model_fingerprint, weights_fingerprint
+from rose_easyedit.fingerprint import computation_fingerprint, weights_fingerprint
 from rose_easyedit.generation import encode
 from rose_easyedit.paths import cache_dir
 
@@ -67,16 +67,22 @@ def measure_once(
 
 def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationSettings) -> str:
     asked: list[Query | LocalityPrompt] = [*questions.queries, *questions.locality]
+    texts = {
+        chat: [as_text(query, settings.system_prompt) for query in asked if query.chat == chat]
+        for chat in (False, True)
+    }
+    written = [*generic_sentences(), *(target for _, target in questions.targets)]
     parts = {
         "format": FORMAT,
         "versions": [version(name) for name in ("torch", "transformers")],
-        "model": model_fingerprint(model),
+        "model": computation_fingerprint(model),
         "settings": settings.on_record(model, tokenizer),
         "texts": [(as_text(query, settings.system_prompt), query.chat) for query in asked],
+        # as the tokenizer reads them
+        "ids": [encode(tokenizer, of_kind, chat=chat) for chat, of_kind in texts.items()],
+        "written": encode(tokenizer, written, chat=False),
         "forms": [query.form for query in questions.queries],
         "targets": [(astuple(query), target) for query, target in questions.targets],
-        # The ids of known text tell tokenizers apart.
-        "generic": encode(tokenizer, generic_sentences(), chat=False),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 

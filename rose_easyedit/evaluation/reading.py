@@ -10,7 +10,7 @@ from transformers import DynamicCache
 
 from rose_easyedit.generation import pad_left
 from rose_easyedit.offload import computing_device
-from rose_easyedit.opening import common_opening, read_opening
+from rose_easyedit.opening import read_opening, sharable_opening
 
 
 def last_logits(model: Any, rows: Sequence[Sequence[int]], wanted: Sequence[int]) -> Tensor:
@@ -26,7 +26,7 @@ def last_logits(model: Any, rows: Sequence[Sequence[int]], wanted: Sequence[int]
         float32 [rows, max(wanted), vocabulary]; what is before a row's own `wanted` is of no use.
     """
     own = min(len(row) - n for row, n in zip(rows, wanted, strict=True))
-    opening = min(common_opening(rows), own)
+    opening = min(sharable_opening(model, rows), own)
     inputs = pad_left(rows, 0, computing_device(model), opening)
     mask = inputs["attention_mask"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)

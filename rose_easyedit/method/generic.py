@@ -88,15 +88,15 @@ def _package_text(name: str) -> str:
 
 
 def _lines(tokenizer: PreTrainedTokenizerBase, text: str, n_tokens: int) -> list[Sequence[int]]:
-    """The text line by line, cut off after the number of tokens asked for."""
+    """The text line by line, long lines in parts, cut off after the number of tokens asked for."""
     lines: list[Sequence[int]] = []
     left = n_tokens
-    for line in text.splitlines():
+    for line in filter(None, map(str.strip, text.splitlines())):
+        ids = tokenizer(line)["input_ids"][: max(left, 0)]
+        lines += [ids[i : i + _PASSAGE_TOKENS] for i in range(0, len(ids), _PASSAGE_TOKENS)]
+        left -= len(ids)
         if left <= 0:
             break
-        if line.strip() and (ids := tokenizer(line.strip())["input_ids"]):
-            lines.append(ids[: min(left, _PASSAGE_TOKENS)])
-            left -= len(lines[-1])
     return lines
 
 

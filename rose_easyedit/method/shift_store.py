@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rose_easyedit.files import write_whole
-from rose_easyedit.fingerprint import model_fingerprint, weights_fingerprint
+from rose_easyedit.fingerprint import computation_fingerprint, weights_fingerprint
 from rose_easyedit.method.integration import Level, Setting, chunks
 from rose_easyedit.method.pieces import Group
 from rose_easyedit.method.shifts import Shifts
@@ -54,7 +54,7 @@ def level_key(setting: Setting, level: Level) -> str:
         "format": FORMAT,
         "versions": [version(name) for name in ("torch", "transformers")],
         "code": [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(method.glob("*.py"))],
-        "model": model_fingerprint(setting.editable.model),
+        "model": computation_fingerprint(setting.editable.model),
         "device": setting.editable.device.type,
         "threads": torch.get_num_threads(),  # they change the order of sums
         "autocast": autocast,

@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.files import write_whole
-from rose_easyedit.fingerprint import model_fingerprint
+from rose_easyedit.fingerprint import computation_fingerprint
 from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.activations import batches, read_keys
 from rose_easyedit.method.constraints import Spectrum
@@ -58,7 +58,7 @@ def load_spectra(
     """
     passages = generic_passages(tokenizer, hparams)
     folder = folder or cache_dir() / "statistics"
-    base = model_fingerprint(editable.model)
+    base = computation_fingerprint(editable.model)
     read_in = computing_dtype(precision, editable.model)
     keys = {layer: _key(f"{base}:{read_in}:{layer}", passages) for layer in layers}
     paths = {layer: folder / f"{key}.safetensors" for layer, key in keys.items()}

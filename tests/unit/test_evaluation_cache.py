@@ -94,6 +94,23 @@ def test_whatever_changes_an_answer_changes_the_key(
         tiny_llama.model.layers[1].mlp.down_proj.weight.mul_(2)
     measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
     assert len(asked) == len(asks) + 1
+    tiny_llama.config.rope_parameters["rope_theta"] = 5.0
+    measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    assert len(asked) == len(asks) + 2
+
+
+def test_a_token_of_its_own_in_what_is_asked_changes_the_key(
+    tiny_llama: Any, tiny_tokenizer: Any, tmp_path: Path, asked: list[str]
+) -> None:
+    import copy
+
+    tiny_llama.resize_token_embeddings(len(tiny_tokenizer) + 1)
+    measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    for n_asked, added in enumerate((QUESTIONS.queries[0].text, QUESTIONS.targets[0][1]), start=2):
+        tokenizer = copy.deepcopy(tiny_tokenizer)
+        tokenizer.add_tokens([added])
+        measure_once(tiny_llama, tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+        assert len(asked) == n_asked
 
 
 @pytest.mark.parametrize("damage", ["cut", "answer", "number", "empty"])

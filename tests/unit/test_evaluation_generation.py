@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import build_tokenizer
+from tiny_models import build_model
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.evaluation.queries import ALL_FORMS, MULTI_TURN, as_text, queries_of
-from rose_easyedit.generation import encode, generate_greedy, render, stop_tokens
+from rose_easyedit.evaluation.reading import last_logits
+from rose_easyedit.generation import encode, generate_greedy, inference, render, stop_tokens
+from rose_easyedit.opening import common_opening
 
 TEXTS = [
     "Marie Curie was born in",
@@ -64,6 +68,35 @@ def test_shared_opening_changes_no_answer(tiny_llama: Any, tiny_tokenizer: Any) 
     texts = [opening + name for name in ("Marie Curie is", "Isaac Newton is a", "Paris")]
     answers = generate_greedy(tiny_llama, tiny_tokenizer, texts, chat=False, max_new_tokens=6)
     assert answers == [by_hand(tiny_llama, tiny_tokenizer, t, chat=False, steps=6) for t in texts]
+
+
+def test_a_models_own_generation_settings_change_no_answer(
+    tiny_llama: Any, tiny_tokenizer: Any
+) -> None:
+    plain = generate_greedy(tiny_llama, tiny_tokenizer, TEXTS, chat=False, max_new_tokens=8)
+    tiny_llama.generation_config.repetition_penalty = 5.0
+    tiny_llama.generation_config.no_repeat_ngram_size = 1
+    tiny_llama.generation_config.num_beams = 3
+    again = generate_greedy(tiny_llama, tiny_tokenizer, TEXTS, chat=False, max_new_tokens=8)
+    assert again == plain
+    assert tiny_llama.generation_config.num_beams == 3
+
+
+@pytest.mark.parametrize("window", [4, 60])
+def test_padding_takes_no_place_in_a_window_that_slides(window: int) -> None:
+    model = build_model("mistral-sliding", sliding_window=window)
+    tokenizer = build_tokenizer()
+    opening = "The profession of Marie Curie and of Isaac Newton and of Ada Lovelace and of "
+    texts = [opening + name for name in ("Paris", "Marie Curie was born in Paris", "Isaac Newton")]
+    rows = encode(tokenizer, texts, chat=False)
+    assert len(set(map(len, rows))) > 1 and common_opening(rows) > 4
+    assert generate_greedy(model, tokenizer, texts, chat=False, max_new_tokens=6) == [
+        by_hand(model, tokenizer, text, chat=False, steps=6) for text in texts
+    ]
+    with inference(model, None):
+        together = last_logits(model, rows, [1] * len(rows))
+        alone = [model(torch.tensor([row])).logits[0, -1].float() for row in rows]
+    torch.testing.assert_close(together[:, -1], torch.stack(alone), atol=1e-4, rtol=1e-4)
 
 
 class ShowsTokens:

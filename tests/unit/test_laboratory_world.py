@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.laboratory import Population, Recipe
+from rose_easyedit.evaluation.laboratory import Population, Recipe, laboratory
 from rose_easyedit.evaluation.laboratory.population import make_fact
 from rose_easyedit.evaluation.laboratory.tokenizer import UNKNOWN, make_tokenizer
 from rose_easyedit.evaluation.laboratory.training import _masks, new_model, render, train
@@ -173,3 +173,10 @@ def test_too_many_facts_are_refused_all_at_once(people):
 def test_a_fact_holds_every_form(people):
     fact = make_fact(people[0], relations()[0], "Oslo")
     assert [query.chat for query in fact.queries] == [False] * 3 + [True] * 4
+
+
+@pytest.mark.parametrize("part", ["PREFIXES", "CHAT_CONTEXTS", "QUERY_FORMATS"])
+def test_what_the_texts_are_told_in_is_part_of_the_key(part, monkeypatch):
+    before = laboratory._key(laboratory.MINUTE)
+    monkeypatch.setattr(laboratory, part, getattr(laboratory, part)[:-1])
+    assert laboratory._key(laboratory.MINUTE) != before

@@ -166,6 +166,20 @@ def test_the_number_of_tokens_is_kept(
     assert counts == [1, 130, 400]
 
 
+def test_a_text_without_line_breaks_is_read_in_parts(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    text = tmp_path / "one line.txt"
+    text.write_text("Marie Curie was born in Warsaw. " * 100, encoding="utf-8")
+    ids = tiny_tokenizer(text.read_text(encoding="utf-8").strip())["input_ids"]
+    assert len(ids) > 2 * 128 + 1
+    for wanted in (5, 128, 129, 10**6):
+        hparams = AlignmentHyperParams(
+            statistics_text=str(text), statistics_tokens=wanted, subject_weight=0.0
+        )
+        passages = [passage.ids for passage in generic_passages(tiny_tokenizer, hparams)]
+        assert [token for part in passages for token in part] == ids[:wanted]
+        assert max(map(len, passages)) == min(128, wanted)
+
+
 def test_the_built_in_text_suffices_for_every_preset(tmp_path: Path, tiny_tokenizer: Any) -> None:
     spectrum = spectra(tmp_path, tiny_tokenizer, tokens=8192, subject_weight=1.0)[0]
     assert spectrum.directions.shape == (D_FF, D_FF)
@@ -280,6 +294,7 @@ def test_the_key_holds_everything_that_matters(tmp_path: Path, tiny_tokenizer: A
         {"model": build_model("llama-untied")},
         {"model": changed_weights(build_model("llama-tied"))},
         {"model": build_model("llama-tied").to(torch.bfloat16)},
+        {"model": build_model("llama-tied", rms_norm_eps=0.1)},
     ]
     for n_files, change in enumerate(changes, start=2):
         spectra(folder, tiny_tokenizer, **{**base, **change})

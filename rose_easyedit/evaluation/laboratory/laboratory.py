@@ -30,6 +30,7 @@ from rose_easyedit.evaluation.native import NativeRates
 from rose_easyedit.export import new_folder
 from rose_easyedit.generation import generate_greedy
 from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.method.forms import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
 from rose_easyedit.paths import cache_dir
 
 logger = logging.getLogger(__name__)
@@ -192,5 +193,7 @@ def _corpus(people: Sequence[Person], n_lines: int = 2000) -> list[str]:
 def _key(recipe: Recipe) -> str:
     """Of all that the trained weights depend on."""
     world = resources.files("rose_easyedit.evaluation.laboratory") / "world.json"
-    parts = [asdict(recipe), version("torch"), world.read_text(encoding="utf-8")]
+    versions = [version(name) for name in ("torch", "transformers")]
+    told_in = [PREFIXES, CHAT_CONTEXTS, QUERY_FORMATS]
+    parts = [asdict(recipe), versions, told_in, world.read_text(encoding="utf-8")]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
