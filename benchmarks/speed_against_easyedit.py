@@ -2,11 +2,11 @@
 
 Both sides edit the same facts into the same layers of the embedded model. "memit" and "memit-merge"
 take the same context prefixes and the same number of optimisation steps as EasyEdit, all contexts
-at every step; "in turns" is the presets' own way, one context a step; "rose" takes its own, on two
-levels. A learning rate next to zero keeps every fact from converging, so none stops
-early. EasyEdit's covariances are given to it, and our statistics come from the disk cache, so
-neither side pays for a corpus. CPU time is counted, not the clock on the wall, and the sides take
-turns, so a busy machine does not favour one.
+at every step; "in turns" is the presets' own way, one context a step. "rose" takes its own contexts
+and steps, and "rose, equal" EasyEdit's, as many steps on each of its two levels. A learning rate
+next to zero keeps every fact from converging, so none stops early. EasyEdit's covariances are given
+to it, and our statistics come from the disk cache, so neither side pays for a corpus. CPU time is
+counted, not the clock on the wall, and the sides take turns, so a busy machine does not favour one.
 
     EASYEDIT_HOME=/path/to/EasyEdit python benchmarks/speed_against_easyedit.py
 
@@ -41,13 +41,15 @@ from rose_easyedit.requests import EditRequest
 STEPS = 25
 CONTEXTS = list(PREFIXES[:4])
 LEARNING_RATE = 1e-6
+OWN = "rose"  # the row with contexts and steps of its own
 # name of a row to preset, and whether a step takes one context or, as EasyEdit does, all of them
 ROWS = {
     "memit": ("memit", False),
     "memit in turns": ("memit", True),
     "memit-merge": ("memit-merge", False),
     "merge in turns": ("memit-merge", True),
-    "rose": ("rose", True),
+    OWN: ("rose", True),
+    "rose, equal": ("rose", True),
 }
 
 
@@ -108,14 +110,17 @@ def our_settings(row: str, precision: str, steps: int | None = STEPS) -> RoSEHyp
     if not in_turns:
         hparams = hparams.with_overrides(hierarchy={"context_turns": 1})
     return hparams.with_overrides(
-        contexts=CONTEXTS, hierarchy={"fact_steps": steps, "subject_steps": steps}
+        contexts=CONTEXTS,
+        chat_contexts=0,
+        answered_queries=0,
+        hierarchy={"fact_steps": steps, "subject_steps": steps},
     )
 
 
 def ours(
     model: Any, tokenizer: Any, row: str, precision: str, requests: Sequence[EditRequest]
 ) -> Contender:
-    hparams = our_settings(row, precision, None if row == "rose" else STEPS)
+    hparams = our_settings(row, precision, None if row == OWN else STEPS)
     hierarchy = hparams.hierarchy
     two_levels = f"{hierarchy.fact_steps}+{hierarchy.subject_steps}"
 
