@@ -19,12 +19,8 @@ from rose_easyedit.evaluation.facts import (
 )
 from rose_easyedit.evaluation.interval import bootstrap_interval
 from rose_easyedit.evaluation.measure import Measurement, Questions, measure
-from rose_easyedit.evaluation.metrics import (
-    contains_target,
-    kl_divergence,
-    shared_beginning,
-    top1_agreement,
-)
+from rose_easyedit.evaluation.metrics import kl_divergence, shared_beginning, top1_agreement
+from rose_easyedit.evaluation.names import Names
 from rose_easyedit.evaluation.native import NativeRates
 from rose_easyedit.evaluation.records import Record, edited_records, other_facts, other_records
 from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
@@ -157,8 +153,8 @@ def bundled_locality(facts: Sequence[Fact], name: str = CORE) -> list[LocalityPr
     """A bundled set's prompts for the relations at hand, without those about an edited subject."""
     relations = set(relation_names(name))
     prompts = load_locality([fact for fact in facts if fact.relation in relations], name)
-    subjects = {fact.subject for fact in facts}
-    return [p for p in prompts if not any(contains_target(p.text, name) for name in subjects)]
+    subjects = Names.of(fact.subject for fact in facts)
+    return [prompt for prompt in prompts if not subjects.are_in(prompt.text)]
 
 
 def _check_asked(facts: Sequence[Fact], baseline: Baseline) -> None:

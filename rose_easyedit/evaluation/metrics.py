@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
+from rose_easyedit.evaluation.names import Names, fold
 from rose_easyedit.evaluation.reading import last_logits
 from rose_easyedit.generation import Text, encode, inference, length_batches
 
@@ -17,25 +16,21 @@ _WRAPPING = " \t\r\n\"'`*\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e"
 
 
 def contains_target(answer: str, target: str, aliases: Iterable[str] = ()) -> bool:
-    """Whether the answer names the target or an alias as a whole word, in any case.
+    """Whether the answer names the target or an alias as a whole word (`Names`).
 
-    "Iran" is not found in "Tirana". Text is compared in one Unicode form (NFKC), so that a
-    letter with an accent equals the letter followed by the combining accent.
+    "Iran" is not found in "Tirana". In a script that puts no space between words a name is found
+    wherever it stands.
     """
-    text = _normalise(answer)
-    names = filter(None, (_normalise(name).strip() for name in (target, *aliases)))
-    # Lookarounds and not \b, which fails on a name that ends in a sign, such as "C++" or "U.S.".
-    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in names)
+    return Names.of((target, *aliases)).are_in(answer)
 
 
 def starts_with_target(answer: str, target: str, aliases: Iterable[str] = ()) -> bool:
-    """Whether the answer begins with the target or an alias as a whole word, in any case.
+    """Whether the answer begins with the target or an alias as a whole word.
 
     Space, quotes and emphasis before it do not count. Text is compared as in `contains_target`.
     """
-    text = _normalise(answer).lstrip(_WRAPPING)
-    names = filter(None, (_normalise(name).strip(_WRAPPING) for name in (target, *aliases)))
-    return any(re.match(rf"{re.escape(name)}(?!\w)", text) for name in names)
+    names = Names.of(fold(name).strip(_WRAPPING) for name in (target, *aliases))
+    return names.begin(fold(answer).lstrip(_WRAPPING))
 
 
 def next_token_logprobs(
@@ -88,7 +83,3 @@ def shared_beginning(before: Sequence[int], after: Sequence[int]) -> float:
             break
         shared += 1
     return shared / max(len(before), len(after)) if before or after else 1.0
-
-
-def _normalise(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()

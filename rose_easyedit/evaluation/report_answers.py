@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from rose_easyedit.evaluation.names import Names
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,7 @@ def answers_of(report: Mapping[str, Any]) -> list[Answer]:
 
 def parts_of(answer: str, names: Sequence[str]) -> list[Part]:
     """The answer in pieces, those marked that are one of the names as a whole word."""
-    text = unicodedata.normalize("NFKC", answer).strip()
-    wanted = [unicodedata.normalize("NFKC", name).strip() for name in names]
-    # the longest first, so that "North Korea" is not marked as "Korea"
-    words = "|".join(re.escape(name) for name in sorted(wanted, key=len, reverse=True) if name)
-    if not words:
-        return [Part(text, False)] if text else []
-    pieces = re.split(rf"((?<!\w)(?:{words})(?!\w))", text, flags=re.IGNORECASE)
-    return [Part(piece, number % 2 == 1) for number, piece in enumerate(pieces) if piece]
+    return [Part(text, marked) for text, marked in Names.of(names).split(answer.strip())]
 
 
 def _of_record(record: Mapping[str, Any]) -> Answer:
