@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.errors import RoSEError, json_fault, no_file, shown
+from rose_easyedit.errors import RoSEError, shown
+from rose_easyedit.record_file import read_rows, shorten_faults
 
 _REQUIRED = ("prompt", "subject", "target_new")
 _OPTIONAL = ("ground_truth", "case_id")
@@ -116,29 +116,12 @@ def load_requests(path: str | Path) -> list[EditRequest]:
     """Reads a JSON list or JSON Lines file of requests with EasyEdit's field names.
 
     Raises:
-        RoSEError: the file is missing, is not JSON (with the line), or holds faulty requests.
+        RoSEError: the file cannot be read, is not JSON (with the line), or holds faulty requests.
     """
-    path = Path(path)
-    try:
-        if not path.is_file():
-            raise no_file(path, "request file", "give a JSON or JSON Lines file")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise RoSEError(f"The request file {str(path)!r} cannot be read: {error}") from error
-    except UnicodeDecodeError as error:
-        raise RoSEError(f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8.") from error
-    try:
-        records = json.loads(text)
-    except (ValueError, RecursionError):  # of which a number of too many digits is one as well
-        records = _parse_lines(path, text)
-    if isinstance(records, Mapping):
-        records = [records]
-    if not isinstance(records, list):
-        raise RoSEError(
-            f"{str(path)!r} holds a JSON {type(records).__name__}; expected a list of requests "
-            "or one request a line."
-        )
-    return as_requests(records)
+    rows, faults = read_rows(path, "request file")
+    if faults:
+        raise RoSEError.of(f"{str(path)!r} is neither JSON nor JSON Lines:", shorten_faults(faults))
+    return as_requests(row.value for row in rows)
 
 
 def group_by_subject(requests: Sequence[EditRequest]) -> dict[str, list[int]]:
@@ -190,17 +173,3 @@ def _contradictions(parsed: Sequence[tuple[int, EditRequest]]) -> list[str]:
                 f"{shown(request.target_new)}; keep one"
             )
     return faults
-
-
-def _parse_lines(path: Path, text: str) -> list[Any]:
-    records, faults = [], []
-    # not splitlines, which also splits at separators that a JSON string may hold
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                records.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                faults.append(f"line {number}: {json_fault(error)}")
-    if faults:
-        raise RoSEError.of(f"{str(path)!r} is neither JSON nor JSON Lines:", faults)
-    return records

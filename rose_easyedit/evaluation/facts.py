@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.requests import EditRequest
+from rose_easyedit.requests import EditRequest, as_prompt, as_subject
 
 FORMS = ("statement", "paraphrase", "question", "instruction")
 CHAT_FORMS = frozenset({"question", "instruction"})
@@ -52,6 +52,12 @@ class Fact:
     truth_aliases: tuple[str, ...] = ()
     wrapped: frozenset[str] = frozenset()
     neighbours: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # as a request holds them: the target is put behind the prompt with one space
+        cleaned = (as_subject(self.subject), as_prompt(self.prompt), self.target_new.strip())
+        for name, text in zip(("subject", "prompt", "target_new"), cleaned, strict=True):
+            object.__setattr__(self, name, text)
 
     @cached_property
     def queries(self) -> tuple[Query, ...]:

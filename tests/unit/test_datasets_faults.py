@@ -10,6 +10,8 @@ import pytest
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.datasets import load_dataset
+from rose_easyedit.evaluation.selection import select_facts
+from rose_easyedit.requests import load_requests
 
 GOOD = {"subject": "Lothria", "prompt": "{} is ruled from", "target_new": "Graz"}
 
@@ -36,8 +38,6 @@ def dump(folder: Path, *records: Any) -> Path:
         ({"subject": ""}, "'subject' is empty"),
         ({"prompt": "It is ruled from"}, "'It is ruled from' holds neither '{}' nor its subject"),
         ({"prompt": "lothria is ruled from"}, "nor its subject 'Lothria'"),
-        ({"ground_truth": ""}, "'ground_truth' is empty"),
-        ({"paraphrases": ["Lothria's seat is", ""]}, "'paraphrases' is empty"),
         ({"questions": {"q": "?"}}, "'questions' is {'q': '?'}, not text"),
         ({"target_new": "Graz \ud83d"}, "'target_new' is 'Graz \\ud83d', with half of a surrogate"),
     ],
@@ -130,8 +130,37 @@ def test_json_lines_have_line_numbers_and_may_hold_blank_lines(tmp_path: Path) -
         load_dataset(path)
 
 
-def test_one_line_is_one_record(tmp_path: Path) -> None:
-    assert len(load_dataset(write(tmp_path, json.dumps(GOOD) + "\n")).facts) == 1
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_object_is_one_record(tmp_path: Path, indent: int | None) -> None:
+    assert len(load_dataset(write(tmp_path, json.dumps(GOOD, indent=indent) + "\n")).facts) == 1
+
+
+def test_what_need_not_be_there_may_be_empty(tmp_path: Path) -> None:
+    empty = {"ground_truth": "", "rephrase_prompt": " ", "paraphrases": ["Lothria's seat is", ""]}
+    (fact,) = load_dataset(dump(tmp_path, {**GOOD, **empty, "target_aliases": ""})).facts
+    assert (fact.ground_truth, fact.target_aliases) == ("", ())
+    assert fact.paraphrases == ("Lothria's seat is",)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": " Lothria is ruled from ", "subject": "Lothria", "target_new": " Graz"},
+        {"prompt": "Lothria's {} is in", "subject": "Lothria ", "target_new": "Graz"},
+        {"prompt": "In C, {} and", "subject": "C", "target_new": "Java", "ground_truth": ""},
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_the_file_that_was_edited_is_read_alike(
+    tmp_path: Path, record: dict[str, Any], indent: int | None
+) -> None:
+    path = write(tmp_path, json.dumps(record, indent=indent))
+    requests = load_requests(path)
+    assert [fact.to_request().identity for fact in load_dataset(path).facts] == [
+        request.identity for request in requests
+    ]
+    (asked,) = select_facts([request.as_dict() for request in requests], str(path)).asked
+    assert asked.prompt == requests[0].prompt
 
 
 def test_unicode_and_a_byte_order_mark_are_read_as_they_are(tmp_path: Path) -> None:
@@ -157,7 +186,7 @@ def test_unicode_and_a_byte_order_mark_are_read_as_they_are(tmp_path: Path) -> N
         ("[{]", r"is not JSON \(.*column"),
         ('[{"a": 1},\n{"b": 2}\n', "is not JSON"),
         ("subject,prompt\nLothria,x\n", "neither JSON nor JSON Lines"),
-        ('{\n"facts": [],\n"version": 2\n}', "one JSON object with the fields facts, version"),
+        ('{\n"facts": [],\n"version": 2\n}', "no form that is known.* facts, version"),
         ('"text"', "a JSON str"),
         ("[" * 100_000, "is not JSON"),
         (json.dumps([GOOD]).encode("utf-16"), "is not UTF-8"),
@@ -180,3 +209,18 @@ def test_a_file_that_is_missing_or_a_folder_or_huge(tmp_path: Path) -> None:
         file.truncate(513 * 2**20)
     with pytest.raises(RoSEError, match="513 MiB.* 512 MiB; give a part"):
         load_dataset(path)
+
+
+@pytest.mark.parametrize("read", [load_dataset, load_requests])
+def test_a_file_that_the_system_does_not_give(
+    tmp_path: Path, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RoSEError, match="file .*xxx"):
+        read(tmp_path / ("x" * 300))
+
+    def refuse(*_: Any, **__: Any) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(RoSEError, match=r"cannot be read \(.*Permission denied.*\); name one"):
+        read(dump(tmp_path, GOOD))

@@ -8,13 +8,17 @@ import pytest
 import torch
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.facts import Fact
+from rose_easyedit.evaluation.measure import Questions
 from rose_easyedit.evaluation.reading import last_logits
+from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import (
     TargetReading,
     read_targets,
     with_target,
 )
 from rose_easyedit.generation import encode
+from rose_easyedit.requests import EditRequest
 
 TEXTS = ["Marie Curie was born in", "Who is Ada Lovelace? She lived in", "Paris"]
 TARGETS = ["London, England", "Warsaw", "is in Switzerland"]
@@ -92,3 +96,13 @@ def test_nothing_is_left_changed(tiny_llama: Any, tiny_tokenizer: Any) -> None:
     read_targets(tiny_llama, tiny_tokenizer, TEXTS, TARGETS, chat=False)
     assert tiny_llama.training and tiny_tokenizer.padding_side == side
     assert all(torch.equal(value, weights[name]) for name, value in tiny_llama.state_dict().items())
+
+
+def test_a_target_of_a_fact_has_no_space_of_its_own() -> None:
+    fact = Fact(" Japan", "", "The capital of Japan is ", " Madrid\n", "")
+    assert (fact.subject, fact.prompt, fact.target_new) == (
+        "Japan", "The capital of Japan is", "Madrid",
+    )  # fmt: skip
+    (read,) = Questions.of([fact], [], EvaluationSettings()).targets
+    assert read == (fact.queries[0], "Madrid")
+    assert fact.to_request() == EditRequest.from_mapping(fact.to_request().as_dict())

@@ -167,22 +167,22 @@ def test_every_faulty_line_is_named(tmp_path: Path) -> None:
     text = "\n".join([json.dumps(CURIE), "{broken", json.dumps(NEWTON), "[1,"])
     with pytest.raises(RoSEError, match="neither JSON nor JSON Lines") as caught:
         load_requests(write(tmp_path, text))
-    assert "line 2: " in str(caught.value) and "line 4: " in str(caught.value)
-    assert "line 1: " not in str(caught.value)
+    assert "(line 2): " in str(caught.value) and "(line 4): " in str(caught.value)
+    assert "(line 1)" not in str(caught.value)
 
 
 def test_a_deeply_nested_file_is_an_error_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(RoSEError, match="neither JSON nor JSON Lines"):
+    with pytest.raises(RoSEError, match="is not JSON"):
         load_requests(write(tmp_path, "[" * 200_000))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("3", "holds a JSON int; expected a list of requests or one request a line"),
+        ("3", "holds a JSON int; give a list of records, or one record a line"),
         ('"text"', "holds a JSON str"),
-        ("[]", "there is no request"),
-        ("", "there is no request"),
+        ("[]", "holds an empty list"),
+        ("", "is empty; give a file with records"),
         ("[1, 2]", "request 1: expected a mapping or an EditRequest, got int"),
         (b"\xff\xfe\x00\x01", "is not UTF-8 text .*save it as UTF-8"),
     ],
@@ -198,7 +198,7 @@ def test_a_field_of_nearly_the_right_name_is_pointed_at() -> None:
 
 
 def test_a_line_has_one_position(tmp_path: Path) -> None:
-    with pytest.raises(RoSEError, match=r"line 2: Expecting .*, at column 2$"):
+    with pytest.raises(RoSEError, match=r"\(line 2\): .*Expecting .*, at column 2\)$"):
         load_requests(write(tmp_path, '{"prompt": "a"}\n{prompt}'))
 
 

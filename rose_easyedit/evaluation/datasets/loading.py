@@ -11,8 +11,8 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.datasets.file_forms import FILE_FORMS
 from rose_easyedit.evaluation.datasets.layout import FileForm
 from rose_easyedit.evaluation.datasets.parsing import parse_row, template
-from rose_easyedit.evaluation.datasets.reading import Row, read_rows, shorten, shorten_faults
 from rose_easyedit.evaluation.facts import Fact
+from rose_easyedit.record_file import Row, read_rows, shorten, shorten_faults
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class Dataset:
 def load_dataset(path: str | Path, form: str = "auto", skip_bad: bool = False) -> Dataset:
     """The facts of a data file, as it is published: a JSON list, or JSON Lines.
 
-    Prompts with "{}" are filled with the subject. zsRE's prompts are questions; they are what is
-    edited, and so they are the `prompt`. Where a form has no true answer (part of KnowEdit, one's
-    own requests) `ground_truth` is empty. Where it names no relation, or one subject has two
-    prompts of one relation, the relation is the prompt with "{}" for the subject.
+    A "{}" in a text that does not name the subject stands for it. zsRE's prompts are questions;
+    they are what is edited, and so they are the `prompt`. Where a form has no true answer
+    (part of KnowEdit, one's own requests) `ground_truth` is empty. Where it names no relation, or
+    one subject has two prompts of one relation, the relation is the prompt with "{}" for the
+    subject. An empty text is none; only what is needed may not be empty.
 
     Args:
         path: The file.
@@ -45,12 +46,13 @@ def load_dataset(path: str | Path, form: str = "auto", skip_bad: bool = False) -
 
     Raises:
         RoSEError: If there is no such form, the file cannot be read, its form cannot be told, or
-            records do not fit it: fields missing, empty or not text, or a prompt without its
-            subject. Every such record is reported with its position, which counts from 0.
+            records do not fit it: fields that are needed missing or empty, fields that are not
+            text, or a prompt without its subject. Every such record is reported with its position,
+            which counts from 0.
     """
     if form not in ("auto", *FILE_FORMS):
         raise RoSEError(f"There is no form {form!r}: choose one of auto, {', '.join(FILE_FORMS)}.")
-    rows, faults = read_rows(path)
+    rows, faults = read_rows(path, "data file")
     found = _detect(path, rows) if form == "auto" else FILE_FORMS[form]
     facts: list[Fact] = []
     for row in rows:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rose_easyedit.evaluation.datasets.layout import FileForm, Record, find
-from rose_easyedit.evaluation.datasets.reading import Row, shorten
 from rose_easyedit.evaluation.facts import Fact
+from rose_easyedit.record_file import Row, shorten
+from rose_easyedit.requests import as_prompt, as_subject
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
@@ -37,7 +38,7 @@ class _Parts:
         self.faults: list[str] = []
 
     def every(self, part: str) -> tuple[str, ...]:
-        """The texts at all places of a part, each once."""
+        """The texts at all places of a part that need not be there, each once."""
         texts = [text for path in self._places(part) for text in self._texts(path)]
         return tuple(dict.fromkeys(texts))
 
@@ -45,7 +46,7 @@ class _Parts:
         """The texts at the first place of a part that holds any."""
         for path in self._places(part):
             if list(_leaves(find(self.record, path))):
-                return tuple(dict.fromkeys(self._texts(path)))
+                return tuple(dict.fromkeys(self._texts(path, needed)))
         if needed:
             places = " or ".join(repr(path) for path in self._places(part))
             self.faults.append(f"{places} is missing; add it")
@@ -61,19 +62,20 @@ class _Parts:
     def _places(self, part: str) -> tuple[str, ...]:
         return self.form.places.get(part, ())
 
-    def _texts(self, path: str) -> Iterator[str]:
+    def _texts(self, path: str, needed: bool = False) -> Iterator[str]:
         for leaf in _leaves(find(self.record, path)):
             if not isinstance(leaf, str):
                 self.faults.append(f"{path!r} is {shorten(repr(leaf))}, not text; give text")
             elif not leaf.strip():
-                self.faults.append(f"{path!r} is empty; fill it in, or take it out")
+                if needed:
+                    self.faults.append(f"{path!r} is empty; fill it in")
             elif _HALF_CHARACTER.search(leaf):
                 self.faults.append(
                     f"{path!r} is {shorten(ascii(leaf))}, with half of a surrogate pair, which no "
                     "tokenizer reads; mend it"
                 )
             else:
-                yield leaf.strip()
+                yield leaf
 
 
 def _pieces(row: Row, form: FileForm) -> Iterator[tuple[str, Any]]:
@@ -92,19 +94,22 @@ def _pieces(row: Row, form: FileForm) -> Iterator[tuple[str, Any]]:
 
 def _parse(record: Record, form: FileForm) -> Fact | list[str]:
     parts = _Parts(record, form)
-    subject = parts.one("subject")
+    subject = as_subject(parts.one("subject"))
 
-    def filled(*texts: str) -> tuple[str, ...]:
-        return tuple(text.replace("{}", subject) for text in texts)
+    def filled(text: str) -> str:
+        return text if subject in text else text.replace("{}", subject)
 
-    (prompt,) = filled(parts.one("prompt"))
+    prompt = filled(as_prompt(parts.one("prompt")))
     relation = parts.one("relation", needed=False)
-    targets = (*parts.first("target_new"), *parts.every("target_aliases"))
-    truths = (*parts.first("ground_truth", needed=form.needs_truth), *parts.every("truth_aliases"))
-    paraphrases, questions, instructions = (
-        filled(*parts.every(part)) for part in ("paraphrases", "questions", "instructions")
+    targets = _stripped(parts.first("target_new"), parts.every("target_aliases"))
+    truths = _stripped(
+        parts.first("ground_truth", needed=form.needs_truth), parts.every("truth_aliases")
     )
-    neighbours = parts.every("neighbours")
+    paraphrases, questions, instructions = (
+        tuple(filled(text) for text in _stripped(parts.every(part)))
+        for part in ("paraphrases", "questions", "instructions")
+    )
+    neighbours = _stripped(parts.every("neighbours"))
     if prompt and subject not in prompt:
         parts.faults.append(
             f"the prompt {shorten(repr(prompt))} holds neither '{{}}' nor its subject {subject!r}; "
@@ -112,11 +117,11 @@ def _parse(record: Record, form: FileForm) -> Fact | list[str]:
         )
     if parts.faults:
         return parts.faults
-    target, *target_aliases = dict.fromkeys(targets)
-    truth, *truth_aliases = dict.fromkeys(truths or ("",))
+    target, *target_aliases = targets
+    truth, *truth_aliases = truths or ("",)
     return Fact(
         subject=subject,
-        relation=relation or template(prompt, subject),
+        relation=relation.strip() or template(prompt, subject),
         prompt=prompt,
         target_new=target,
         ground_truth=truth,
@@ -127,6 +132,11 @@ def _parse(record: Record, form: FileForm) -> Fact | list[str]:
         truth_aliases=tuple(truth_aliases),
         neighbours=neighbours,
     )
+
+
+def _stripped(*groups: tuple[str, ...]) -> tuple[str, ...]:
+    """The texts without space at their edges, each once."""
+    return tuple(dict.fromkeys(text.strip() for group in groups for text in group))
 
 
 def _leaves(value: Any) -> Iterator[Any]:

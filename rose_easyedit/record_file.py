@@ -23,18 +23,27 @@ class Row:
     value: Any
 
 
-def read_rows(path: str | Path) -> tuple[list[Row], list[str]]:
-    """The records of a list in a JSON file, or of a JSON Lines file.
+def read_rows(path: str | Path, kind: str) -> tuple[list[Row], list[str]]:
+    """The records of a list in a JSON file, or of a JSON Lines file; one object is one record.
+
+    Args:
+        path: The file.
+        kind: What it is, for the errors: "data file", "request file".
 
     Returns:
         The records, and a fault for each line of a JSON Lines file that is not JSON.
 
     Raises:
-        RoSEError: If the file is missing, too large to be read as a whole, not UTF-8, empty, JSON
-            of another shape, or has no line that is JSON.
+        RoSEError: If the file is missing or cannot be read, is too large to be read as a whole,
+            not UTF-8, empty, JSON of another shape, or has no line that is JSON.
     """
     path = Path(path)
-    text = _read_text(path)
+    try:
+        text = _read_text(path, kind)
+    except OSError as error:
+        raise RoSEError(
+            f"The {kind} {str(path)!r} cannot be read ({error}); name one that can."
+        ) from error
     try:
         value = json.loads(text)
     # ValueError: JSONDecodeError, and a number with more digits than Python converts
@@ -46,7 +55,7 @@ def read_rows(path: str | Path) -> tuple[list[Row], list[str]]:
             title = f"{str(path)!r} is neither JSON nor JSON Lines:"
             raise RoSEError.of(title, shorten_faults(faults)) from error
         return rows, faults
-    return [Row(f"record {i}", record) for i, record in enumerate(_records(path, text, value))], []
+    return [Row(f"record {i}", record) for i, record in enumerate(_records(path, value))], []
 
 
 def shorten(text: str) -> str:
@@ -61,13 +70,13 @@ def shorten_faults(faults: Sequence[str]) -> list[str]:
     return [*shown, f"... and {left_out} more"] if left_out > 0 else shown
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, kind: str) -> str:
     if not path.is_file():
-        raise no_file(path, "data file", "give a JSON or JSON Lines file")
+        raise no_file(path, kind, "give a JSON or JSON Lines file")
     size = path.stat().st_size / 2**20
     if size > _LARGEST_MIB:
         raise RoSEError(
-            f"{str(path)!r} has {size:.0f} MiB, and a data file is read as a whole, up to "
+            f"{str(path)!r} has {size:.0f} MiB, and a {kind} is read as a whole, up to "
             f"{_LARGEST_MIB} MiB; give a part of it."
         )
     try:
@@ -79,15 +88,12 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _records(path: Path, text: str, value: Any) -> list[Any]:
-    if isinstance(value, Mapping) and "\n" not in text.strip():
+def _records(path: Path, value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
         return [value]
     if isinstance(value, list) and value:
         return value
-    if isinstance(value, Mapping):
-        found = f"one JSON object with the fields {shorten(', '.join(value))}"
-    else:
-        found = "an empty list" if isinstance(value, list) else f"a JSON {type(value).__name__}"
+    found = "an empty list" if isinstance(value, list) else f"a JSON {type(value).__name__}"
     raise RoSEError(f"{str(path)!r} holds {found}; give a list of records, or one record a line.")
 
 
