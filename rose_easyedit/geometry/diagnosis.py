@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.delta import EditDelta
+from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.geometry.bench import Bench
 from rose_easyedit.geometry.conflict import Conflict, conflicts_within, fact_gradients
@@ -97,8 +98,12 @@ def diagnose(
         settings: how to measure.
 
     Raises:
-        RoSEError: an edit has no targets or lacks one of the facts, or a subject cannot be read.
+        RoSEError: there is no fact or no edit, an edit has no targets or lacks one of the facts,
+            or a subject cannot be read.
     """
+    given = (("fact", facts), ("edit", edits))
+    if faults := [f"there is no {name}; give at least one" for name, of in given if not of]:
+        raise RoSEError.of("There is nothing to diagnose:", faults)
     settings = settings or DiagnosisSettings()
     editable = read_architecture(model)
     hparams = [RoSEHyperParams.from_dict(delta.provenance["hparams"]) for delta in edits.values()]

@@ -147,7 +147,7 @@ def targets_of(delta: EditDelta, facts: Sequence[Fact]) -> Tensor:
     requests, groups = delta.provenance["requests"], delta.provenance["groups"]
     written = [EditRequest.from_mapping(record) for record in requests]
     rows = {written[i].identity: row for row, group in enumerate(groups) for i in group}
-    wanted = [EditRequest.from_mapping(f.to_request().as_dict()).identity for f in facts]
+    wanted = [fact.to_request().identity for fact in facts]
     if faults := [f"{s!r}: {p!r} -> {t!r}" for s, p, t in wanted if (s, p, t) not in rows]:
         raise RoSEError.of(
             "These facts are not in the edit; diagnose the requests that it was computed from:",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.datasets.parsing import template
 from rose_easyedit.requests import EditRequest
 
 
@@ -40,14 +40,14 @@ def exchanges(requests: Sequence[EditRequest], n: int, seed: int = 0) -> list[Ex
     """
     if n < 1:
         raise RoSEError(f"The number of pairs is {n}; give 1 or more.")
-    prompts = list(dict.fromkeys((template(r.prompt, r.subject), r.subject) for r in requests))
+    prompts = list(dict.fromkeys((_pieces(r.prompt, r.subject), r.subject) for r in requests))
     subjects = list(dict.fromkeys(subject for _, subject in prompts))
     if len(subjects) < 2:
         raise RoSEError(
             f"All facts are about {', '.join(map(repr, subjects)) or 'nobody'}; subjects are "
             "exchanged with each other, so give facts about two or more."
         )
-    asked_of: dict[str, list[str]] = {}
+    asked_of: dict[tuple[str, ...], list[str]] = {}
     for wording, subject in prompts:
         asked_of.setdefault(wording, []).append(subject)
     generator = random.Random(seed)
@@ -55,13 +55,13 @@ def exchanges(requests: Sequence[EditRequest], n: int, seed: int = 0) -> list[Ex
     partners = []
     for wording, subject in drawn:
         alike = asked_of[wording] if len(asked_of[wording]) > 1 else subjects
-        others = [other for other in alike if other != subject and other not in wording]
+        others = [o for o in alike if o != subject and not any(o in piece for piece in wording)]
         partners.append(generator.sample(others, min(n, len(others))))
     pairs = [
         Exchange(
-            prompt=wording.replace("{}", subject),
+            prompt=subject.join(wording),
             subject=subject,
-            other_prompt=wording.replace("{}", other),
+            other_prompt=other.join(wording),
             other=other,
         )
         for round_ in zip_longest(*partners)
@@ -69,3 +69,10 @@ def exchanges(requests: Sequence[EditRequest], n: int, seed: int = 0) -> list[Ex
         if other is not None
     ]
     return pairs[:n]
+
+
+def _pieces(prompt: str, subject: str) -> tuple[str, ...]:
+    """What a prompt says between the mentions of its subject, which are whole words if any is."""
+    name = re.escape(subject)
+    whole = re.split(rf"(?<!\w){name}(?!\w)", prompt)
+    return tuple(whole if len(whole) > 1 else prompt.split(subject))

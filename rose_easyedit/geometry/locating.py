@@ -193,4 +193,5 @@ def _asked(
 
 def _repeats(answer: str, subject: str) -> bool:
     """Whether an answer begins the subject's name again, which is copied and not recalled."""
-    return any(word.startswith(answer.strip()) for word in subject.split())
+    begun = answer.strip()
+    return begun != "" and any(word.startswith(begun) for word in subject.split())

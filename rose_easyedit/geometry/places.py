@@ -15,6 +15,7 @@ from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import read_subject_states
 from rose_easyedit.method.forms import essence_form, render_chat, statement_forms
+from rose_easyedit.method.rewriting import rewritings
 from rose_easyedit.method.tokens import Query, tokenize
 
 
@@ -43,7 +44,7 @@ class Probe:
 
     Attributes:
         places: the usable queries, Q.
-        contexts: per fact, all its usable contexts with the target behind them, F.
+        contexts: per fact, all its usable contexts of stage 1 with the target behind them, F.
         keys: input of the target layer's down projection at each query's subject, [Q, d_ff].
         log: what was left out.
     """
@@ -114,12 +115,16 @@ def read_probe(
             left.
     """
     places, log = locate(tokenizer, facts)
+    requests = [fact.to_request() for fact in facts]
+    # the very contexts of stage 1, which without a template has no turn to put rewritings in
+    n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
+    own_words = rewritings(editable.model, tokenizer, requests, n_rewritings)
     contexts = [
         [
-            form.tokenize(tokenizer, fact.subject, fact.target_new)
-            for form in statement_forms(tokenizer, fact.to_request(), hparams)
+            form.tokenize(tokenizer, request.subject, request.target_new)
+            for form in statement_forms(tokenizer, request, hparams, texts)
         ]
-        for fact in facts
+        for request, texts in zip(requests, own_words, strict=True)
     ]
     # as in stage 1, ordinary words keep the median from being one of sinks
     essences = [essence_form(s).tokenize(tokenizer, s) for s in {f.subject: None for f in facts}]

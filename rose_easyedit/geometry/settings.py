@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,9 +43,9 @@ class DiagnosisSettings:
             if getattr(self, name) < 1
         ]
         faults += [
-            f"{name} is {getattr(self, name)}; give a number above 0"
+            f"{name} is {getattr(self, name)}; give a finite number above 0"
             for name in ("max_radius", "landscape_extent")
-            if not getattr(self, name) > 0
+            if not 0 < getattr(self, name) < math.inf
         ]
         if not 0 <= self.quantile <= 1:
             faults.append(f"quantile is {self.quantile}; give a number from 0 to 1")

@@ -275,6 +275,13 @@ def test_all_faults_of_the_settings_are_reported() -> None:
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["max_radius", "landscape_extent"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_length_is_finite(name: str, value: float) -> None:
+    with pytest.raises(RoSEError, match=f"{name} is {value}; give a finite number"):
+        DiagnosisSettings(**{name: value})
+
+
 def test_nothing_upstream_imports_geometry_or_figures() -> None:
     package = Path(rose_easyedit.__file__).parent
     downstream = {"geometry", "figures", "cli", "experiment"}

@@ -57,6 +57,23 @@ def test_a_prompt_of_one_subject_takes_any_other_that_it_does_not_name() -> None
     assert found[0].other_prompt == "In England Ada Lovelace is"
 
 
+@pytest.mark.parametrize(
+    ("prompt", "subject", "other_prompt"),
+    [
+        ("Romeo was born in Rome and", "Rome", "Romeo was born in Paris and"),
+        ("In C, {} and Java differ", "C", "In Paris, {} and Java differ"),
+        ("Rome is Rome; Rome", "Rome", "Paris is Paris; Paris"),
+        ("The F.C. plays", "F.C.", "The Paris plays"),
+        ("Romes lie in", "Rome", "Pariss lie in"),
+    ],
+)
+def test_whole_words_are_exchanged_and_nothing_else(
+    prompt: str, subject: str, other_prompt: str
+) -> None:
+    given = [EditRequest(prompt, subject, "x"), EditRequest("It is in Paris that", "Paris", "x")]
+    assert Exchange(prompt, subject, other_prompt, "Paris") in exchanges(given, 9)
+
+
 def test_every_prompt_comes_once_before_one_comes_again_and_the_seed_decides() -> None:
     assert {pair.subject for pair in exchanges(BORN, 3)} == set(PEOPLE)
     assert len(exchanges(BORN, 2)) == 2
@@ -125,8 +142,11 @@ def test_pairs_that_tell_nothing_and_names_that_are_repeated_do_not_count() -> N
 
 @pytest.mark.parametrize(
     ("answer", "repeats"),
-    [("Mar", True), (" Cur", True), ("Marie", True), (" Curious", False), ("rie", False)],
-)
+    [
+        ("Mar", True), (" Cur", True), ("Marie", True), (" Curious", False), ("rie", False),
+        ("", False), ("\n", False),
+    ],
+)  # fmt: skip
 def test_a_name_that_begins_again_is_a_repetition(answer: str, repeats: bool) -> None:
     assert locating._repeats(answer, "Marie Curie") == repeats
 

@@ -417,6 +417,35 @@ def test_an_edit_without_targets_is_refused(tiny_tokenizer: Any, delta: EditDelt
         rivals(build_model("llama-tied"), tiny_tokenizer, old)
 
 
+def test_nothing_is_no_diagnosis(tiny_tokenizer: Any, delta: EditDelta) -> None:
+    model = build_model("llama-tied")
+    with pytest.raises(RoSEError, match="there is no fact; give at least one$"):
+        diagnose(model, tiny_tokenizer, [], {"ours": delta}, SETTINGS)
+    with pytest.raises(RoSEError, match="there is no fact(.|\n)*there is no edit"):
+        diagnose(model, tiny_tokenizer, [], {}, SETTINGS)
+
+
+def test_contexts_are_those_of_stage_1_with_the_models_own_rewritings(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rose_easyedit.method import rewriting, targets
+
+    model = build_model("llama-tied")
+    said = [f"Where was {fact.subject} born?" for fact in GEOMETRY_FACTS]
+    monkeypatch.setattr(rewriting, "generate_greedy", lambda *_, **__: said)
+    monkeypatch.setattr(rewriting, "is_usable", lambda *_: True)
+    how = hparams(self_paraphrases=1)
+    found = read_probe(
+        read_architecture(model), tiny_tokenizer, GEOMETRY_FACTS, how.with_overrides(sink_ratio=1e9)
+    )
+    plans: list[Any] = []
+    made = targets.make_plan
+    monkeypatch.setattr(targets, "make_plan", lambda *a: plans.append(made(*a)) or plans[-1])
+    compute_edit(model, tiny_tokenizer, FACTS, how)
+    learned = [{q.ids for q in fact_queries} for fact_queries in plans[-1].statements]
+    assert [{q.ids for q in queries} for queries in found.contexts] == learned
+
+
 def test_facts_that_are_not_in_the_edit_are_named(delta: EditDelta) -> None:
     strangers = [replace(GEOMETRY_FACTS[0], target_new="German"), GEOMETRY_FACTS[1]]
     strangers.append(replace(GEOMETRY_FACTS[2], prompt="Ada Lovelace speaks"))
