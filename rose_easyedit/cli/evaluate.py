@@ -55,6 +55,7 @@ def _evaluate(
     from rose_easyedit.evaluation.cache import default_folder
     from rose_easyedit.evaluation.evaluate import Baseline, evaluate_edit
     from rose_easyedit.evaluation.harness import run_harness
+    from rose_easyedit.evaluation.summary import plain
 
     settings, notes = _settings(arguments), list(selection.notes)
     locality = selection.locality
@@ -88,7 +89,7 @@ def _evaluate(
         "data": arguments.data,
         "notes": notes,
         **result.as_dict(),
-        "lm_eval": scores,
+        "lm_eval": plain(scores),
     }
 
 

@@ -10,13 +10,15 @@ _RESAMPLES = 2000
 
 def bootstrap_interval(
     values: Mapping[str, Sequence[float]], *, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """Percentile interval of the mean when whole groups (subjects) are drawn with replacement.
 
     Facts of one subject succeed and fail together, so drawing single facts would pretend to more
-    evidence than there is.
+    evidence than there is. None of fewer than two groups, which say nothing of how groups differ.
     """
     groups = [(sum(group), len(group)) for group in values.values() if group]
+    if len(groups) < 2:
+        return None
     draw = random.Random(seed)
     means = []
     for _ in range(_RESAMPLES):

@@ -111,11 +111,11 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
             "normalised",
         ),
         tuple(rows),
-        "Success: the greedy answer names the target, with a 95% interval over subjects. Exact "
-        "prefix: it begins with it. Teacher forced: tokens of the target that are the likeliest "
-        "ones when it is put behind the query; gap: success minus that, in points. Interference: "
-        "the answer names the target of another fact of the subject. Normalised: success over "
-        "what the unedited model answers by itself."
+        "Success: the greedy answer names the target, with a 95% interval over subjects, of two "
+        "or more. Exact prefix: it begins with it. Teacher forced: tokens of the target that are "
+        "the likeliest ones when it is put behind the query; gap: success minus that, in points. "
+        "Interference: the answer names the target of another fact of the subject. Normalised: "
+        "success over what the unedited model answers by itself."
         + (f" Not among all forms, as not native: {', '.join(left_out)}." if left_out else ""),
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from statistics import fmean
 from typing import Any
 
+from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import LocalityPrompt
 from rose_easyedit.evaluation.fluency import ngram_entropy
 from rose_easyedit.evaluation.native import NativeRates
@@ -16,6 +16,7 @@ from rose_easyedit.evaluation.summary import (
     facts_per_subject,
     form_summary,
     headline_summary,
+    mean,
     plain,
     specificity_summary,
 )
@@ -73,8 +74,19 @@ class EvaluationResult:
     edited: Mapping[str, int] = field(default_factory=dict)
 
     def success(self, *forms: str) -> float:
-        """Fraction of the queries of these forms (default all) whose answer names the target."""
-        return fmean(r.success for r in self.records if r.form in (forms or ALL_FORMS))
+        """Fraction of the queries of these forms (default all) whose answer names the target.
+
+        Raises:
+            RoSEError: If none was asked.
+        """
+        rate = mean(r.success for r in self.records if r.form in (forms or ALL_FORMS))
+        if rate is None:
+            asked = ", ".join(dict.fromkeys(r.form for r in self.records)) or "nothing"
+            raise RoSEError(
+                f"No query was asked as {', '.join(forms or ALL_FORMS)}; asked was {asked}. Choose "
+                "one of these forms, or ask again with others (EvaluationSettings.forms)."
+            )
+        return rate
 
     def summary(self) -> dict[str, Any]:
         """Totals as plain data.
@@ -83,8 +95,8 @@ class EvaluationResult:
             `forms`: per form, with 95% intervals over subjects (`summary.form_summary`);
             `headline`: all forms together, of what the unedited model can be asked at all;
             `facts_per_subject`: success by how many facts the subject had edited;
-            `locality`: per kind of prompt, `all` of them, and `generic`, whose "prompts" are
-            positions in running text and no part of `all`;
+            `locality`: per kind of prompt, `all` of them (None of no prompts), and `generic`,
+            whose "prompts" are positions in running text and no part of `all`;
             `r_specificity`: the subjects' other facts, None if there are none;
             `fluency`: of the answers and of generic text, before and after.
         """
@@ -124,8 +136,8 @@ class EvaluationResult:
         if self.generic is not None:
             summary["generic"] = {
                 "prompts": len(self.generic.kl),
-                "kl": fmean(self.generic.kl),
-                "top1": fmean(self.generic.top1),
+                "kl": mean(self.generic.kl),
+                "top1": mean(self.generic.top1),
                 "shared_text": None,
                 "same_text": None,
             }
@@ -136,17 +148,17 @@ class EvaluationResult:
         texts = [self.texts[i] for i in chosen] if self.texts else []
         return {
             "prompts": len(chosen),
-            "kl": fmean(self.kl[i] for i in chosen) if chosen else 0.0,
-            "top1": fmean(self.top1[i] for i in chosen) if chosen else 1.0,
-            "shared_text": fmean(text.shared for text in texts) if texts else None,
-            "same_text": fmean(text.before == text.answer for text in texts) if texts else None,
+            "kl": mean(self.kl[i] for i in chosen),
+            "top1": mean(self.top1[i] for i in chosen),
+            "shared_text": mean(text.shared for text in texts),
+            "same_text": mean(text.before == text.answer for text in texts),
         }
 
     def _fluency(self) -> dict[str, float | None]:
         generic = self.generic
         return {
-            "ngram_entropy": fmean(ngram_entropy(r.answer) for r in self.records),
-            "ngram_entropy_before": fmean(ngram_entropy(r.before) for r in self.records),
+            "ngram_entropy": mean(ngram_entropy(r.answer) for r in self.records),
+            "ngram_entropy_before": mean(ngram_entropy(r.before) for r in self.records),
             "perplexity": generic.perplexity if generic else None,
             "perplexity_before": generic.perplexity_before if generic else None,
         }

@@ -20,7 +20,7 @@ def form_summary(records: Sequence[Record], native: NativeRates | None) -> dict[
     answer is on record, and is None if there are none. `headline` is as in `headline_summary`.
     """
     with_truth = [r.old_answer for r in records if r.truth]
-    forced = _mean(r.reading.accuracy for r in records if r.reading)
+    forced = mean(r.reading.accuracy for r in records if r.reading)
     success = fmean(r.success for r in records)
     return {
         "queries": len(records),
@@ -31,16 +31,16 @@ def form_summary(records: Sequence[Record], native: NativeRates | None) -> dict[
         "exact_prefix": fmean(r.exact_prefix for r in records),
         "exact_prefix_before": fmean(r.exact_prefix_before for r in records),
         "teacher_forcing": forced,
-        "teacher_forcing_before": _mean(
+        "teacher_forcing_before": mean(
             r.reading_before.accuracy for r in records if r.reading_before
         ),
         "gap": None if forced is None else success - forced,
-        "target_logprob": _mean(r.reading.logprob for r in records if r.reading),
-        "target_probability": _mean(math.exp(r.reading.logprob) for r in records if r.reading),
-        "target_probability_before": _mean(
+        "target_logprob": mean(r.reading.logprob for r in records if r.reading),
+        "target_probability": mean(math.exp(r.reading.logprob) for r in records if r.reading),
+        "target_probability_before": mean(
             math.exp(r.reading_before.logprob) for r in records if r.reading_before
         ),
-        "old_answer": _mean(with_truth),
+        "old_answer": mean(with_truth),
         "other_target": fmean(r.other_target for r in records),
         "headline": headline_summary(records, native),
     }
@@ -57,10 +57,10 @@ def headline_summary(records: Sequence[Record], native: NativeRates | None) -> d
     kept = [r for r in records if rates.get((r.relation, r.form), 1.0) >= LEAST_RATE]
     known = [r for r in kept if (r.relation, r.form) in rates]
     left_out = {(r.relation, r.form) for r in records} - {(r.relation, r.form) for r in kept}
-    bound = _mean(rates[r.relation, r.form] for r in known)
+    bound = mean(rates[r.relation, r.form] for r in known)
     return {
         "queries": len(kept),
-        "success": _mean(r.success for r in kept),
+        "success": mean(r.success for r in kept),
         "interval": success_interval(kept),
         "normalised": None if bound is None else fmean(r.success for r in known) / bound,
         "not_native": [f"{relation} ({form})" for relation, form in sorted(left_out)],
@@ -109,11 +109,11 @@ def specificity_summary(records: Sequence[OtherRecord]) -> dict[str, Any] | None
 
 
 def success_interval(records: Sequence[Record]) -> tuple[float, float] | None:
-    """A 95% interval of success over subjects; None without records."""
+    """A 95% interval of success over subjects; None of fewer than two."""
     by_subject: dict[str, list[float]] = defaultdict(list)
     for record in records:
         by_subject[record.subject].append(float(record.success))
-    return bootstrap_interval(by_subject) if by_subject else None
+    return bootstrap_interval(by_subject)
 
 
 def plain(value: Any) -> Any:
@@ -125,6 +125,7 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _mean(values: Iterable[float]) -> float | None:
+def mean(values: Iterable[float]) -> float | None:
+    """The mean; None of nothing."""
     values = list(values)
     return fmean(values) if values else None

@@ -36,6 +36,7 @@ def objective(metrics: Mapping[str, float | None]) -> tuple[float, float]:
     asked, kl = metrics["asked"], metrics["kl"]
     if asked is None or kl is None:
         raise ValueError(
-            "neither questions nor instructions were asked, so nothing can be searched"
+            "questions or instructions (asked), and prompts that should not change (kl), are "
+            f"needed, so nothing can be searched: asked is {asked}, kl is {kl}"
         )
     return asked, kl

@@ -184,9 +184,9 @@ def _attempt(faults: list[str], what: str, read: Callable[[], _T]) -> _T | None:
 def _evaluation(folder: Path) -> Evaluation:
     result = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
     summary = result["summary"]
-    intervals = {form: _pair(of["interval"]) for form, of in summary["forms"].items()}
-    if summary["r_specificity"]:
-        intervals["specificity"] = _pair(summary["r_specificity"]["interval"])
+    rates = {**summary["forms"], "specificity": summary["r_specificity"]}
+    # of one subject there is none
+    intervals = {name: _pair(of["interval"]) for name, of in rates.items() if of and of["interval"]}
     counts = (int(summary["facts"]), int(summary["subjects"]), len(result["records"]))
     return Evaluation(counts, intervals, answers_of(result))
 

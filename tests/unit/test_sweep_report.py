@@ -19,7 +19,7 @@ from rose_easyedit.experiment.job import JOBS
 from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.report import PAGE, main, write_sweep_report
 from rose_easyedit.experiment.report_charts import parallel_chart, scatter_chart
-from rose_easyedit.experiment.report_data import DAMAGED, read_sweep
+from rose_easyedit.experiment.report_data import DAMAGED, _evaluation, read_sweep
 from rose_easyedit.experiment.report_grid import grids_of
 from rose_easyedit.experiment.report_looks import looks_of
 from rose_easyedit.experiment.report_metrics import metrics_of
@@ -159,6 +159,11 @@ def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
     row = read_sweep(tmp_path).rows[0]
     assert row.metrics.keys() & {"kl", "question", "top1", "statement"} == {"statement"}
     assert "many" not in write_sweep_report(tmp_path).read_text()
+
+
+def test_a_rate_of_one_subject_has_no_interval(tmp_path: Path) -> None:
+    found = _evaluation(write_run(tmp_path, "r0", [], a_result(0.5, 0.1)))
+    assert set(found.intervals) == {"statement", "question", "instruction"}
 
 
 def hostile(folder: Path) -> Path:
