@@ -110,7 +110,7 @@ def _facts_and_edit(
 
 
 def _read(requests: str, split: str | None) -> Sequence[Fact]:
-    from rose_easyedit.evaluation.datasets import load_dataset, with_wrapped_forms
+    from rose_easyedit.evaluation.datasets import load_dataset, merged, with_wrapped_forms
     from rose_easyedit.evaluation.facts import load_facts
 
     if split is not None and requests not in BUNDLED:
@@ -122,7 +122,7 @@ def _read(requests: str, split: str | None) -> Sequence[Fact]:
         if requests in BUNDLED
         else load_dataset(requests).facts
     )
-    return list(dict.fromkeys(with_wrapped_forms(facts)))
+    return with_wrapped_forms(merged(facts))
 
 
 def _settings(arguments: Namespace) -> DiagnosisSettings:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.cache import measure_once
+from rose_easyedit.evaluation.datasets.merging import merged
 from rose_easyedit.evaluation.facts import (
     CORE,
     Fact,
@@ -121,10 +122,10 @@ def evaluate_edit(
         edited: All facts that the edit holds, if `facts` are but some of them.
 
     Raises:
-        RoSEError: If the baseline was not asked for one of the facts.
+        RoSEError: If there are no facts, or the baseline was not asked for one of them.
     """
     _check_asked(facts, baseline)
-    edited = list(dict.fromkeys([*facts, *(edited or ())]))
+    edited = merged([*facts, *(edited or ())])
     subjects = {fact.subject for fact in facts}
     others = other_facts((f for f in baseline.facts if f.subject in subjects), edited)
     forms, before = baseline.settings.forms, baseline.measured
@@ -158,6 +159,8 @@ def bundled_locality(facts: Sequence[Fact], name: str = CORE) -> list[LocalityPr
 
 
 def _check_asked(facts: Sequence[Fact], baseline: Baseline) -> None:
+    if not facts:
+        raise RoSEError("There is no fact to ask the edited model for; give at least one.")
     asked = set(baseline.facts)
     faults = [
         f"{fact.prompt!r} -> {fact.target_new!r}: give it to Baseline.of as well"

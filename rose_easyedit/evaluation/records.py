@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rose_easyedit.evaluation.facts import Fact, Query
 from rose_easyedit.evaluation.measure import Measurement
 from rose_easyedit.evaluation.metrics import contains_target, starts_with_target
+from rose_easyedit.evaluation.names import Names
 from rose_easyedit.evaluation.queries import queries_of
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
 
@@ -20,8 +21,9 @@ class Record:
     Attributes:
         success: The answer names the target or an alias (`contains_target`).
         old_answer: It names the true answer.
-        other_target: It names the target of another edited fact of the same subject. These two
-            are the ways in which an edit fails most often.
+        other_target: It names the target of another edited fact of the same subject, and none
+            that this fact's own target names. These two are the ways in which an edit fails most
+            often.
         exact_prefix: It begins with the target or an alias (`starts_with_target`).
         reading: The target put behind the query (teacher forcing); None if not asked for.
         truth: The true answer; empty if nobody said what it is.
@@ -56,7 +58,8 @@ class OtherRecord:
     Attributes:
         known: The unedited model named the true answer.
         kept: It did, and the edited model still does.
-        edited_target: The edited model names the target of an edited fact instead.
+        edited_target: The edited model names the target of an edited fact instead, and none that
+            the true answer names.
     """
 
     subject: str
@@ -96,8 +99,9 @@ def edited_records(
     """A record per query of each fact; `edited` are the facts that it can be confused with."""
     siblings = _by_subject(edited)
     return [
-        _record(fact, query, siblings[fact.subject], before, after)
+        _record(fact, query, rivals, before, after)
         for fact in facts
+        for rivals in [_rivals(_targets(fact), siblings[fact.subject])]
         for query in queries_of(fact, forms)
     ]
 
@@ -113,6 +117,7 @@ def other_records(
     siblings = _by_subject(edited)
     records = []
     for fact in others:
+        rivals = _rivals((fact.ground_truth, *fact.truth_aliases), siblings[fact.subject])
         for query in queries_of(fact, forms) if fact.ground_truth else ():
             known = contains_target(before[query], fact.ground_truth, fact.truth_aliases)
             still = contains_target(after[query], fact.ground_truth, fact.truth_aliases)
@@ -127,14 +132,14 @@ def other_records(
                     answer=after[query],
                     known=known,
                     kept=known and still,
-                    edited_target=_names_target(after[query], siblings[fact.subject]),
+                    edited_target=rivals.are_in(after[query]),
                 )
             )
     return records
 
 
 def _record(
-    fact: Fact, query: Query, siblings: Sequence[Fact], before: Measurement, after: Measurement
+    fact: Fact, query: Query, rivals: Names, before: Measurement, after: Measurement
 ) -> Record:
     old, new = before.answers[query], after.answers[query]
     target = (fact.target_new, fact.target_aliases)
@@ -149,7 +154,7 @@ def _record(
         success=contains_target(new, *target),
         success_before=contains_target(old, *target),
         old_answer=contains_target(new, fact.ground_truth, fact.truth_aliases),
-        other_target=_names_target(new, [other for other in siblings if other != fact]),
+        other_target=rivals.are_in(new),
         exact_prefix=starts_with_target(new, *target),
         exact_prefix_before=starts_with_target(old, *target),
         reading=after.readings.get((query, fact.target_new)),
@@ -168,8 +173,14 @@ def _same_thing(one: Fact, other: Fact) -> bool:
     )
 
 
-def _names_target(answer: str, facts: Sequence[Fact]) -> bool:
-    return any(contains_target(answer, fact.target_new, fact.target_aliases) for fact in facts)
+def _rivals(right: Sequence[str], siblings: Sequence[Fact]) -> Names:
+    """The targets of the siblings, without those that a right answer names by itself."""
+    targets = {name for fact in siblings for name in _targets(fact)}
+    return Names.of(t for t in targets if not any(Names.of([t]).are_in(name) for name in right))
+
+
+def _targets(fact: Fact) -> tuple[str, ...]:
+    return fact.target_new, *fact.target_aliases
 
 
 def _by_subject(facts: Sequence[Fact]) -> dict[str, list[Fact]]:

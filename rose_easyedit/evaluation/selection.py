@@ -29,7 +29,7 @@ class Selection:
         edited: All facts of the data that are edited.
         others: Facts of the data about the same subjects, of which the edit says nothing.
         locality: Prompts that the edit should leave alone.
-        notes: What was left out, in words.
+        notes: What was left out or not measured, in words.
     """
 
     asked: Sequence[Fact]
@@ -99,14 +99,14 @@ def selection_of(
 
     notes = list(notes)
     wanted = {(r["subject"], r["prompt"], r["target_new"]) for r in requests}
-    edited = [fact for fact in facts if _key(fact) in wanted]
+    edited = [fact for fact in facts if fact.to_request().identity in wanted]
     if not edited:
         raise RoSEError(
             f"None of the {len(facts)} facts of {data!r} is among the {len(requests)} requests of "
             f"the edit (the first: {requests[0]['prompt']!r} -> {requests[0]['target_new']!r}); "
             "give the data that it was computed from, or leave out --data."
         )
-    if missing := len(wanted - {_key(fact) for fact in edited}):
+    if missing := len(wanted - {fact.to_request().identity for fact in edited}):
         notes.append(f"{missing} of the edit's {len(wanted)} facts are not in the data")
     asked: Sequence[Fact] = edited
     if facts_per_subject is not None:
@@ -121,8 +121,13 @@ def selection_of(
 
         return Selection(asked, edited, others, population().locality(edited), notes)
     locality = bundled_locality(edited, BUNDLED.get(str(data), CORE))
-    neighbours = _neighbours(edited, notes)
-    return Selection(asked, edited, others, [*neighbours, *locality], notes)
+    locality = [*_neighbours(edited, notes), *locality]
+    if not any(prompt.kind == "neighbour" for prompt in locality):
+        notes.append(
+            "no neighbours were asked, since the data names none: what the edit does to other "
+            "subjects of the same prompts was not measured"
+        )
+    return Selection(asked, edited, others, locality, notes)
 
 
 def read_facts(
@@ -138,7 +143,7 @@ def read_facts(
     Raises:
         RoSEError: The data cannot be read.
     """
-    from rose_easyedit.evaluation.datasets import load_dataset, with_wrapped_forms
+    from rose_easyedit.evaluation.datasets import load_dataset, merged, with_wrapped_forms
     from rose_easyedit.evaluation.facts import load_facts
 
     notes = []
@@ -153,13 +158,13 @@ def read_facts(
         facts = dataset.facts
         if dataset.faults:
             notes.append(f"{len(dataset.faults)} faults of the data, left out: {dataset.faults[0]}")
-    return list(dict.fromkeys(with_wrapped_forms(facts))), notes
+    return list(with_wrapped_forms(merged(facts))), notes
 
 
 def _of_requests(requests: Sequence[Mapping[str, Any]]) -> list[Fact]:
-    from rose_easyedit.evaluation.datasets import with_wrapped_forms
+    from rose_easyedit.evaluation.datasets import merged, with_wrapped_forms
 
-    return list(dict.fromkeys(with_wrapped_forms(map(_fact_of, requests))))
+    return list(with_wrapped_forms(merged(map(_fact_of, requests))))
 
 
 def native_rates(model: Any, data: str | None) -> Mapping[tuple[str, str], float] | None:
@@ -185,11 +190,6 @@ def _fact_of(request: Mapping[str, Any]) -> Fact:
         target_new=request["target_new"],
         ground_truth=request.get("ground_truth") or "",
     )
-
-
-def _key(fact: Fact) -> tuple[str, str, str]:
-    request = fact.to_request()
-    return request.subject.strip(), request.prompt.rstrip(), request.target_new.strip()
 
 
 def _neighbours(facts: Sequence[Fact], notes: list[str]) -> list[LocalityPrompt]:

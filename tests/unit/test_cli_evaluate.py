@@ -76,6 +76,7 @@ def test_the_edits_own_facts_are_asked_with_wrapped_questions(
     assert forms["question"]["wrapped"] == forms["question"]["queries"] == 3
     assert forms["statement"]["wrapped"] == 0
     assert {prompt["kind"] for prompt in report["locality"]} == {"unrelated"}
+    assert any("no neighbours were asked" in note for note in report["notes"])
     assert report["summary"]["r_specificity"] is None
     assert report["settings"]["stop"] == "end-of-turn token"
     assert len(list(cache.iterdir())) == 1
@@ -137,22 +138,27 @@ def test_tables_are_printed_and_a_report_is_written(
 
 
 def test_tasks_of_the_harness_are_scored_with_the_rest(
-    delta: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    delta: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     seen: list[Any] = []
 
     def run(model: Any, tokenizer: Any, delta: Any, tasks: list[str], *, limit: int) -> Any:
         seen.append((tasks, limit))
-        return {"settings": {}, "before": {"piqa": {"acc": 0.61}}, "after": {"piqa": {"acc": 0.6}}}
+        before = {"piqa": {"acc": 0.61, "ppl": float("inf")}}
+        return {"settings": {}, "before": before, "after": {"piqa": {"acc": 0.6, "ppl": 9.0}}}
 
     monkeypatch.setattr("rose_easyedit.evaluation.harness.require_harness", lambda: None)
     monkeypatch.setattr("rose_easyedit.evaluation.harness.run_harness", run)
     words = ["evaluate", "--delta", str(delta), "--lm-eval", "piqa, arc_easy"]
+    words += ["--report", str(tmp_path / "report")]
     capsys.readouterr()
     assert main([*words, "--lm-eval-limit", "10"]) == 0
     assert seen == [(["piqa", "arc_easy"], 10)]
     shown = capsys.readouterr().out
     assert "piqa: acc" in shown and "0.610" in shown and "0.600" in shown
+    results = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert results["lm_eval"]["before"]["piqa"] == {"acc": 0.61, "ppl": None}
 
 
 def test_a_narrow_terminal_gets_the_wide_table_in_two(
@@ -175,7 +181,9 @@ def test_a_data_file_is_matched_by_subject_prompt_and_target(
     data.write_text(json.dumps([other, REQUESTS[0], changed]))
     report = as_json(capsys, "--delta", str(delta), "--data", str(data))
     assert report["summary"]["facts"] == 1
-    assert report["notes"] == ["2 of the edit's 3 facts are not in the data"]
+    missing, no_neighbours = report["notes"]
+    assert missing == "2 of the edit's 3 facts are not in the data"
+    assert "no neighbours were asked" in no_neighbours
     data.write_text(json.dumps([other, {"prompt": 3}, REQUESTS[0]]))
     assert main(["evaluate", "--delta", str(delta), "--data", str(data)]) == 2
     report = as_json(capsys, "--delta", str(delta), "--data", str(data), "--skip-bad")

@@ -21,6 +21,8 @@ from rose_easyedit.evaluation.evaluate import (
 )
 from rose_easyedit.evaluation.facts import Fact, LocalityPrompt, load_facts, make_fact
 from rose_easyedit.evaluation.records import other_facts
+from rose_easyedit.evaluation.report import render_report
+from rose_easyedit.evaluation.result import EvaluationResult
 
 FACTS = [
     Fact(
@@ -131,6 +133,55 @@ def test_records_tell_success_old_answers_and_interference(
     assert data["settings"]["max_new_tokens"] == 2
 
 
+def asked_alike(
+    model: Any, tokenizer: Any, facts: list[Fact], monkeypatch: pytest.MonkeyPatch, answer: str
+) -> EvaluationResult:
+    """An evaluation in which every query is answered alike."""
+    monkeypatch.setattr(
+        measure, "generate_greedy", lambda model, tokenizer, texts, **_: [answer] * len(texts)
+    )
+    baseline = Baseline.of(model, tokenizer, facts, locality=[], settings=SETTINGS)
+    return evaluate_edit(model, tokenizer, facts, baseline=baseline)
+
+
+def test_a_fact_in_two_records_is_not_its_own_interference(
+    tiny_llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice = [replace(FACTS[0], paraphrases=(text,)) for text in ("Marie Curie is of", "Born, she")]
+    result = asked_alike(tiny_llama, tiny_tokenizer, twice, monkeypatch, " London")
+    assert result.success() == 1.0
+    assert not any(record.other_target for record in result.records)
+    assert result.edited == {"Marie Curie": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "interferes"),
+    [(" New York City", False), (" Big Apple, no doubt", False), (" Gotham", True)],
+)
+def test_a_right_answer_is_no_interference_though_it_names_another_target(
+    answer: str, interferes: bool, tiny_llama: Any, tiny_tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    born, speaks = (
+        replace(FACTS[0], target_new="New York City", target_aliases=("Big Apple",)),
+        replace(FACTS[1], target_new="New York", target_aliases=("Apple", "Gotham")),
+    )
+    result = asked_alike(tiny_llama, tiny_tokenizer, [born, speaks], monkeypatch, answer)
+    assert {r.other_target for r in result.records if r.relation == "city"} == {interferes}
+    assert any(r.other_target for r in result.records if r.relation == "language") is not interferes
+
+
+def test_a_true_answer_that_names_an_edited_target_is_kept_and_no_interference(
+    tiny_llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = [replace(FACTS[0], target_new="Polish"), FACTS[1]]
+    say(monkeypatch, dict.fromkeys(SAID, " Polish"))
+    baseline = Baseline.of(tiny_llama, tiny_tokenizer, facts, locality=[], settings=SETTINGS)
+    result = evaluate_edit(tiny_llama, tiny_tokenizer, facts[:1], baseline=baseline)
+    assert result.others and all(other.kept for other in result.others)
+    assert not any(other.edited_target for other in result.others)
+
+
 def test_teacher_forcing_and_its_gap_stand_beside_success(
     tiny_llama: Any, tiny_tokenizer: Any, baseline: Baseline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +217,8 @@ def test_what_is_not_asked_for_is_absent(tiny_llama: Any, tiny_tokenizer: Any) -
     summary = evaluate_edit(tiny_llama, tiny_tokenizer, FACTS, baseline=baseline).summary()
     assert summary["forms"]["statement"]["teacher_forcing"] is None
     assert summary["forms"]["statement"]["gap"] is None
-    assert summary["locality"]["all"]["same_text"] is None
+    nothing = summary["locality"]["all"]
+    assert nothing.pop("prompts") == 0 and set(nothing.values()) == {None}
     assert summary["r_specificity"] is None
 
 
@@ -258,6 +310,31 @@ def test_a_fact_that_the_baseline_was_not_asked_for_is_refused(
         evaluate_edit(tiny_llama, tiny_tokenizer, [*FACTS, other], baseline=baseline)
 
 
+def test_an_evaluation_of_nothing_is_refused(
+    tiny_llama: Any, tiny_tokenizer: Any, baseline: Baseline
+) -> None:
+    with pytest.raises(RoSEError, match="no fact to ask .* give at least one"):
+        evaluate_edit(tiny_llama, tiny_tokenizer, [], baseline=baseline)
+
+
+def test_forms_in_which_nothing_was_asked_are_named_or_none(
+    tiny_llama: Any, tiny_tokenizer: Any, baseline: Baseline
+) -> None:
+    result = evaluate_edit(tiny_llama, tiny_tokenizer, FACTS, baseline=baseline)
+    with pytest.raises(RoSEError, match="asked as multi-turn chat; asked was statement, para"):
+        result.success("multi-turn chat")
+    settings = EvaluationSettings(max_new_tokens=1, forms=("question",))
+    newton = FACTS[2:]
+    asked = Baseline.of(tiny_llama, tiny_tokenizer, newton, locality=[], settings=settings)
+    empty = evaluate_edit(tiny_llama, tiny_tokenizer, newton, baseline=asked)
+    summary = empty.summary()
+    assert (summary["facts"], summary["forms"]) == (0, {})
+    assert summary["headline"]["success"] is summary["fluency"]["ngram_entropy"] is None
+    with pytest.raises(RoSEError, match="asked was nothing"):
+        empty.success()
+    render_report({**empty.as_dict(), "title": "", "model": "", "notes": []})
+
+
 def test_bundled_locality_leaves_out_edited_subjects_and_foreign_relations() -> None:
     kepler = make_fact("country", "Johannes Kepler", target_new="Japan", ground_truth="Germany")
     foreign = Fact("Isaac Newton", "shoe size", "Isaac Newton's shoe size is", "12", "9")
@@ -284,3 +361,8 @@ def test_interval_draws_whole_subjects() -> None:
     low, high = bootstrap_interval(split)
     assert low < 0.3 and high > 0.7
     assert bootstrap_interval(split) == (low, high)
+
+
+@pytest.mark.parametrize("values", [{}, {"Curie": [1.0, 0.0]}, {"Curie": [1.0], "Newton": []}])
+def test_one_subject_says_nothing_of_others(values: dict[str, list[float]]) -> None:
+    assert bootstrap_interval(values) is None
