@@ -61,12 +61,16 @@ def _files(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
 
     Weights are too large to be read for this.
     """
-    texts = [config.hparams.alignment.statistics_text]
+    from rose_easyedit.method.generic import statistics_path
+
+    texts: dict[str, Path] = {}
+    if (text := config.hparams.alignment.statistics_text) is not None:
+        texts[text] = statistics_path(text, config.hparams.model_name)
     if config.data.source not in SOURCES:
-        texts.append(config.data.source)
-    for name in texts:
-        if name is not None and Path(name).is_file():
-            yield name, hashlib.sha256(Path(name).read_bytes()).hexdigest()
+        texts[config.data.source] = Path(config.data.source)
+    for name, path in texts.items():
+        if path.is_file():
+            yield name, hashlib.sha256(path.read_bytes()).hexdigest()
     folder = Path(config.hparams.model_name)
     if folder.is_dir():
         files = [(path, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]

@@ -68,13 +68,17 @@ def held_out_subjects() -> list[str]:
     return _package_text("held_out_subjects.txt").splitlines()
 
 
+def statistics_path(text: str, model: str) -> Path:
+    """Where `statistics_text` lies: as it is, or else in the model's folder, if it is there."""
+    beside = Path(model) / text
+    return beside if beside.is_file() and not Path(text).is_file() else Path(text)
+
+
 def _read_text(path: str | None, model: str) -> str:
     if path is None:
         return _package_text("generic_text.txt")
-    beside = Path(model) / path
     try:
-        found = beside if beside.is_file() and not Path(path).is_file() else Path(path)
-        return found.read_text(encoding="utf-8")
+        return statistics_path(path, model).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RoSEError(
             f"statistics_text {path!r} cannot be read ({error}); name a UTF-8 text file, or leave "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,28 @@ def test_a_models_folder_counts_by_its_files(tmp_path: Path) -> None:
     assert of() == before
     (tmp_path / "model.safetensors").write_bytes(b"ab")
     assert of() != before
+
+
+@pytest.mark.parametrize("place", ["model", "model/texts", "."])
+def test_the_generic_text_counts_by_what_it_holds_wherever_it_is_found(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model" / "texts").mkdir(parents=True)
+    name = "texts/corpus.txt" if place.endswith("texts") else "corpus.txt"
+    file = tmp_path / place / "corpus.txt"
+
+    def of(text: str) -> str:
+        file.write_text(text)
+        os.utime(file, (1, 1))
+        return run_id(
+            quick(
+                f"hparams.model_name={tmp_path / 'model'}",
+                f"hparams.alignment.statistics_text={name}",
+            )
+        )
+
+    assert of("one") == of("one") != of("two")
 
 
 def test_other_code_makes_another_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
