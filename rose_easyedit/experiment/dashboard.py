@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
@@ -106,17 +106,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if chosen.dry_run:
             print(json.dumps(specification(chosen.entity, chosen.project), indent=1))
-            return 0
-        for make in (make_workspace, make_report):
-            print(make(chosen.entity, chosen.project).save().url)
-    except RoSEError as error:
+        else:
+            for address in _send(chosen.entity, chosen.project):
+                print(address)
+    except (RoSEError, OSError) as error:
         print(f"rose-dashboard: {error}", file=sys.stderr)
         return 1
-    except (wandb_error(), OSError) as error:  # not logged in, no such project, no network
-        print(
-            f"rose-dashboard: W&B has refused it ({error}); log in with `wandb login`, or look at "
-            "what would be made with --dry-run.",
-            file=sys.stderr,
-        )
-        return 1
     return 0
+
+
+def _send(entity: str, project: str) -> Iterator[str]:
+    """Makes both at W&B; their addresses.
+
+    Raises:
+        RoSEError: it cannot be reached, or refuses.
+    """
+    for make in (make_workspace, make_report):
+        try:
+            view = make(entity, project).save()
+        except (wandb_error(), OSError) as error:  # not logged in, no such project, no network
+            raise RoSEError(
+                f"W&B has refused it ({error}); log in with `wandb login`, or look at what would "
+                "be made with --dry-run."
+            ) from error
+        yield view.url

@@ -138,3 +138,14 @@ def test_what_the_service_refuses_is_a_line(
     assert dashboard.main(["--entity", "someone"]) == 1
     told = capsys.readouterr().err
     assert "(No API key configured); log in with `wandb login`" in told and "--dry-run" in told
+
+
+def test_a_dry_run_blames_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: str) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(dashboard, "specification", fail)
+    assert dashboard.main(["--entity", "someone", "--dry-run"]) == 1
+    assert capsys.readouterr().err == "rose-dashboard: No space left on device\n"
