@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,7 +102,7 @@ def make_tracker(settings: TrackingSettings) -> Tracker:
     """The tracker that the settings ask for.
 
     Raises:
-        RoSEError: there is no such kind or mode.
+        RoSEError: there is no such kind or mode, or W&B is not installed.
     """
     faults = [
         f"tracking.{name} is {value!r}; choose one of {', '.join(allowed)}"
@@ -110,13 +112,16 @@ def make_tracker(settings: TrackingSettings) -> Tracker:
         )
         if value not in allowed
     ]
+    tracked = settings.kind == "wandb" and settings.mode != "disabled"
+    if tracked and find_spec("wandb") is None:
+        faults.append("tracking.kind is 'wandb', which is not installed; pip install wandb")
     if faults:
         raise RoSEError.of("These tracking settings cannot be used:", faults)
     if settings.kind == "jsonl":
         from rose_easyedit.experiment.tracking_jsonl import JsonlTracker
 
         return JsonlTracker(settings)
-    if settings.kind == "wandb" and settings.mode != "disabled":
+    if tracked:
         return WandbTracker(settings)
     return NoTracker()
 
@@ -166,7 +171,7 @@ class WandbTracker:
     """A run of Weights & Biases of its own, or the one that a caller has open.
 
     Offline no network is touched: the run's folder gets the files that `wandb sync` sends. A retry
-    has the id of the run that it repeats.
+    has the id of the run that it repeats (`wandb_id`).
 
     Args:
         settings: where the run goes.
@@ -190,7 +195,7 @@ class WandbTracker:
 
         place = {name: getattr(self._settings, name) for name in ("project", "entity", "mode")}
         self._run = wandb.init(
-            **run_names(self._settings, run),
+            **{**run_names(self._settings, run), "id": wandb_id(run)},
             **place,
             dir=run.folder,
             config=dict(run.config),
@@ -270,3 +275,8 @@ def run_names(settings: TrackingSettings, run: RunInfo) -> dict[str, Any]:
         "tags": list(dict.fromkeys([*run.tags, *settings.tags])),
         "notes": "\n".join(filter(None, [run.notes, settings.notes])),
     }
+
+
+def wandb_id(run: RunInfo) -> str:
+    """W&B's id of the run: sweeps that share a run on disk have one each, in their own groups."""
+    return f"{run.id}-{sha256(run.group.encode()).hexdigest()[:6]}"

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from rose_easyedit.experiment.tracking import (
     TrackingSettings,
     WandbTracker,
     make_tracker,
+    wandb_id,
 )
 
 SCRIPT = Path(__file__).with_name("tracked_runs.py")
@@ -97,13 +99,20 @@ def test_no_network_is_touched(tracked: Tracked) -> None:
 
 def test_the_run_is_named_and_configured_from_the_start(tracked: Tracked) -> None:
     (run,) = of_kind(tracked.records, "run")
-    assert (run.run_id, run.display_name, run.run_group) == ("abc123", "a run", "sweep")
+    assert run.run_id == wandb_id(run_info(tracked.folder)) and run.run_id.startswith("abc123-")
+    assert (run.display_name, run.run_group) == ("a run", "sweep")
     assert (run.project, run.job_type) == ("rose-easyedit", "rose")
     assert list(run.tags) == ["tiny", "paper"]
     assert run.notes == "of the run\nof the settings"
     assert run.resume
     config = items(run.config.update)
     assert {key: config[key] for key in CONFIG} == CONFIG
+
+
+def test_sweeps_that_share_a_run_have_one_each_at_wandb(tmp_path: Path) -> None:
+    run = run_info(tmp_path)
+    assert wandb_id(run) == wandb_id(run) != wandb_id(replace(run, group="\u00e9 / other"))
+    assert wandb_id(replace(run, group="\u00e9 / other")).isascii()
 
 
 def test_curves_are_logged_against_their_axes(tracked: Tracked) -> None:
