@@ -14,16 +14,17 @@ def main_metrics(summary: Mapping[str, Any]) -> dict[str, float | None]:
     """The main numbers of an evaluation's summary.
 
     Returns:
-        The success of each form that was asked; `asked`, the mean of questions and instructions;
-        of what should not have changed `kl` (nats) and `top1`, and of generic text `generic_kl`;
-        `specificity`, the subjects' other facts that are kept. None for what was not measured.
+        The success of each form that was asked; `asked`, the mean of questions and instructions,
+        where both were; of what should not have changed `kl` (nats) and `top1`, and of generic
+        text `generic_kl`; `specificity`, the subjects' other facts that are kept. None for what
+        was not measured.
     """
     forms, locality = summary["forms"], summary["locality"]
     asked = [forms[form]["success"] for form in ASKED if form in forms]
     others = summary["r_specificity"]
     return {
         **{form: of["success"] for form, of in forms.items()},
-        "asked": fmean(asked) if asked else None,
+        "asked": fmean(asked) if len(asked) == len(ASKED) else None,
         "kl": locality["all"]["kl"],
         "top1": locality["all"]["top1"],
         "generic_kl": locality["generic"]["kl"] if "generic" in locality else None,
@@ -36,7 +37,7 @@ def objective(metrics: Mapping[str, float | None]) -> tuple[float, float]:
     asked, kl = metrics["asked"], metrics["kl"]
     if asked is None or kl is None:
         raise ValueError(
-            "questions or instructions (asked), and prompts that should not change (kl), are "
+            "both questions and instructions (asked), and prompts that should not change (kl), are "
             f"needed, so nothing can be searched: asked is {asked}, kl is {kl}"
         )
     return asked, kl

@@ -69,11 +69,11 @@ def run_experiment(
     failed = True
     try:
         tracker.start(_info(config, folder, label))
-        with clock.timed("model"):
-            model, tokenizer = (models or LoadedModel()).get(config.hparams)
         selection = select_data(config.data)
         for note in selection.notes:
             logger.info("%s", note)
+        with clock.timed("model"):
+            model, tokenizer = (models or LoadedModel()).get(config.hparams)
         with clock.timed("baseline"):
             baseline = _baseline(model, tokenizer, selection, config)
         with clock.timed("edit"):

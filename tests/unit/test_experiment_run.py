@@ -150,19 +150,41 @@ def test_a_data_file_is_read_with_its_faults_noted(tmp_path: Path) -> None:
 
 def test_the_main_metrics_are_those_of_the_summary() -> None:
     summary = {
-        "forms": {"statement": {"success": 1.0}, "question": {"success": 0.5}},
+        "forms": {
+            "statement": {"success": 1.0},
+            "question": {"success": 0.5},
+            "instruction": {"success": 0.25},
+        },
         "locality": {"all": {"kl": 0.25, "top1": 0.75}},
         "r_specificity": {"kept": 0.5},
     }
     assert main_metrics(summary) == {
         "statement": 1.0,
         "question": 0.5,
-        "asked": 0.5,
+        "instruction": 0.25,
+        "asked": 0.375,
         "kl": 0.25,
         "top1": 0.75,
         "generic_kl": None,
         "specificity": 0.5,
     }
-    assert objective(main_metrics(summary)) == (0.5, 0.25)
+    assert objective(main_metrics(summary)) == (0.375, 0.25)
     with pytest.raises(ValueError, match="nothing can be searched"):
         objective({"asked": None, "kl": 0.1})
+
+
+@pytest.mark.parametrize("form", ["question", "instruction"])
+def test_one_form_alone_is_no_mean_of_both(form: str) -> None:
+    summary = {
+        "forms": {form: {"success": 0.5}},
+        "locality": {"all": {"kl": 0.25, "top1": 0.75}},
+        "r_specificity": None,
+    }
+    found = main_metrics(summary)
+    assert found[form] == 0.5 and found["asked"] is None
+
+
+def test_facts_that_cannot_be_had_are_found_out_before_a_model_is_loaded(tmp_path: Path) -> None:
+    config = quick("data.subjects=1000", "hparams.model_name=no/such-model")
+    with pytest.raises(RoSEError, match="1000 subject"):
+        run_experiment(config, tmp_path, Notebook())
