@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError, first_line
-from rose_easyedit.experiment.schema import ExperimentConfig, read_config
+from rose_easyedit.experiment.metrics import ASKED
+from rose_easyedit.experiment.schema import ExperimentConfig, faults_of, read_config
 from rose_easyedit.experiment.words import word_faults
 from rose_easyedit.paths import conf_dir, hparams_dir
 
@@ -25,11 +26,13 @@ class Plan:
         folder: where.
         multirun: whether it is a sweep.
         jobs: what each job sets; None if a search decides that as it goes.
+        configs: of the jobs; of a search what its jobs have in common.
     """
 
     folder: Path
     multirun: bool
     jobs: list[list[str]] | None
+    configs: list[ExperimentConfig]
 
 
 def register_groups() -> None:
@@ -90,7 +93,34 @@ def make_plan(words: Sequence[str], multirun: bool, config_dir: str | None = Non
         else:
             jobs = _split(base.hydra.sweeper, parser, words)
         configs = [read_config(_without_hydra(compose(job))) for job in jobs or [plain]]
-    return Plan(Path(configs[0].folder), multirun, jobs)
+        params = base.hydra.sweeper.get("params") or {}
+        if jobs == []:
+            several = ", ".join([*swept, *(f"{key}={value}" for key, value in params.items())])
+            raise RoSEError(f"This sweep has no job: see that {several} all have a value.")
+        if jobs is None and (faults := _search_faults([*swept, *params], configs[0])):
+            raise RoSEError.of("This search cannot be run:", faults)
+    folders = list(dict.fromkeys(config.folder for config in configs))
+    if len(folders) > 1:
+        raise RoSEError(
+            f"The jobs of a sweep share a folder, and these have {', '.join(folders[:4])}; give "
+            "one name and one folder, or a command for each."
+        )
+    if faults := _data_faults(configs):
+        raise RoSEError.of("This experiment cannot be run:", faults)
+    return Plan(Path(folders[0]), multirun, jobs, configs)
+
+
+def _data_faults(configs: Sequence[ExperimentConfig]) -> list[str]:
+    """Why facts cannot be read, or drawn as the jobs ask for; each draw is tried once."""
+    from rose_easyedit.experiment.run import select_data
+
+    faults: list[str] = []
+    for data in {repr(config.data): config.data for config in configs}.values():
+        try:
+            select_data(data)
+        except RoSEError as error:
+            faults += [f"data: {fault}" for fault in faults_of(error)]
+    return list(dict.fromkeys(faults))
 
 
 def _split(sweeper: Any, parser: Any, words: Sequence[str]) -> list[list[str]] | None:
@@ -101,6 +131,19 @@ def _split(sweeper: Any, parser: Any, words: Sequence[str]) -> list[list[str]] |
         return None
     params = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
     return BasicSweeper.split_arguments(parser.parse_overrides([*params, *words]), None)[0]
+
+
+def _search_faults(searched: Sequence[str], config: ExperimentConfig) -> list[str]:
+    """What a search cannot be about, and what it cannot do without."""
+    keys = {word.partition("=")[0] for word in searched}
+    faults = [
+        f"{key} is searched, but the jobs of a search share a folder; give {key} one value"
+        for key in ("name", "folder")
+        if key in keys
+    ]
+    if missing := [form for form in ASKED if form not in config.evaluation.forms]:
+        faults.append(f"evaluation.forms lacks {', '.join(missing)}, by which jobs are compared")
+    return faults
 
 
 @contextmanager

@@ -172,7 +172,7 @@ def _check(config: ExperimentConfig) -> None:
     faults = []
     if config.through not in THROUGH:
         faults.append(f"through is {config.through!r}; choose one of {', '.join(THROUGH)}")
-    if not config.name or "/" in config.name:
+    if config.name in ("", ".", "..") or {"/", "\0"} & set(config.name):
         faults.append(f"name is {config.name!r}; give a word that can name a folder")
     faults += _data_faults(config.data)
     for made in (
@@ -183,7 +183,7 @@ def _check(config: ExperimentConfig) -> None:
         try:
             made()
         except RoSEError as error:
-            faults += _faults_of(error)
+            faults += faults_of(error)
     if config.evaluation.geometry:
         from rose_easyedit.figures.canvas import require_matplotlib
 
@@ -192,7 +192,7 @@ def _check(config: ExperimentConfig) -> None:
         raise RoSEError.of("This experiment cannot be run:", faults)
 
 
-def _faults_of(error: RoSEError) -> list[str]:
+def faults_of(error: RoSEError) -> list[str]:
     """The faults that an error reports, without its title if it has one."""
     lines = str(error).splitlines()
     return [line.removeprefix("  - ") for line in lines[1:]] or lines

@@ -45,9 +45,9 @@ def word_faults(overrides: Iterable[Any], loader: Any) -> list[str]:
 def _choice_faults(group: str, override: Any, loader: Any) -> Iterator[str]:
     options = loader.get_group_options(group)
     for choice in _choices(override):
-        if choice in (None, "null"):
-            continue
-        if choice not in options:
+        if choice == "null":
+            yield f"{group}=null chooses nothing; leave it out, or choose of {', '.join(options)}"
+        elif choice not in options:
             yield (
                 f"{group}={choice} does not exist; did you mean {group}="
                 f"{nearest(str(choice), options)}? (There are {', '.join(options)}.)"
@@ -58,8 +58,8 @@ def _choice_faults(group: str, override: Any, loader: Any) -> Iterator[str]:
                 yield f"{group}={choice} needs an extra: pip install 'rose-easyedit[{extra}]'"
 
 
-def _choices(override: Any) -> Sequence[str | None]:
-    if override.is_delete() or override.value() is None:
+def _choices(override: Any) -> Sequence[str]:
+    if override.is_delete():
         return []
     if override.is_discrete_sweep():
         return list(override.sweep_string_iterator())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,7 +63,11 @@ def test_there_are_these_files() -> None:
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_choice_composes_and_its_comment_says_what_it_is(group: str, tmp_path: Path) -> None:
-    (tmp_path / "facts.json").write_text("[]")
+    facts = [
+        {"prompt": f"Oslo is {word}", "subject": "Oslo", "target_new": "Peru"}
+        for word in ("in", "near")
+    ]
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
     for name in sorted(GROUPS[group]):
         more = [f"data.source={tmp_path / 'facts.json'}"] if name == "file" else []
         if is_missing(name):

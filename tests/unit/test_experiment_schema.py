@@ -44,6 +44,17 @@ from rose_easyedit.hparams import RoSEHyperParams
         ("evaluation.diagnosis.quantile=2", "quantile is 2"),
         ("tracking.kind=paper", "tracking.kind is 'paper'"),
         ("name=a/b", "name is 'a/b'"),
+        ("name=..", "name is '..'"),
+        ("name=.", "name is '.'"),
+        ("data.subjects=0", "data: subjects is 0; give 1 or more"),
+        ("data.at_least=-1", "data: at_least is -1; give 1 or more"),
+        ("data.facts_per_subject=0", "data: facts_per_subject is 0; give 1 to 10"),
+        ("data.subjects=1000", "data: 1000 subject(s) with 1 or more facts are asked for"),
+        ("tracking=null", "tracking=null chooses nothing; leave it out, or choose of jsonl, none"),
+        ("data=null", "data=null chooses nothing"),
+        ("evaluation=null", "evaluation=null chooses nothing"),
+        ("method=null", "method=null chooses nothing"),
+        ("hparams=null", "hparams=null chooses nothing"),
         ("hydra.sweeeper=1", "hydra.sweeeper"),
         ("alignment=isotropic,covariance", "add -m"),
     ],
@@ -84,6 +95,36 @@ def test_a_seed_is_that_of_the_edit_and_of_the_draw() -> None:
     assert (config.hparams.seed, config.data.seed) == (0, 1)
 
 
+def test_faults_of_the_facts_come_together_each_once() -> None:
+    words = ["data.subjects=1000,2000", "hierarchy=joint,independent"]
+    with pytest.raises(RoSEError) as error:
+        make_plan(words, multirun=True)
+    assert str(error.value).count("asked for") == 2
+
+
+@pytest.mark.parametrize("words", [["name=na,nb"], ["folder=/a,/b"], ["seed=1,2", "name=${seed}"]])
+def test_the_jobs_of_a_sweep_share_a_folder(words: list[str]) -> None:
+    with pytest.raises(RoSEError, match="share a folder"):
+        make_plan(words, multirun=True)
+    assert make_plan(["name=na", "folder=/a"], multirun=True).folder == Path("/a")
+
+
+@pytest.mark.parametrize("word", ["seed=range(0)", "alignment=glob(*x)"])
+def test_a_sweep_has_a_job(word: str) -> None:
+    with pytest.raises(RoSEError, match="has no job: see that") as error:
+        make_plan([word], multirun=True)
+    assert word in str(error.value)
+
+
+def test_a_search_has_what_it_compares_by() -> None:
+    search = ["hydra.sweeper._target_=a.Search", "hparams.alignment.strength=interval(1, 2)"]
+    assert make_plan(search, multirun=True).jobs is None
+    with pytest.raises(RoSEError) as error:
+        make_plan([*search, "name=a,b", "evaluation.forms=[question]"], multirun=True)
+    assert "name is searched" in str(error.value)
+    assert "evaluation.forms lacks instruction" in str(error.value)
+
+
 def test_a_sweep_is_every_combination_in_order() -> None:
     words = ["name=x", "alignment=isotropic,covariance", "data.subjects=1,2"]
     plan = make_plan(words, multirun=True)
@@ -108,6 +149,14 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rose_easyedit.experiment.words.find_spec", lambda name: None)
     with pytest.raises(RoSEError, match=r"pip install 'rose-easyedit\[joblib\]'"):
         make_plan(["launcher=joblib"], multirun=True)
+
+
+@pytest.mark.parametrize("word", ["tracking=wandb", "tracking.kind=wandb"])
+def test_wandb_must_be_installed(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rose_easyedit.experiment.tracking.find_spec", lambda name: None)
+    with pytest.raises(RoSEError, match="pip install wandb"):
+        make_plan([word], multirun=False)
+    assert make_plan([word, "tracking.mode=disabled"], multirun=False)
 
 
 def test_settings_of_ones_own_are_found_in_another_folder(tmp_path: Path) -> None:
