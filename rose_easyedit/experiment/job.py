@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.identity import code_version, run_id
+from rose_easyedit.experiment.job_list import Job, listed_jobs
+from rose_easyedit.experiment.layout import CONFIG_FILE
 from rose_easyedit.experiment.schema import ExperimentConfig, read_config
 from rose_easyedit.experiment.status import (
     FAILED,
@@ -25,9 +25,7 @@ from rose_easyedit.experiment.status import (
     claimed,
     emptied,
     read_status,
-    to_json,
 )
-from rose_easyedit.files import write_whole
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,46 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOG_FILE = "run.log"
-JOBS = ".jobs"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A place in a sweep, and the run that stands there; several places may share one.
-
-    Attributes:
-        number: of the job, from 0.
-        run: its run's id.
-        overrides: what its command line set.
-        kept: whether its run was done before.
-    """
-
-    number: int
-    run: str
-    overrides: list[str] = field(default_factory=list)
-    kept: bool = False
-
-    def write(self, sweep: Path) -> None:
-        """Puts it on the sweep's list."""
-        write_whole(sweep / JOBS / f"{self.number}.json", to_json(asdict(self)))
-
-
-def new_list(sweep: Path) -> None:
-    """Empties the sweep's list of jobs."""
-    shutil.rmtree(sweep / JOBS, ignore_errors=True)
-
-
-def put_back(sweep: Path, jobs: Sequence[Job]) -> None:
-    """Makes these the sweep's list of jobs."""
-    new_list(sweep)
-    for job in jobs:
-        job.write(sweep)
-
-
-def listed_jobs(sweep: Path) -> list[Job]:
-    """The jobs that have begun, by number."""
-    found = [Job(**json.loads(path.read_text())) for path in (sweep / JOBS).glob("*.json")]
-    return sorted(found, key=lambda job: job.number)
 
 
 def hydra_job(composed: DictConfig) -> tuple[float, float] | None:
@@ -90,33 +48,94 @@ def hydra_job(composed: DictConfig) -> tuple[float, float] | None:
 
     hydra = HydraConfig.get()
     config = read_config(composed)
-    number = 0 if OmegaConf.is_missing(hydra.job, "num") else int(hydra.job.num)
+    number = None if OmegaConf.is_missing(hydra.job, "num") else int(hydra.job.num)
     overrides = list(hydra.overrides.task)
-    status = run_once(config, Path(config.folder), number, overrides)
+    status = run_once(config, Path(config.folder), number, overrides, _config_dir(hydra))
     asked = status.state == FINISHED and None not in (status.metrics["asked"], status.metrics["kl"])
     return objective(status.metrics) if asked else None
 
 
+def _config_dir(hydra: Any) -> str:
+    """What `--config-dir` named, as Hydra passes it on to every process."""
+    sources = hydra.runtime.config_sources
+    return next((source.path for source in sources if source.provider == "command-line"), "")
+
+
 def run_once(
-    config: ExperimentConfig, sweep: Path, number: int, overrides: Sequence[str]
+    config: ExperimentConfig,
+    sweep: Path,
+    number: int | None,
+    overrides: Sequence[str],
+    config_dir: str = "",
 ) -> Status:
     """Does a job's run in `sweep/runs/<id>`, or takes it from there.
 
     A run that has failed, or was broken off, is done anew; so is a finished one without
-    `config.resume`. Whoever else is at the same run is waited for.
+    `config.resume`. Whoever else is at the same run is waited for. A file that cannot be written
+    is a failure of the job.
+
+    Args:
+        config: of the job.
+        sweep: the folder.
+        number: of the job; None if it is done by itself, and stands where its run is listed.
+        overrides: what its command line sets.
+        config_dir: the folder with more groups that its command names; empty if none.
     """
-    job = Job(number, run_id(config), list(overrides))
-    folder = sweep / RUNS / job.run
+    job = Job(number or 0, run_id(config), list(overrides), config_dir)
+    if number is None:
+        job = _listed_place(sweep, job)
     job.write(sweep)
+    try:
+        return _claim(config, sweep / RUNS / job.run, sweep, job)
+    except OSError as error:
+        message = f"{type(error).__name__}: {error}"
+        logger.error("run %s failed: %s", job.run, message)
+        replace(job, error=message).write(sweep)
+        return Status(job.run, FAILED, job.overrides, error=message)
+
+
+def _listed_place(sweep: Path, job: Job) -> Job:
+    """The place where the job's run is listed, as if nothing were known of it; else the job."""
+    listed = next((other for other in listed_jobs(sweep) if other.run == job.run), job)
+    return replace(listed, kept=False, error="")
+
+
+def _claim(config: ExperimentConfig, folder: Path, sweep: Path, job: Job) -> Status:
     with claimed(folder):
         earlier = read_status(folder)
         if earlier is not None and earlier.state == FINISHED and config.resume:
             logger.info("run %s is finished already; resume=false repeats it", job.run)
+            _warn_of_tracking(config, folder)
             replace(job, kept=True).write(sweep)
             return earlier
         if earlier is not None:
             logger.info("run %s is done again; it was %s before", job.run, earlier.state)
         return _attempt(config, emptied(folder), job)
+
+
+def _warn_of_tracking(config: ExperimentConfig, folder: Path) -> None:
+    """Says that a finished run stays tracked as it was, or untracked."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    from rose_easyedit.experiment.tracking import NoTracker, make_tracker
+
+    if isinstance(make_tracker(config.tracking), NoTracker):
+        return
+    asked = (config.tracking.kind, config.tracking.mode)
+    try:
+        tracking: Any = OmegaConf.load(folder / CONFIG_FILE).tracking
+        was = (tracking.kind, tracking.mode)
+    except (OSError, ValueError, AttributeError, YAMLError):
+        return  # nobody can tell
+    if asked != was:
+        logger.warning(
+            "run %s was finished with tracking %s (%s), and is not tracked anew with %s (%s); "
+            "resume=false repeats it",
+            folder.name,
+            *was,
+            *asked,
+        )
 
 
 def _attempt(config: ExperimentConfig, folder: Path, job: Job) -> Status:

@@ -6,9 +6,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.paths import conf_dir
+
+if TYPE_CHECKING:
+    from rose_easyedit.experiment.job_list import Job
+    from rose_easyedit.experiment.plan import Plan
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -28,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = get_args_parser().parse_args(words)
     try:
         if _only_shows(arguments):
-            return _hydra(words)
+            return _show(words, arguments)
         return _run(words, arguments)
     except KeyboardInterrupt:
         print("rose-experiment: Interrupted; the same command goes on from here.", file=sys.stderr)
@@ -38,36 +43,67 @@ def main(argv: Sequence[str] | None = None) -> int:
         return WRONG_INPUT if isinstance(error, RoSEError) else FAILED
 
 
-def _only_shows(arguments: object) -> bool:
+def _only_shows(arguments: Any) -> bool:
     """Whether the command asks for help or a configuration, and runs nothing."""
     names = ("help", "hydra_help", "cfg", "info", "shell_completion")
     return any(getattr(arguments, name) for name in names)
 
 
-def _run(words: Sequence[str], arguments: object) -> int:
-    from rose_easyedit.experiment.job import listed_jobs, new_list, put_back
+def _show(words: Sequence[str], arguments: Any) -> int:
+    if arguments.cfg and not arguments.help:
+        _plan(arguments)
+    return _hydra(words)
+
+
+def _plan(arguments: Any) -> Plan:
     from rose_easyedit.experiment.plan import make_plan
+
+    if arguments.config_name or arguments.config_path:
+        raise RoSEError(
+            f"{arguments.config_path or ''}{arguments.config_name or ''}: rose-experiment has one "
+            "configuration of its own; put files of yours into a folder of groups, and name it "
+            "with --config-dir."
+        )
+    return make_plan(arguments.overrides, arguments.multirun, arguments.config_dir)
+
+
+def _run(words: Sequence[str], arguments: Any) -> int:
+    from rose_easyedit.experiment.job_list import listed_jobs, write_list
+    from rose_easyedit.experiment.status import only_command
     from rose_easyedit.experiment.summary_table import print_summary, read_rows, write_summary
 
-    plan = make_plan(
-        arguments.overrides,  # type: ignore[attr-defined]
-        arguments.multirun,  # type: ignore[attr-defined]
-        arguments.config_dir,  # type: ignore[attr-defined]
-    )
-    earlier = [] if plan.multirun else listed_jobs(plan.folder)
-    new_list(plan.folder)
-    code = _hydra(words)
-    rows = read_rows(plan.folder, plan.jobs)
-    print_summary(plan.folder, rows)
-    if {row.run for row in rows} & {job.run for job in earlier}:
-        # one job of a sweep, repeated alone: the sweep is what the folder is about
-        put_back(plan.folder, earlier)
-        write_summary(plan.folder, read_rows(plan.folder, None))
-    else:
+    plan = _plan(arguments)
+    jobs = _jobs(plan, arguments.config_dir)
+    with only_command(plan.folder):
+        # one job of a sweep, repeated alone, leaves the folder what it is: that of the sweep
+        listed = [] if plan.multirun else listed_jobs(plan.folder)
+        alone = next((job for job in listed if job.run == jobs[0].run), None)
+        if alone is None:
+            write_list(plan.folder, jobs)
+        code = _hydra(words)
+        rows = read_rows(plan.folder)
+        own = rows if alone is None else [row for row in rows if row.number == alone.number]
+        print_summary(plan.folder, own)
         write_summary(plan.folder, rows)
-    if plan.multirun:
         _draw(plan.folder, [row.metrics for row in rows if row.done])
-    return DONE if code == DONE and rows and all(row.done for row in rows) else FAILED
+    return DONE if code == DONE and own and all(row.done for row in own) else FAILED
+
+
+def _jobs(plan: Plan, config_dir: str | None) -> list[Job]:
+    """The jobs of a command, as their list has them; none of a search, which adds its own."""
+    from rose_easyedit.experiment.identity import run_id
+    from rose_easyedit.experiment.job_list import Job
+
+    folder = "" if config_dir is None else str(Path(config_dir).resolve())
+    return [
+        Job(number, run_id(config), _without_hydra(words), folder)
+        for number, (words, config) in enumerate(zip(plan.jobs or (), plan.configs, strict=False))
+    ]
+
+
+def _without_hydra(words: Sequence[str]) -> list[str]:
+    """What a job sets, without what is said to Hydra."""
+    return [word for word in words if not word.lstrip("+~").startswith("hydra")]
 
 
 def _draw(folder: Path, metrics: Sequence[dict[str, float | None]]) -> None:

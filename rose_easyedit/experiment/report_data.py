@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.report_answers import Answer, answers_of
 from rose_easyedit.experiment.layout import CONFIG_FILE, FIGURES, RESULT_FILE
+from rose_easyedit.experiment.records import from_json
 from rose_easyedit.experiment.report_points import Curves, read_curves
 from rose_easyedit.experiment.status import (
     FINISHED,
@@ -19,9 +20,8 @@ from rose_easyedit.experiment.status import (
     STATUS_FILE,
     Status,
     read_status,
-    state_of,
 )
-from rose_easyedit.experiment.summary_table import SUMMARY_JSON, Row, read_rows
+from rose_easyedit.experiment.summary_table import SUMMARY_JSON, Row, as_it_stands, read_rows
 
 DAMAGED = "damaged"
 _T = TypeVar("_T")
@@ -114,9 +114,9 @@ def read_sweep(folder: Path) -> Sweep:
 
 
 def _read_rows(folder: Path) -> tuple[list[Row], list[str]]:
-    """The jobs of the last command, also those that never began, which only its summary lists."""
+    """The jobs of the last command; of a search that is repeated, also those to come."""
     notes: list[str] = []
-    listed = _attempt(notes, "The list of jobs", lambda: read_rows(folder, None)) or []
+    listed = _attempt(notes, "The list of jobs", lambda: read_rows(folder)) or []
     if not (folder / SUMMARY_JSON).is_file():
         return listed, notes
     summary = _attempt(notes, SUMMARY_JSON, lambda: _summary(folder)) or []
@@ -127,20 +127,7 @@ def _read_rows(folder: Path) -> tuple[list[Row], list[str]]:
 def _summary(folder: Path) -> list[Row]:
     """The rows of `summary.json`, with what their runs say by now."""
     rows = json.loads((folder / SUMMARY_JSON).read_text(encoding="utf-8"))["jobs"]
-    return [_now(folder, Row(**row)) for row in rows]
-
-
-def _now(folder: Path, row: Row) -> Row:
-    status = state_of(folder / RUNS / row.run) if row.run else None
-    if status is None:
-        return row
-    return replace(
-        row,
-        state=status.state,
-        metrics=dict(status.metrics),
-        seconds=status.seconds.get("all"),
-        error=status.error,
-    )
+    return [as_it_stands(folder, from_json(Row, row)) for row in rows]
 
 
 def _checked(row: Row, run: RunFiles | None) -> Row:

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.experiment.records import from_json
 from rose_easyedit.files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -60,16 +62,19 @@ def to_json(content: Any) -> bytes:
 def read_status(folder: Path) -> Status | None:
     """What a run's folder says of it; None if it says nothing that can be read."""
     try:
-        return Status(**json.loads((folder / STATUS_FILE).read_text(encoding="utf-8")))
+        return from_json(Status, json.loads((folder / STATUS_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def state_of(folder: Path) -> Status | None:
-    """As `read_status`, but a run whose process is gone is `broken off`, and not `running`."""
+    """As `read_status`, but a run whose process is gone is `broken off`, and not `running`.
+
+    Where that cannot be found out, as in a folder that is only read, the run is taken at its word.
+    """
     from dataclasses import replace
 
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     status = read_status(folder)
     if status is None or status.state != RUNNING:
@@ -77,7 +82,7 @@ def state_of(folder: Path) -> Status | None:
     try:
         with FileLock(_lock_path(folder), timeout=0):
             return replace(status, state=BROKEN_OFF)
-    except Timeout:
+    except OSError:  # a time-out is one, too
         return status
 
 
@@ -104,9 +109,38 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def emptied(folder: Path) -> Path:
     """The folder, without what an earlier attempt has left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
     folder.mkdir(parents=True)
     return folder
+
+
+@contextmanager
+def only_command(sweep: Path) -> Iterator[None]:
+    """The sweep's folder, which is made, is this command's own inside the block.
+
+    The list of jobs and the summary are those of one command.
+
+    Raises:
+        RoSEError: another command is at work in it, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    elsewhere = "name another folder (name=... or folder=...)"
+    lock = FileLock(sweep / ".lock")
+    try:
+        sweep.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RoSEError(
+            f"Another rose-experiment is at work in '{sweep}'; wait for its end, or {elsewhere}."
+        ) from error
+    except OSError as error:
+        raise RoSEError(f"'{sweep}' cannot be written ({error}); {elsewhere}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _lock_path(folder: Path) -> Path:

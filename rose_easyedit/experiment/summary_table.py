@@ -6,13 +6,13 @@ import csv
 import io
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import first_line
-from rose_easyedit.experiment.job import Job, listed_jobs
-from rose_easyedit.experiment.status import FINISHED, RUNS, state_of, to_json
+from rose_easyedit.experiment.job_list import Job, listed_jobs
+from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, state_of, to_json
 from rose_easyedit.files import write_whole
 
 SUMMARY_JSON, SUMMARY_CSV = "summary.json", "summary.csv"
@@ -61,20 +61,29 @@ class Row:
         return self.state == FINISHED
 
 
-def read_rows(sweep: Path, planned: Sequence[Sequence[str]] | None) -> list[Row]:
-    """The jobs of the sweep's last command.
+def read_rows(sweep: Path) -> list[Row]:
+    """The jobs on the sweep's list, with what their runs say by now.
 
-    Args:
-        sweep: its folder.
-        planned: what each job sets, if that was known at the start; jobs that never began are
-            among the rows then.
+    Raises:
+        RoSEError: the list cannot be read.
     """
-    jobs = {job.number: job for job in listed_jobs(sweep)}
-    for number, words in enumerate(planned or ()):
-        jobs.setdefault(number, Job(number, "", list(words)))
-    ordered = [jobs[number] for number in sorted(jobs)]
-    swept = _swept([_settings(job.overrides) for job in ordered])
-    return [_row(sweep, job, values) for job, values in zip(ordered, swept, strict=True)]
+    jobs = listed_jobs(sweep)
+    swept = _swept([_settings(job.overrides) for job in jobs])
+    return [_row(sweep, job, values) for job, values in zip(jobs, swept, strict=True)]
+
+
+def as_it_stands(sweep: Path, row: Row) -> Row:
+    """The row with what its run says by now, if it says anything."""
+    status = state_of(sweep / RUNS / row.run) if row.run else None
+    if status is None:
+        return row
+    return replace(
+        row,
+        state=status.state,
+        metrics=dict(status.metrics),
+        seconds=status.seconds.get("all"),
+        error=status.error,
+    )
 
 
 def write_summary(sweep: Path, rows: Sequence[Row]) -> None:
@@ -138,18 +147,10 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _row(sweep: Path, job: Job, swept: dict[str, str]) -> Row:
-    status = state_of(sweep / RUNS / job.run) if job.run else None
-    known = {} if status is None else {"metrics": dict(status.metrics), "error": status.error}
-    return Row(
-        number=job.number,
-        run=job.run,
-        state=NOT_STARTED if status is None else status.state,
-        kept=job.kept,
-        swept=swept,
-        seconds=None if status is None else status.seconds.get("all"),
-        command=_command(job.overrides),
-        **known,  # type: ignore[arg-type]
-    )
+    row = Row(job.number, job.run, NOT_STARTED, job.kept, swept, command=_command(job))
+    if job.error:
+        return replace(row, state=FAILED, error=job.error)
+    return as_it_stands(sweep, row)
 
 
 def _settings(words: Sequence[str]) -> dict[str, str]:
@@ -163,10 +164,11 @@ def _swept(settings: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     return [{key: of[key] for key in differing if key in of} for of in settings]
 
 
-def _command(words: Sequence[str]) -> str:
+def _command(job: Job) -> str:
     """One job by itself, in this process, whatever launcher and sweeper the sweep had."""
     keys = ("launcher", "sweeper")
-    chosen = [word for word in words if word.partition("=")[0] not in keys]
+    chosen = [word for word in job.overrides if word.partition("=")[0] not in keys]
     # an experiment may say of itself that it is a sweep
-    mode = ["hydra.mode=RUN"] if any(word.startswith("experiment=") for word in words) else []
-    return shlex.join(["rose-experiment", *chosen, *mode])
+    mode = ["hydra.mode=RUN"] if any(word.startswith("experiment=") for word in chosen) else []
+    more = ["--config-dir", job.config_dir] if job.config_dir else []
+    return shlex.join(["rose-experiment", *more, *chosen, *mode])

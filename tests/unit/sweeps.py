@@ -12,7 +12,7 @@ from typing import Any
 from rose_easyedit.evaluation.facts import LocalityPrompt
 from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
-from rose_easyedit.experiment.job import Job
+from rose_easyedit.experiment.job_list import Job, write_list
 from rose_easyedit.experiment.metrics import main_metrics
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, Status, to_json
 from rose_easyedit.experiment.summary_table import read_rows, write_summary
@@ -101,10 +101,8 @@ def write_failure(sweep: Path, run: str, words: Sequence[str], error: str) -> Pa
 
 def end_sweep(sweep: Path, jobs: Sequence[tuple[str, Sequence[str]]]) -> None:
     """Lists the jobs, each with its run or none, and writes the summary of them."""
-    for number, (run, words) in enumerate(jobs):
-        if run:
-            Job(number, run, list(words)).write(sweep)
-    write_summary(sweep, read_rows(sweep, [list(words) for _, words in jobs]))
+    write_list(sweep, [Job(number, run, list(words)) for number, (run, words) in enumerate(jobs)])
+    write_summary(sweep, read_rows(sweep))
 
 
 def write_sweep(

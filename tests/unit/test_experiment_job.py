@@ -11,7 +11,8 @@ from experiments import quick
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment import run as running
 from rose_easyedit.experiment.identity import run_id
-from rose_easyedit.experiment.job import Job, listed_jobs, new_list, run_once
+from rose_easyedit.experiment.job import run_once
+from rose_easyedit.experiment.job_list import Job, listed_jobs
 from rose_easyedit.experiment.models_once import model_of_this_process
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, Status
 
@@ -57,8 +58,6 @@ def test_a_finished_run_is_kept_unless_it_shall_be_repeated(
         Job(5, run, ["a=1"], kept=True),
         Job(6, run),
     ]
-    new_list(tmp_path)
-    assert listed_jobs(tmp_path) == []
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -98,3 +97,31 @@ def test_a_half_written_run_is_begun_anew(content: str, attempts: Attempts, tmp_
         (folder / "status.json").write_text("{")
     assert run_once(quick(), tmp_path, 0, []).state == FINISHED
     assert not (folder / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ("none", "wandb", "with tracking none (offline), and is not tracked anew with wandb"),
+        ("jsonl", "jsonl", ""),
+        ("jsonl", "none", ""),
+        ("", "jsonl", ""),
+    ],
+)
+def test_tracking_that_comes_too_late_is_a_warning(
+    before: str,
+    now: str,
+    told: str,
+    attempts: Attempts,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    status = run_once(quick(), tmp_path, 0, [])
+    if before:
+        config = f"tracking: {{kind: {before}, mode: offline}}\n"
+        (tmp_path / "runs" / status.id / "config.yaml").write_text(config)
+    run_once(quick(f"tracking={now}"), tmp_path, 0, [])
+    assert attempts.count == 1
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == bool(told)
+    assert told in "".join(warnings)

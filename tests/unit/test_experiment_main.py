@@ -63,13 +63,21 @@ def test_a_typo_is_a_line_and_not_a_trace(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_a_line(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--cfg", "job", "alignment=isotropc"], "did you mean alignment=isotropic?"),
+        (["--cfg", "job", "data.subjects=0"], "subjects is 0"),
+        (["--config-name=nothing"], "--config-dir"),
+        (["--config-path=/tmp", "--cfg", "job"], "--config-dir"),
+    ],
+)
+def test_what_is_only_shown_is_checked_too(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setattr("rose_easyedit.experiment.main._hydra", lambda words: 1)
-    assert main(["hparams=tiny-random", f"folder={tmp_path / 'file' / 'x'}"]) == 1
-    assert "rose-experiment: " in capfd.readouterr().err
+    assert main(words) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and told in printed.err
 
 
 def test_a_job_that_fails_does_not_stop_the_others_and_can_be_repeated(tmp_path: Path) -> None:

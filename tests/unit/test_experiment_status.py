@@ -40,7 +40,19 @@ def test_a_status_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_status(tmp_path) == state_of(tmp_path) == status
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"id": "a"}', '{"unknown": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"id": "a"}',
+        '{"unknown": 1}',
+        '{"id": "a", "state": "failed", "started": 3}',
+        '{"id": "a", "state": "failed", "metrics": null}',
+        '{"id": "a", "state": "failed", "overrides": [1]}',
+    ],
+)
 def test_what_cannot_be_read_is_no_status(tmp_path: Path, content: str) -> None:
     (tmp_path / "status.json").write_text(content)
     assert read_status(tmp_path) is None
@@ -92,3 +104,21 @@ def test_an_emptied_folder_keeps_its_claim(tmp_path: Path) -> None:
         assert list(emptied(folder).iterdir()) == []
         Status("a", RUNNING).write(folder)
         assert state_of(folder) == Status("a", RUNNING)
+
+
+def test_a_run_in_a_folder_that_is_only_read_is_taken_at_its_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only")
+
+    status = Status("a", RUNNING)
+    status.write(tmp_path)
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    assert state_of(tmp_path) == status
+
+
+def test_what_cannot_be_emptied_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("no folder")
+    with pytest.raises(NotADirectoryError):
+        emptied(tmp_path / "a")

@@ -1,0 +1,68 @@
+"""The jobs of a sweep, one file each, so that every process of a launcher can tell of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.experiment.records import from_json
+from rose_easyedit.experiment.status import to_json
+from rose_easyedit.files import write_whole
+
+JOBS = ".jobs"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A place in a sweep, and the run that stands there; several places may share one.
+
+    Attributes:
+        number: of the job, from 0.
+        run: its run's id.
+        overrides: what its command line set.
+        config_dir: the folder with more groups that its command named; empty if none.
+        kept: whether its run was done before.
+        error: why its run could not even be begun, or be put on record.
+    """
+
+    number: int
+    run: str
+    overrides: list[str] = field(default_factory=list)
+    config_dir: str = ""
+    kept: bool = False
+    error: str = ""
+
+    def write(self, sweep: Path) -> None:
+        """Puts it on the sweep's list."""
+        write_whole(sweep / JOBS / f"{self.number}.json", to_json(asdict(self)))
+
+
+def write_list(sweep: Path, jobs: Sequence[Job]) -> None:
+    """Makes these the sweep's list of jobs; an earlier one goes once they are there."""
+    for job in jobs:
+        job.write(sweep)
+    names = {f"{job.number}.json" for job in jobs}
+    for path in (sweep / JOBS).glob("*.json"):
+        if path.name not in names:
+            path.unlink()
+
+
+def listed_jobs(sweep: Path) -> list[Job]:
+    """The jobs on the sweep's list, by number.
+
+    Raises:
+        RoSEError: one cannot be read.
+    """
+    jobs, faults = [], []
+    for path in sorted((sweep / JOBS).glob("*.json")):
+        try:
+            jobs.append(from_json(Job, json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError) as error:
+            faults.append(f"{path}: {error}")
+    if faults:
+        title = "Jobs cannot be read; the sweep's own command with -m lists them anew:"
+        raise RoSEError.of(title, faults)
+    return sorted(jobs, key=lambda job: job.number)
