@@ -10,7 +10,15 @@ from rose_easyedit.experiment.report_looks import Looks, setting, short_names, s
 from rose_easyedit.experiment.report_metrics import Metric, success_metric
 from rose_easyedit.experiment.report_plane import Plane, upright
 from rose_easyedit.experiment.report_scales import Axis, Numbers, Words, setting_axis
-from rose_easyedit.experiment.report_svg import Point, drawing, job_line, job_mark, path_of, tag
+from rose_easyedit.experiment.report_svg import (
+    Point,
+    drawing,
+    job_line,
+    job_mark,
+    lone_points,
+    path_of,
+    tag,
+)
 from rose_easyedit.experiment.summary_table import Row
 from rose_easyedit.figures.pareto import pareto_front
 
@@ -100,7 +108,8 @@ def scatter_chart(sweep: Sweep, metrics: Sequence[Metric], looks: Looks) -> Mark
         for row, (rate, kl) in zip(rows, points, strict=True)
     ]
     line = tag("path", d=path_of(steps), class_="front")
-    return plane.drawn(line, *marks, title="Success against locality")
+    ring = [tag("circle", cx=x, cy=y, r=10, class_="front") for x, y in lone_points(steps)]
+    return plane.drawn(line, *ring, *marks, title="Success against locality")
 
 
 def curve_charts(sweep: Sweep, looks: Looks) -> list[Markup]:

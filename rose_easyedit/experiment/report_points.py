@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,14 +36,16 @@ def read_curves(folder: Path) -> Curves:
 
 
 class _Points(NoTracker):
-    """Keeps the points of curves that it is told of."""
+    """Keeps the points of curves that it is told of, of those that can be drawn."""
 
     def __init__(self) -> None:
         self.curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def log(self, values: Mapping[str, float], *, axis: str, step: int) -> None:
         for name, value in values.items():
-            self.curves[name].append((float(step), float(value)))
+            point = (float(step), float(value))
+            if all(map(math.isfinite, point)):
+                self.curves[name].append(point)
 
     def replay(self, path: Path) -> None:
         """Takes the events of the last attempt."""

@@ -56,12 +56,23 @@ def path_of(points: Sequence[Point | None]) -> str:
     return "".join(words)
 
 
+def lone_points(points: Sequence[Point | None]) -> list[Point]:
+    """Those without a neighbour, of which a line shows nothing."""
+    around = zip([None, *points], points, [*points[1:], None], strict=False)
+    return [
+        point
+        for before, point, after in around
+        if point is not None and before is None and after is None
+    ]
+
+
 def job_line(
     row: Row, looks: Looks, points: Sequence[Point | None], more: str, *, easy: bool = True
 ) -> Markup:
     """A job's line; `more` is said of it when it is pointed at, which `easy` makes easier."""
     dash = DASHES[looks.shape(row) % len(DASHES)]
     drawn = [tag("path", d=path_of(points), stroke_dasharray=dash or None)]
+    drawn += [mark(looks.shape(row), point, 3.0) for point in lone_points(points)]
     if easy:
         drawn.append(tag("path", d=path_of(points), class_="wide"))
     return _job(row, looks, *drawn, more=more)

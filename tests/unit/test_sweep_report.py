@@ -15,13 +15,13 @@ from sweeps import CODE, STARTED, a_result, end_sweep, write_failure, write_run,
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.curves import log_edit
-from rose_easyedit.experiment.job import JOBS
+from rose_easyedit.experiment.job_list import JOBS
 from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.report import PAGE, main, write_sweep_report
-from rose_easyedit.experiment.report_charts import parallel_chart, scatter_chart
-from rose_easyedit.experiment.report_data import DAMAGED, _evaluation, read_sweep
+from rose_easyedit.experiment.report_charts import curve_charts, parallel_chart, scatter_chart
+from rose_easyedit.experiment.report_data import DAMAGED, Sweep, _evaluation, read_sweep
 from rose_easyedit.experiment.report_grid import grids_of
-from rose_easyedit.experiment.report_looks import looks_of
+from rose_easyedit.experiment.report_looks import Looks, looks_of
 from rose_easyedit.experiment.report_metrics import metrics_of
 from rose_easyedit.experiment.report_points import read_curves
 from rose_easyedit.experiment.report_queries import query_data
@@ -91,6 +91,8 @@ def test_without_a_finished_run_the_page_tells_why(tmp_path: Path) -> None:
         ("metrics.jsonl", None, "There is no edit file"),
         ("config.yaml", b"hparams: [", "config.yaml cannot be read"),
         ("status.json", b'{"id": "r1", "st', "status.json is missing or damaged"),
+        ("status.json", b'{"id": "r1", "state": "finished", "metrics": null}', "or damaged"),
+        ("status.json", b'{"id": "r1", "state": "finished", "started": 3}', "or damaged"),
         ("status.json", None, "status.json is missing or damaged"),
     ],
 )
@@ -164,6 +166,48 @@ def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
 def test_a_rate_of_one_subject_has_no_interval(tmp_path: Path) -> None:
     found = _evaluation(write_run(tmp_path, "r0", [], a_result(0.5, 0.1)))
     assert set(found.intervals) == {"statement", "question", "instruction"}
+
+
+@pytest.mark.parametrize("values", ["number", "damage"])
+def test_a_summary_of_other_types_is_named_and_the_list_is_shown(
+    tmp_path: Path, values: str
+) -> None:
+    path = write_sweep(tmp_path) / SUMMARY_JSON
+    summary = json.loads(path.read_text())
+    summary["jobs"][1]["swept"] = {"alignment": 3} if values == "number" else None
+    path.write_text(json.dumps(summary))
+    sweep = read_sweep(tmp_path)
+    assert len(sweep.done) == 4
+    assert "summary.json cannot be read" in sweep.notes[0]
+    assert write_sweep_report(tmp_path).is_file()
+
+
+def test_points_that_are_no_numbers_are_left_out_of_curves(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path) / "runs" / "r0" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    lines[2] = lines[2].replace('"values": {"fact/loss": ', '"values": {"fact/loss": NaN, "x": ')
+    path.write_text("".join(lines))
+    whole = read_curves(tmp_path / "runs" / "r1")["fact/loss"]
+    assert len(read_curves(path.parent)["fact/loss"]) == len(whole) - 1
+    assert "nan" not in str(curve_charts(*charted(tmp_path)))
+
+
+def charted(folder: Path) -> tuple[Sweep, Looks]:
+    sweep = read_sweep(folder)
+    return sweep, looks_of(sweep.done)
+
+
+def test_an_edit_of_one_layer_is_a_mark_and_a_front_of_one_job_a_ring(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "r0", ["seed=1"], a_result(0.5, 0.1))
+    event = {"event": "log", "axis": "layer", "step": 4, "values": {"layer/residual": 0.5}}
+    (folder / "metrics.jsonl").write_text(json.dumps(event) + "\n")
+    end_sweep(tmp_path, [("r0", ["seed=1"])])
+    sweep, looks = charted(tmp_path)
+    (chart,) = curve_charts(sweep, looks)
+    assert [tag for tag, _ in Tags(chart).seen if tag in ("circle", "polygon")] == ["circle"]
+    scatter = Tags(str(scatter_chart(sweep, metrics_of(sweep), looks))).seen
+    rings = [tag for tag, a in scatter if a.get("class") == "front" and tag == "circle"]
+    assert rings == ["circle"]
 
 
 def hostile(folder: Path) -> Path:
