@@ -177,7 +177,8 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="a data file, bundled or bundled-wide (default: the edit's own facts)",
+        help="a data file, bundled or bundled-wide (default: the edit's own facts, which have no "
+        "neighbours)",
     )
     parser.add_argument("--split", help='"validation" or "test" of a bundled set (default: both)')
     parser.add_argument(
