@@ -58,12 +58,15 @@ def _show(words: Sequence[str], arguments: Any) -> int:
 def _plan(arguments: Any) -> Plan:
     from rose_easyedit.experiment.plan import make_plan
 
-    if arguments.config_name or arguments.config_path:
-        raise RoSEError(
-            f"{arguments.config_path or ''}{arguments.config_name or ''}: rose-experiment has one "
-            "configuration of its own; put files of yours into a folder of groups, and name it "
-            "with --config-dir."
-        )
+    for option in ("config_name", "config_path"):
+        if (given := getattr(arguments, option)) is not None:
+            raise RoSEError(
+                f"--{option.replace('_', '-')} is {given!r}, but rose-experiment has one "
+                "configuration; put files of yours into a folder of groups, and name that with "
+                "--config-dir."
+            )
+    if arguments.cfg and arguments.multirun:
+        raise RoSEError(f"--cfg {arguments.cfg} shows one job, and -m runs several; leave one out.")
     return make_plan(arguments.overrides, arguments.multirun, arguments.config_dir)
 
 

@@ -68,8 +68,9 @@ def test_a_typo_is_a_line_and_not_a_trace(
     [
         (["--cfg", "job", "alignment=isotropc"], "did you mean alignment=isotropic?"),
         (["--cfg", "job", "data.subjects=0"], "subjects is 0"),
-        (["--config-name=nothing"], "--config-dir"),
-        (["--config-path=/tmp", "--cfg", "job"], "--config-dir"),
+        (["--config-name=nothing"], "--config-name is 'nothing', but"),
+        (["--config-path=/tmp", "--cfg", "job"], "--config-path is '/tmp', but"),
+        (["-m", "--cfg", "job"], "--cfg job shows one job"),
     ],
 )
 def test_what_is_only_shown_is_checked_too(
