@@ -51,8 +51,8 @@ def hydra_job(composed: DictConfig) -> tuple[float, float] | None:
     number = None if OmegaConf.is_missing(hydra.job, "num") else int(hydra.job.num)
     overrides = list(hydra.overrides.task)
     status = run_once(config, Path(config.folder), number, overrides, _config_dir(hydra))
-    asked = status.state == FINISHED and None not in (status.metrics["asked"], status.metrics["kl"])
-    return objective(status.metrics) if asked else None
+    known = status.metrics.get("asked") is not None and status.metrics.get("kl") is not None
+    return objective(status.metrics) if status.state == FINISHED and known else None
 
 
 def _config_dir(hydra: Any) -> str:

@@ -115,7 +115,8 @@ def _draw(folder: Path, metrics: Sequence[dict[str, float | None]]) -> None:
 
     from rose_easyedit.experiment.metrics import objective
 
-    points = [objective(of) for of in metrics if of["asked"] is not None and of["kl"] is not None]
+    both = [of for of in metrics if of.get("asked") is not None and of.get("kl") is not None]
+    points = [objective(of) for of in both]
     if len(points) > 1 and find_spec("matplotlib") is not None:
         from rose_easyedit.experiment.layout import FIGURES
         from rose_easyedit.figures.pareto import write_pareto

@@ -175,6 +175,17 @@ def test_a_damaged_list_is_named_and_the_sweep_lists_its_jobs_anew(
     assert states(folder) == ["finished"] * 3
 
 
+def test_a_finished_run_without_metrics_is_no_point_of_the_figure(
+    runs: Runs, drawn: list[Any], folder: Path
+) -> None:
+    assert main(SWEEP) == 0
+    run = listed_jobs(folder)[0].run
+    status = json.dumps({"id": run, "state": "finished"})
+    (folder / "runs" / run / "status.json").write_text(status)
+    assert main(SWEEP) == 0
+    assert drawn.pop() == [(0.2, 0.2), (0.3, 0.3)]
+
+
 def test_the_command_that_repeats_a_job_names_the_folder_of_its_settings(
     runs: Runs,
     drawn: list[Any],
