@@ -79,7 +79,7 @@ def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationS
         "settings": settings.on_record(model, tokenizer),
         "texts": [(as_text(query, settings.system_prompt), query.chat) for query in asked],
         # as the tokenizer reads them
-        "ids": [encode(tokenizer, of_kind, chat=chat) for chat, of_kind in texts.items()],
+        "ids": [encode(tokenizer, each, chat=chat) for chat, each in texts.items() if each],
         "written": encode(tokenizer, written, chat=False),
         "forms": [query.form for query in questions.queries],
         "targets": [(astuple(query), target) for query, target in questions.targets],
