@@ -67,19 +67,17 @@ def measure_once(
 
 def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationSettings) -> str:
     asked: list[Query | LocalityPrompt] = [*questions.queries, *questions.locality]
-    texts = {
-        chat: [as_text(query, settings.system_prompt) for query in asked if query.chat == chat]
-        for chat in (False, True)
-    }
+    texts = [(as_text(query, settings.system_prompt), query.chat) for query in asked]
+    by_chat = {chat: [text for text, of in texts if of == chat] for chat in (False, True)}
     written = [*generic_sentences(), *(target for _, target in questions.targets)]
     parts = {
         "format": FORMAT,
         "versions": [version(name) for name in ("torch", "transformers")],
         "model": computation_fingerprint(model),
         "settings": settings.on_record(model, tokenizer),
-        "texts": [(as_text(query, settings.system_prompt), query.chat) for query in asked],
+        "texts": texts,
         # as the tokenizer reads them
-        "ids": [encode(tokenizer, each, chat=chat) for chat, each in texts.items() if each],
+        "ids": [encode(tokenizer, each, chat=chat) for chat, each in by_chat.items() if each],
         "written": encode(tokenizer, written, chat=False),
         "forms": [query.form for query in questions.queries],
         "targets": [(astuple(query), target) for query, target in questions.targets],

@@ -208,9 +208,10 @@ def read_keys(
         return hook
 
     downs = editable.down_projections
-    _run_until_enough(
+    run_batch(
         editable,
         batch,
+        DynamicCache() if batch.opening else None,
         lambda: [downs[layer].register_forward_pre_hook(keep(layer)) for layer in layers],
     )
     return seen
@@ -233,9 +234,10 @@ def _read(
         seen["hidden"] = first_tensor(output)
         stop_when_complete()
 
-    _run_until_enough(
+    run_batch(
         editable,
         batch,
+        DynamicCache() if batch.opening else None,
         lambda: [
             editable.down_projections[key_layer].register_forward_hook(key_hook),
             editable.layers[hidden_layer].register_forward_hook(hidden_hook),
@@ -244,17 +246,30 @@ def _read(
     return seen
 
 
-def _run_until_enough(
-    editable: EditableModel, batch: Batch, register: Callable[[], Sequence[RemovableHandle]]
-) -> None:
-    """Runs a batch with some hooks, of which one may say that it is enough."""
+def run_batch(
+    editable: EditableModel,
+    batch: Batch,
+    cache: Cache | None,
+    register: Callable[[], Sequence[RemovableHandle]] = tuple,
+) -> Tensor:
+    """Runs a batch behind its opening.
+
+    Args:
+        editable: the model.
+        batch: B rows.
+        cache: an empty one, for keys and values of all tokens; None if there is no opening.
+        register: puts hooks on the model once the opening is read, one of which may raise `Enough`.
+
+    Returns:
+        The mask of real tokens, those of the opening first, [B, O + T].
+    """
     base, n_shared = editable.model.base_model, len(batch.opening)
-    cache = DynamicCache() if n_shared else None
-    if cache is not None:
+    if n_shared and cache is not None:
         read_opening(base, batch.opening, cache, len(batch.ids))
     positions = torch.arange(n_shared, n_shared + batch.ids.shape[1], device=batch.ids.device)
     mask = nn.functional.pad(batch.mask, (n_shared, 0), value=1)
     run_until_enough(base, batch.ids, mask, positions[None], cache, register())
+    return mask
 
 
 def run_until_enough(

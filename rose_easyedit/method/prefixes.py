@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel
-from rose_easyedit.method.activations import Batch, batches
+from rose_easyedit.method.activations import Batch, batches, run_batch
 from rose_easyedit.method.precision import autocast_dtype
-from rose_easyedit.opening import read_opening
 
 
 class FrozenLayer(DynamicLayer):
@@ -114,19 +113,8 @@ def _read(editable: EditableModel, part: Batch) -> tuple[list[tuple[Tensor, Tens
 
     They are as attention reads them in the end, so that they are not cast again at each step.
     """
-    base, n_shared = editable.model.base_model, len(part.opening)
     cache = DynamicCache()
-    if n_shared:
-        read_opening(base, part.opening, cache, len(part.ids))
-    mask = nn.functional.pad(part.mask, (n_shared, 0), value=1)
-    positions = torch.arange(n_shared, mask.shape[1], device=mask.device)[None]
-    base(
-        input_ids=part.ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-    )
+    mask = run_batch(editable, part, cache)
     dtype = autocast_dtype(editable.device)
     found = [
         (layer.keys.to(dtype or layer.keys.dtype), layer.values.to(dtype or layer.values.dtype))
