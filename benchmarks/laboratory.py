@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from methods import Sweep, covariance, identity
+from methods import WRAPPED, Sweep, covariance, identity
 from tqdm import tqdm
 
 from rose_easyedit.evaluation.evaluate import (
@@ -57,6 +57,9 @@ SWEEPS: dict[str, Sweep] = {
     "rose, no smoothing": Sweep("rose", ROSE, changes={"hierarchy": {"smoothing_radius": 0.0}}),
     "rose, joint, no smoothing": Sweep(
         "rose", ROSE, changes={"hierarchy": {"integration": "joint", "smoothing_radius": 0.0}}
+    ),
+    "rose, a wrapper as chat context": Sweep(
+        "rose", [*ROSE, *covariance(4000)], changes=WRAPPED
     ),
     "rose, no chat contexts": Sweep(
         "rose",
