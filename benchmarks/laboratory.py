@@ -58,9 +58,7 @@ SWEEPS: dict[str, Sweep] = {
     "rose, joint, no smoothing": Sweep(
         "rose", ROSE, changes={"hierarchy": {"integration": "joint", "smoothing_radius": 0.0}}
     ),
-    "rose, a wrapper as chat context": Sweep(
-        "rose", [*ROSE, *covariance(4000)], changes=WRAPPED
-    ),
+    "rose, a wrapper as chat context": Sweep("rose", [*ROSE, *covariance(4000)], changes=WRAPPED),
     "rose, no chat contexts": Sweep(
         "rose",
         ROSE,

@@ -14,7 +14,7 @@ from stage_flops import least_flops
 from stage_meter import Meter
 
 from rose_easyedit.factors import Factors
-from rose_easyedit.method import alignment, edit, integration, targets
+from rose_easyedit.method import alignment, edit, integration, solving, targets
 from rose_easyedit.method.integration import Level
 from rose_easyedit.method.plan import Columns
 from rose_easyedit.method.stack import Stack
@@ -101,7 +101,7 @@ def watched(meter: Meter, seen: Seen, spectra: Path) -> Iterator[None]:
         (Stack, "before", Stack.before, "keys"),
         (Stack, "advanced", Stack.advanced, "keys"),
         (Stack, "read", Stack.read, "keys"),
-        (edit, "align", edit.align, "solve"),
+        (solving, "align", solving.align, "solve"),
         (Factors, "compressed", Factors.compressed, "compress"),
         (edit, "_rounding_loss", edit._rounding_loss, "report"),
     ]

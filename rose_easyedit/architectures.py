@@ -84,6 +84,12 @@ class EditableModel:
         """Where the model computes."""
         return computing_device(self.model)
 
+    @property
+    def context_length(self) -> int:
+        """The most tokens that the model reads; a billion where its configuration has no limit."""
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 10**9)
+
     def weight(self, layer: int) -> Tensor:
         """The edited weight of a layer, as the module stores it; to be read only."""
         return stored_weight(self.model, self.weight_name(layer))

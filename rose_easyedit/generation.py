@@ -10,6 +10,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import DynamicCache, GenerationConfig
 
+from rose_easyedit.chat import render_messages
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.offload import computing_device
 from rose_easyedit.opening import read_opening, sharable_opening
@@ -101,10 +102,7 @@ def render(tokenizer: Any, texts: Sequence[Text], *, chat: bool) -> list[str]:
         )
     messages = [[{"role": "user", "content": t}] if isinstance(t, str) else t for t in texts]
     try:
-        return [
-            tokenizer.apply_chat_template(each, tokenize=False, add_generation_prompt=True)
-            for each in messages
-        ]
+        return [render_messages(tokenizer, each) for each in messages]
     except TemplateError as error:
         raise RoSEError(
             f"The model's chat template refuses these messages ({error}): ask without a system "

@@ -28,7 +28,7 @@ class HierarchyHyperParams:
         subject_learning_rate: the same for subject-level deltas.
         loss_threshold: a fact has converged when its mean negative log-likelihood per target
             token (nats) is below this.
-        kl_factor: weight of the drift of the essence prompt "{subject} is a".
+        kl_factor: weight of the drift of the essence prompt "It is well known that {subject} is a".
         weight_decay: weight of |delta| / |h|**2, as MEMIT has it.
         clamp_norm: largest |delta| / |h|.
         context_turns: the contexts of a fact are taken in this many turns, one turn a step; a
@@ -61,7 +61,7 @@ class AlignmentHyperParams:
         constraint: `isotropic` (the identity), `shrinkage` (between covariance and identity),
             `covariance` (MEMIT), `null_space` (AlphaEdit).
         strength: weight of the identity constraint (isotropic, null_space), relative to the mean
-            squared norm of the keys being written.
+            squared norm of the key columns, preserved ones too, in the directions left free.
         protected_directions: with `isotropic`, the number of top directions of generic keys that
             the update must not touch (0 is the paper's setting).
         covariance_weight: weight of the second moment (covariance, shrinkage), in MEMIT's units
@@ -127,8 +127,8 @@ class RoSEHyperParams:
         self_paraphrases: how many of the model's own rewritings of each statement are learned as a
             user's turn, for tokenizers with a chat template: 0, 1 (a question), 2 (an instruction
             as well).
-        sink_ratio: a subject token whose hidden norm exceeds this many times the median is an
-            attention sink; its context is left out.
+        sink_ratio: a subject token whose hidden norm exceeds this many times the median of generic
+            text is an attention sink; its context is left out.
         precision: in which the model runs for an edit: `auto` is bfloat16 autocast where the
             hardware has it, `bfloat16` always, `weights` the weights' own precision. Updates are
             solved in float64 whatever it is.

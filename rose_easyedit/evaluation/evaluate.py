@@ -21,11 +21,11 @@ from rose_easyedit.evaluation.facts import (
 from rose_easyedit.evaluation.interval import bootstrap_interval
 from rose_easyedit.evaluation.measure import Measurement, Questions, measure
 from rose_easyedit.evaluation.metrics import kl_divergence, shared_beginning, top1_agreement
-from rose_easyedit.evaluation.names import Names
 from rose_easyedit.evaluation.native import NativeRates
 from rose_easyedit.evaluation.records import Record, edited_records, other_facts, other_records
 from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
 from rose_easyedit.evaluation.settings import EvaluationSettings
+from rose_easyedit.names import Names
 
 __all__ = [
     "Baseline",

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from rose_easyedit.evaluation.facts import Fact, Query
 from rose_easyedit.evaluation.measure import Measurement
 from rose_easyedit.evaluation.metrics import contains_target, starts_with_target
-from rose_easyedit.evaluation.names import Names
 from rose_easyedit.evaluation.queries import queries_of
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
+from rose_easyedit.names import Names
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rose_easyedit.evaluation.names import Names
+from rose_easyedit.names import Names
 
 
 @dataclass(frozen=True)

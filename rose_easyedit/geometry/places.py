@@ -14,8 +14,9 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import read_subject_states
-from rose_easyedit.method.forms import essence_form, render_chat, statement_forms
+from rose_easyedit.method.forms import render_chat, statement_forms
 from rose_easyedit.method.rewriting import rewritings
+from rose_easyedit.method.sinks import usual_norm
 from rose_easyedit.method.tokens import Query, tokenize
 
 
@@ -126,16 +127,15 @@ def read_probe(
         ]
         for request, texts in zip(requests, own_words, strict=True)
     ]
-    # as in stage 1, ordinary words keep the median from being one of sinks
-    essences = [essence_form(s).tokenize(tokenizer, s) for s in {f.subject: None for f in facts}]
     states = read_subject_states(
         editable,
-        [*(p.query for p in places), *(q for queries in contexts for q in queries), *essences],
+        [*(p.query for p in places), *(q for queries in contexts for q in queries)],
         key_layer=hparams.target_layer,
         hidden_layer=hparams.target_layer,
         batch=hparams.micro_batch,
     )
-    usable = (states.hidden.norm(dim=1) <= hparams.sink_ratio * states.median_norm).tolist()
+    usual = usual_norm(editable, tokenizer, hparams)
+    usable = (states.hidden.norm(dim=1) <= hparams.sink_ratio * usual).tolist()
     asked = torch.tensor(usable[: len(places)], dtype=torch.bool, device=states.keys.device)
     marks = iter(usable[len(places) :])
     contexts = [[query for query in queries if next(marks)] for queries in contexts]

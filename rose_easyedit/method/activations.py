@@ -29,13 +29,11 @@ class SubjectStates:
         keys: input of the down projection of one layer, [N, d_ff].
         outputs: output of that down projection, before any norm, [N, d].
         hidden: residual stream after the target layer, [N, d].
-        median_norm: median norm of the residual stream over the tokens of all different texts.
     """
 
     keys: Tensor
     outputs: Tensor
     hidden: Tensor
-    median_norm: float
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ def _read_states(
     hidden_layer: int,
     batch: int,
 ) -> SubjectStates:
-    keys, outputs, hidden, norms = [], [], [], []
+    keys, outputs, hidden = [], [], []
     order: list[int] = []
     prefixes, place_of = distinct([query.key_prefix for query in queries], tuple)
     for part in batches(prefixes, batch, editable.device):
@@ -174,14 +172,12 @@ def _read_states(
         keys.append(seen["key"][rows, last].float())
         outputs.append(seen["output"][rows, last].float())
         hidden.append(seen["hidden"][rows, last].float())
-        norms.append(seen["hidden"].float().norm(dim=-1)[part.mask.bool()])
         order += part.indices
     back = torch.tensor(order, device=editable.device).argsort()[place_of]
     return SubjectStates(
         keys=torch.cat(keys)[back],
         outputs=torch.cat(outputs)[back],
         hidden=torch.cat(hidden)[back],
-        median_norm=float(torch.cat(norms).median()),
     )
 
 

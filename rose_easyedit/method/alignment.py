@@ -86,14 +86,18 @@ def align(
         free = partial(freedom.apply, directions=directions)
         root = partial(freedom.root().apply, directions=directions)
     free_keys = free(keys)
-    energy = float((free_keys * keys).sum(1).mean())
-    if not energy > 1e-12 * float(keys.square().sum(1).mean()):
+    energies = (free_keys * keys).sum(1)  # [N]
+    written = residuals.any(dim=1)  # the others are preserved
+    least = 1e-12 * keys[written].square().sum(1).mean()
+    if written.any() and not energies[written].mean() > least:
         raise RoSEError(
             f"The constraint {hparams.constraint!r} leaves no direction to write these facts in; "
             f"protect fewer directions (protected_directions is {hparams.protected_directions}) "
             f"or raise null_space_threshold (it is {hparams.null_space_threshold})."
         )
-    weight = hparams.strength * energy if constraint.relative else hparams.covariance_weight
+    weight = hparams.covariance_weight
+    if constraint.relative:
+        weight = hparams.strength * float(energies.mean())
     n_keys, width = keys.shape
     if n_keys <= width:
         return solve_rows(keys, residuals, free_keys, weight)

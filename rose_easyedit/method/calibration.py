@@ -10,14 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from rose_easyedit.architectures import EditableModel
+from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
 from rose_easyedit.method.activations import with_updates
-from rose_easyedit.method.stack import Stack
+from rose_easyedit.method.stack import Reader, Stack
 from rose_easyedit.method.tokens import Query
 
 logger = logging.getLogger(__name__)
@@ -81,20 +83,35 @@ def calibrate(
         batch: sequences at once.
 
     Raises:
-        RoSEError: the memory does not hold one sequence.
+        RoSEError: the budget lets nothing of the edit through, or the memory does not hold one
+            sequence.
     """
     whole = [Query(query.ids, len(query.ids) - 1, 0) for query in queries]
-    stack = Stack.before(editable, whole, min(updates), editable.n_layers - 1, batch)
-    before = _next_token(editable, stack)
+    first, last = min(updates), editable.n_layers - 1
+    reader = Reader(partial(Stack.before, editable, whole, first, last), batch)
+
+    @torch.no_grad()
+    def next_token() -> Tensor:
+        """Log-probabilities of the token after each query [Q, vocabulary]."""
+        hidden = reader.states(first).hidden
+        return editable.log_probabilities(hidden.to(editable.model.dtype))
+
+    before = next_token()
 
     def drift_at(scale: float) -> float:
         with with_updates(editable, scaled(updates, scale)):
-            after = _next_token(editable, stack)
+            after = next_token()
         return float(
             torch.nn.functional.kl_div(after, before, reduction="batchmean", log_target=True)
         )
 
     found = within_budget(drift_at, budget)
+    if not found.scale:
+        raise RoSEError(
+            f"locality_budget is {budget:g} nats, and even {0.5**_HALVINGS:.1%} of the edit drifts "
+            f"farther (all of it by {found.drift:.3g}), so nothing would be written; raise it, or "
+            "set it to null."
+        )
     if found.scale < 1.0:
         logger.warning(
             "the edit drifts by %.3f nats, its budget is %.3f: it is scaled to %.2f of itself, "
@@ -112,9 +129,3 @@ def scaled(updates: Mapping[int, Factors], scale: float) -> dict[int, Factors]:
         layer: Factors(update.left * scale, update.right, update.transposed)
         for layer, update in updates.items()
     }
-
-
-@torch.no_grad()
-def _next_token(editable: EditableModel, stack: Stack) -> Tensor:
-    """Log-probabilities of the token after each query [Q, vocabulary]."""
-    return editable.log_probabilities(stack.read().hidden.to(editable.model.dtype))

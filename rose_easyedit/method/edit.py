@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel, read_architecture
@@ -19,17 +18,14 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
 from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.activations import frozen, with_updates
-from rose_easyedit.method.alignment import align
+from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.calibration import calibrate
-from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.foreign import held_out_queries, preserved_queries
 from rose_easyedit.method.known import GroupKey, Known
-from rose_easyedit.method.plan import STAY, Columns, make_columns
-from rose_easyedit.method.precision import precision_context
+from rose_easyedit.method.plan import make_columns
 from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.shift_store import ShiftStore
-from rose_easyedit.method.stack import Stack
+from rose_easyedit.method.solving import Solved, solve_layers
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, check_layers, compute_targets
 from rose_easyedit.offload import stored_weight
@@ -94,7 +90,9 @@ def solve_edit(
     # Columns to preserve must leave directions to write in.
     most = 2 * editable.key_width(hparams.layers[0]) // 3
     n_preserved = min(hparams.alignment.preserved_columns, most)
-    preserved = preserved_queries(tokenizer, targets.plan.requests, hparams, n_preserved)
+    preserved = preserved_queries(
+        tokenizer, targets.plan.requests, hparams, n_preserved, editable.context_length
+    )
     columns = make_columns(targets.plan, targets.per_fact, preserved)
     with frozen(model):
         spectra = (
@@ -108,8 +106,10 @@ def solve_edit(
             if hparams.alignment.needs_statistics
             else {}
         )
-        updates, report = solve_layers(editable, columns, targets.values, spectra, hparams)
+        solved = solve_layers(editable, columns, targets.values, spectra, hparams)
+        updates = {layer: found.update for layer, found in solved.items()}
         updates, calibration = _calibrated(editable, tokenizer, targets, updates, hparams)
+        report = [_report(editable, layer, solved[layer], updates[layer]) for layer in updates]
     names = {layer: editable.weight_name(layer) for layer in updates}
     return EditDelta(
         layers={names[layer]: update for layer, update in updates.items()},
@@ -131,73 +131,6 @@ def base_fingerprint(model: PreTrainedModel, hparams: RoSEHyperParams) -> str:
     return weights_fingerprint((name, stored_weight(model, name)) for name in names)
 
 
-def solve_layers(
-    editable: EditableModel,
-    columns: Columns,
-    targets: Tensor,
-    spectra: Mapping[int, Spectrum],
-    hparams: RoSEHyperParams,
-) -> tuple[dict[int, Factors], list[dict[str, float]]]:
-    """Stage 2 (IGA): the update of each layer, the residual shared over the layers still to come.
-
-    Args:
-        editable: the model.
-        columns: N key columns. Those to preserve shall gain nothing; what earlier layers did to
-            them all the same is not taken back, so the rank of an update stays at the number of
-            the others.
-        targets: the hidden state that each target index shall have, [n, d].
-        spectra: of generic keys, where the constraint needs them.
-        hparams: layers and constraint.
-
-    Returns:
-        Layer to update, and per layer the residual before it, how far the preserved columns are
-        from where they were, the update's norm and the share of its effect that is lost to the
-        rounding of the weights.
-    """
-    updates: dict[int, Factors] = {}
-    report = []
-    target = columns.target.to(targets.device)
-    moving = target != STAY
-    unmoved = None
-    merge = _merging(columns, len(targets)).to(targets) if hparams.key_columns == "merged" else None
-    n_layers = len(hparams.layers)
-    autocast = precision_context(hparams.precision, editable.model)
-    with autocast():
-        stack = Stack.before(
-            editable,
-            columns.queries,
-            hparams.layers[0],
-            hparams.target_layer,
-            batch=hparams.micro_batch,
-        )
-    for place, layer in enumerate(tqdm(hparams.layers, desc="layers", leave=False, disable=None)):
-        with with_updates(editable, updates), autocast():
-            stack = stack.advanced(layer)
-            states = stack.read()
-        unmoved = states.hidden[~moving] if unmoved is None else unmoved
-        gap = torch.where(moving[:, None], targets[target] - states.hidden, 0.0)  # [N, d]
-        wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs)
-        keys = states.keys
-        if merge is not None:
-            keys, wanted = merge @ keys, merge @ wanted
-        factors = align(keys, wanted, spectra.get(layer), hparams.alignment)
-        update = Factors(factors.left, factors.right, editable.is_transposed(layer)).compressed()
-        updates[layer] = update
-        weight = editable.weight(layer)
-        report.append(
-            {
-                "layer": layer,
-                "columns": len(keys),
-                "residual": float(gap[moving].norm(dim=1).mean()),
-                "disturbance": float((states.hidden[~moving] - unmoved).norm(dim=1).sum())
-                / max(1, len(unmoved)),
-                "update_norm": float(update.dense().norm()),
-                "rounding_loss": _rounding_loss(weight, update, keys),
-            }
-        )
-    return updates, report
-
-
 def _calibrated(
     editable: EditableModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -209,44 +142,40 @@ def _calibrated(
     budget = hparams.alignment.locality_budget
     if budget is None:
         return updates, {}
-    queries = held_out_queries(tokenizer, targets.plan.requests, hparams, _CALIBRATION_PROMPTS)
+    queries = held_out_queries(
+        tokenizer,
+        targets.plan.requests,
+        hparams,
+        _CALIBRATION_PROMPTS,
+        editable.context_length,
+    )
     if not queries:
         raise RoSEError(
             f"locality_budget is {budget}, but the edit is about all the subjects that drift is "
-            "measured on; set it to null."
+            "measured on, or its prompts leave no room for them; set it to null."
         )
     updates, found = calibrate(editable, queries, updates, budget, batch=hparams.micro_batch)
     return updates, {"calibration": asdict(found)}
 
 
-def _merging(columns: Columns, n_targets: int) -> Tensor:
-    """The matrix that averages the statements of each target, and leaves what is preserved."""
-    n_columns = len(columns.target)
-    member = torch.zeros(n_targets, n_columns)
-    stated = columns.statement.nonzero()[:, 0]
-    member[columns.target[stated], stated] = 1.0
-    staying = torch.eye(n_columns)[columns.target == STAY]
-    return torch.cat([member / member.sum(1, keepdim=True), staying])
-
-
-def _before_norm(editable: EditableModel, layer: int, wanted: Tensor, outputs: Tensor) -> Tensor:
-    """What the down projection must gain [N, d] so that the residual stream gains `wanted`.
-
-    Families with a norm behind the down projection add gain * v / rms(v); to first order the
-    output v must then gain wanted * rms(v) / gain.
-    """
-    norm = editable.post_norms[layer]
-    if norm is None:
-        return wanted
-    gain = norm(torch.ones_like(outputs[:1])).float()  # [1, d], as ones have rms 1
-    rms = outputs.square().mean(1, keepdim=True).sqrt()  # [N, 1]
-    floor = gain.square().mean() * 1e-3
-    return wanted * rms * gain / (gain.square() + floor)
+def _report(
+    editable: EditableModel, layer: int, solved: Solved, update: Factors
+) -> dict[str, float]:
+    """What an edit says of one of its layers: the update's norm and its loss by rounding, too."""
+    return {
+        "layer": layer,
+        "columns": solved.columns,
+        "residual": solved.residual,
+        "disturbance": solved.disturbance,
+        "update_norm": float(update.dense().norm()),
+        "rounding_loss": _rounding_loss(editable.weight(layer), update, solved.keys),
+    }
 
 
 @torch.no_grad()
 def _rounding_loss(weight: Tensor, update: Factors, keys: Tensor) -> float:
     """Relative error of an update's effect on its keys [N, d_ff] as the weight's type stores it."""
+    weight = weight.to(keys.device)  # from where the model keeps it, which may be elsewhere
     exact = update.dense()
     stored = (weight.double() + exact).to(weight.dtype).double() - weight.double()
     if update.transposed:

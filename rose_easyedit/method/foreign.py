@@ -15,6 +15,7 @@ from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.forms import foreign_form
 from rose_easyedit.method.generic import generic_subjects, held_out_subjects
 from rose_easyedit.method.tokens import Query, find_subject
+from rose_easyedit.names import Names, fold
 from rose_easyedit.requests import EditRequest
 
 
@@ -23,6 +24,7 @@ def preserved_queries(
     requests: Sequence[EditRequest],
     hparams: RoSEHyperParams,
     n: int,
+    context_length: int,
 ) -> list[Query]:
     """Built-in subjects in prompts of the requests, each text up to its subject once.
 
@@ -31,8 +33,10 @@ def preserved_queries(
         requests: the facts of the edit.
         hparams: the contexts of the facts, and the seed of the drawing.
         n: how many are drawn, some of them more than once.
+        context_length: most tokens that the model reads; what is longer is left out.
     """
     drawn = foreign_queries(tokenizer, requests, generic_subjects(), hparams, n)
+    drawn = [query for query in drawn if len(query.key_prefix) <= context_length]
     return list({query.key_prefix: query for query in reversed(drawn)}.values())[::-1]
 
 
@@ -41,13 +45,14 @@ def held_out_queries(
     requests: Sequence[EditRequest],
     hparams: RoSEHyperParams,
     n: int,
+    context_length: int,
 ) -> list[Query]:
     """As `preserved_queries`, with subjects that no statistics and no preserved column have.
 
     Plain statements only: inside a chat's turn they drift a fifth as far, and would hide it.
     """
     drawn = foreign_queries(tokenizer, requests, held_out_subjects(), hparams, n, chat=False)
-    return list(dict.fromkeys(drawn))
+    return [query for query in dict.fromkeys(drawn) if len(query.ids) <= context_length]
 
 
 def foreign_queries(
@@ -87,13 +92,14 @@ def foreign_queries(
 
 
 def foreign_subjects(names: Sequence[str], requests: Sequence[EditRequest]) -> list[str]:
-    """The names that no request is about, not even in a longer or shorter form."""
-    edited = {request.subject.casefold() for request in requests}
-    return [
-        name
-        for name in names
-        if not any(name.casefold() in other or other in name.casefold() for other in edited)
-    ]
+    """The names that no request is about, not even with more words or fewer."""
+    subjects = {request.subject for request in requests}
+    edited, all_edited = Names.of(subjects), fold("\n".join(sorted(subjects)))
+
+    def is_within_one(name: str) -> bool:
+        return fold(name) in all_edited and any(map(Names.of([name]).are_in, subjects))
+
+    return [name for name in names if not edited.are_in(name) and not is_within_one(name)]
 
 
 def frame(request: EditRequest) -> tuple[str, str]:

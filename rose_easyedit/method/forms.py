@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from rose_easyedit.chat import render_messages
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.tokens import Query, tokenize
 from rose_easyedit.requests import EditRequest
@@ -97,16 +98,16 @@ def statement_forms(
     """
     forms = [_plain(prefix, request.prompt) for prefix in _prefixes(hparams)]
     if tokenizer.chat_template is not None:
-        for user, assistant in CHAT_CONTEXTS[: hparams.chat_contexts]:
-            forms.append(_chat(tokenizer, user, assistant, request.prompt))
+        for context in CHAT_CONTEXTS[: hparams.chat_contexts]:
+            forms.append(_in_context(tokenizer, context, request.prompt))
         for query in ANSWERED_QUERIES[: hparams.answered_queries]:
             forms.append(_answered(tokenizer, query.format(request.subject), request.prompt))
-        forms += [_chat(tokenizer, "{}", "", text) for text in rewritten]
+        forms += [_chat(tokenizer, text, "", text) for text in rewritten]
     return forms
 
 
 def essence_form(subject: str) -> Form:
-    """The prompt whose next-token distribution an edit shall keep ("{subject} is a")."""
+    """The prompt whose next-token distribution an edit shall keep: "... {subject} is a"."""
     return _plain(PREFIXES[1], ESSENCE.format(subject))
 
 
@@ -117,7 +118,7 @@ def reading_forms(tokenizer: PreTrainedTokenizerBase, statement: str) -> dict[st
     """
     forms = {"statement": _plain(PREFIXES[1], statement)}
     if tokenizer.chat_template is not None:
-        forms["chat"] = _chat(tokenizer, *CHAT_CONTEXTS[1], statement)
+        forms["chat"] = _in_context(tokenizer, CHAT_CONTEXTS[1], statement)
     return forms
 
 
@@ -127,10 +128,8 @@ def subject_forms(
     """Chat queries of the subject that name no relation; none without a chat template."""
     if tokenizer.chat_template is None:
         return []
-    return [
-        _chat(tokenizer, "{}", "", query.format(subject))
-        for query in QUERY_FORMATS[: hparams.query_formats]
-    ]
+    queries = [query.format(subject) for query in QUERY_FORMATS[: hparams.query_formats]]
+    return [_chat(tokenizer, query, "", query) for query in queries]
 
 
 def generic_subject_forms(
@@ -147,8 +146,8 @@ def generic_subject_forms(
     prefix = PREFIXES[1 + number % (len(PREFIXES) - 1)]
     forms = [_plain(prefix, subject)]
     if tokenizer.chat_template is not None:
-        query = QUERY_FORMATS[number % len(QUERY_FORMATS)]
-        forms.append(_chat(tokenizer, "{}", "", query.format(subject)))
+        query = QUERY_FORMATS[number % len(QUERY_FORMATS)].format(subject)
+        forms.append(_chat(tokenizer, query, "", query))
     return forms
 
 
@@ -170,7 +169,7 @@ def foreign_form(
         in_turn: puts it into a user's turn instead, for tokenizers with a chat template.
     """
     if in_turn and tokenizer.chat_template is not None:
-        return _chat(tokenizer, *CHAT_CONTEXTS[1], statement)
+        return _in_context(tokenizer, CHAT_CONTEXTS[1], statement)
     # The bare prefix would put the subject where attention sinks are.
     prefixes = [prefix for prefix in _prefixes(hparams) if prefix] or PREFIXES[1:]
     return _plain(prefixes[int(chance * len(prefixes))], statement)
@@ -182,10 +181,7 @@ def _prefixes(hparams: RoSEHyperParams) -> Sequence[str]:
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str = "") -> str:
     """The chat template with one user turn and the assistant's turn begun."""
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
-    )
-    return f"{text}{assistant}"
+    return render_messages(tokenizer, [{"role": "user", "content": user}]) + assistant
 
 
 def _plain(prefix: str, statement: str) -> Form:
@@ -193,8 +189,17 @@ def _plain(prefix: str, statement: str) -> Form:
     return Form(text, special=True, window=(len(prefix), len(text)), joint=" ")
 
 
+def _in_context(
+    tokenizer: PreTrainedTokenizerBase, context: tuple[str, str], statement: str
+) -> Form:
+    """A statement in one of the chat contexts."""
+    user, assistant = (turn.format(statement) for turn in context)
+    return _chat(tokenizer, user, assistant, statement)
+
+
 def _chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str, statement: str) -> Form:
-    text = render_chat(tokenizer, user.format(statement), assistant.format(statement))
+    """The last place of a statement in a chat of these two turns, one of which holds it."""
+    text = render_chat(tokenizer, user, assistant)
     start = text.rindex(statement)
     return Form(
         text,
@@ -206,6 +211,6 @@ def _chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str, stateme
 
 def _answered(tokenizer: PreTrainedTokenizerBase, query: str, statement: str) -> Form:
     """A query of the subject in the user's turn, the statement in the assistant's."""
-    form = _chat(tokenizer, query, "{}", statement)
+    form = _chat(tokenizer, query, statement, statement)
     start = form.text.rindex(query, 0, form.window[0])
     return replace(form, earlier=(start, start + len(query)))

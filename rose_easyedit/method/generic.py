@@ -43,12 +43,7 @@ def generic_passages(
     Raises:
         RoSEError: the text cannot be read or is empty.
     """
-    text = _read_text(hparams.statistics_text, tokenizer.name_or_path)
-    lines = _lines(tokenizer, text, hparams.statistics_tokens)
-    if not lines:
-        raise RoSEError(
-            f"statistics_text {hparams.statistics_text!r} holds no text; give some hundred words."
-        )
+    lines = generic_lines(tokenizer, hparams.statistics_text, hparams.statistics_tokens)
     per_token = 1.0 / sum(map(len, lines))
     passages = [Passage(tuple(ids), per_token) for ids in lines]
     if hparams.subject_weight > 0:
@@ -56,6 +51,20 @@ def generic_passages(
         per_subject = hparams.subject_weight / len(prefixes)
         passages += [Passage(ids, per_subject, last_only=True) for ids in prefixes]
     return passages
+
+
+def generic_lines(
+    tokenizer: PreTrainedTokenizerBase, path: str | None, n_tokens: int
+) -> list[Sequence[int]]:
+    """The lines of a text as token ids, cut off after `n_tokens`; None is the built-in text.
+
+    Raises:
+        RoSEError: the text cannot be read or is empty.
+    """
+    lines = _lines(tokenizer, _read_text(path, tokenizer.name_or_path), n_tokens)
+    if not lines:
+        raise RoSEError(f"statistics_text {path!r} holds no text; give some hundred words.")
+    return lines
 
 
 def generic_subjects() -> list[str]:

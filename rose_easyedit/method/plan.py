@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class Plan:
 
     @property
     def queries(self) -> list[Query]:
-        """All queries, in the order that `usable` expects the norms in."""
+        """All queries, in the order that `without_sinks` expects their hidden states in."""
         statements = [query for queries in self.statements for query in queries]
         asked = [query for queries in self.asked.values() for query in queries]
         return [*statements, *asked]
@@ -119,12 +120,13 @@ def without_sinks(
     """Leaves out the contexts whose subject is an attention sink.
 
     A sink (the first token of a text, often) has a hidden norm many times the usual: no shift
-    there changes an answer, and its key would dominate the solve.
+    there changes an answer, and its key would dominate the solve. A state that is not finite is
+    none: the loss of its fact will not be finite either, and tells what is wrong.
 
     Args:
         plan: all queries.
         hidden: residual stream at the subject of each of `plan.queries`, [Q, d].
-        median_norm: of the residual stream over all tokens.
+        median_norm: of the residual stream over ordinary tokens.
         ratio: a norm above this many medians is a sink.
 
     Returns:
@@ -134,7 +136,7 @@ def without_sinks(
         FactError: with every fact that has no usable context.
     """
     norms = (hidden.norm(dim=1) / median_norm).tolist()
-    usable = [norm <= ratio for norm in norms]
+    usable = [norm <= ratio or not isfinite(norm) for norm in norms]
     place = 0
 
     def keep(queries: Sequence[Query]) -> list[Query]:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
+from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.cast_weights import CastWeights
 from rose_easyedit.method.grouped_attention import attends_by_groups, grouped_attention
 from rose_easyedit.offload import computing_device
@@ -22,12 +24,22 @@ def precision_context(
     The weights must be the same in all of its contexts, which share copies of them.
 
     Args:
-        precision: `auto` (bfloat16 where the hardware computes in it), `bfloat16` or `weights`.
+        precision: `auto` (bfloat16 where the hardware computes in it, and torch with these
+            weights), `bfloat16` or `weights`.
         model: the model.
+
+    Raises:
+        RoSEError: torch does not compute in bfloat16 with these weights.
     """
     device = computing_device(model)
-    if not _in_bfloat16(precision, device):
+    if not _in_bfloat16(precision, model):
         return nullcontext
+    if not _allows_bfloat16(model):
+        raise RoSEError(
+            f"precision is {precision!r}, but the layer norms of this model are in float16, with "
+            "which a CPU does not compute in bfloat16; set it to auto or weights, or load the "
+            "weights in float32."
+        )
     weights = CastWeights(model, torch.bfloat16)
     return lambda: _bfloat16(model, device, weights)
 
@@ -46,8 +58,7 @@ def _bfloat16(model: PreTrainedModel, device: torch.device, weights: CastWeights
 
 def computing_dtype(precision: str, model: PreTrainedModel) -> torch.dtype:
     """What a model computes products in, in the contexts of `precision_context`."""
-    in_bfloat16 = _in_bfloat16(precision, computing_device(model))
-    return torch.bfloat16 if in_bfloat16 else model.dtype
+    return torch.bfloat16 if _in_bfloat16(precision, model) else model.dtype
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
@@ -76,8 +87,18 @@ def attention_as_now(model: PreTrainedModel) -> AbstractContextManager[None]:
     return again()
 
 
-def _in_bfloat16(precision: str, device: torch.device) -> bool:
-    return _has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+def _in_bfloat16(precision: str, model: PreTrainedModel) -> bool:
+    if precision == "auto":
+        return _has_bfloat16(computing_device(model)) and _allows_bfloat16(model)
+    return precision == "bfloat16"
+
+
+def _allows_bfloat16(model: PreTrainedModel) -> bool:
+    """Whether autocast takes the model's weights: on a CPU it has no layer norm in float16."""
+    return computing_device(model).type != "cpu" or not any(
+        isinstance(module, nn.LayerNorm) and module.weight.dtype == torch.float16
+        for module in model.modules()
+    )
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -7,7 +7,7 @@ once more for each one before it, instead of the whole model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -67,6 +67,7 @@ class Stack:
         first: the layer that the calls begin with.
         next: the layer that comes next.
         last: the layer after which hidden states are read.
+        batch: most of them in a batch.
         parts: the queries in batches.
     """
 
@@ -74,6 +75,7 @@ class Stack:
     first: int
     next: int
     last: int
+    batch: int
     parts: Sequence[_Part]
 
     @classmethod
@@ -103,7 +105,7 @@ class Stack:
                 _captured(editable, part, first, last)
                 for part in batches(rows, size, editable.device)
             ]
-            return cls(editable, first, first, last, parts)
+            return cls(editable, first, first, last, size, parts)
 
         return within_memory(run, batch)[0]
 
@@ -121,10 +123,10 @@ class Stack:
         found = [self._read(part) for part in self.parts]
         order = [index for part in self.parts for index in part.batch.indices]
         back = torch.tensor(order, device=self.editable.device).argsort()
-        keys, outputs, hidden, norms = map(torch.cat, zip(*found, strict=True))
-        return SubjectStates(keys[back], outputs[back], hidden[back], float(norms.median()))
+        keys, outputs, hidden = map(torch.cat, zip(*found, strict=True))
+        return SubjectStates(keys[back], outputs[back], hidden[back])
 
-    def _read(self, part: _Part) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _read(self, part: _Part) -> tuple[Tensor, Tensor, Tensor]:
         last = part.batch.mask.sum(1) - 1
         places = torch.arange(len(last), device=last.device), last
         seen: list[Tensor] = []
@@ -135,10 +137,8 @@ class Stack:
         part = self._through(part, self.next, keep)
         for number in range(self.next + 1, self.last + 1):
             part = self._through(part, number)
-        hidden = part.rows.hidden
-        norms = hidden[part.batch.mask.bool()].float().norm(dim=-1)
         keys, outputs = seen[-2:]  # the rows come after their opening
-        return keys, outputs, hidden[places].float(), norms
+        return keys, outputs, part.rows.hidden[places].float()
 
     def _through(self, part: _Part, layer: int, keep: Any = None) -> _Part:
         """A batch after one layer; `keep` sees what its down projection does to the rows."""
@@ -160,6 +160,37 @@ class Stack:
         args, kwargs = _with_cache(rows.calls[layer - self.first], cache)
         output = self.editable.layers[layer](rows.hidden, *args, **kwargs)
         return replace(rows, hidden=first_tensor(output))
+
+
+class Reader:
+    """Reads columns layer after layer, fewer at once where the memory does not hold them."""
+
+    def __init__(self, start: Callable[[int], Stack], batch: int) -> None:
+        """`start` gives the stack before its first layer, of so many sequences at once."""
+        self._start = start
+        self._stack: Stack | None = start(batch)
+        self._batch = self._stack.batch
+
+    def states(self, layer: int) -> SubjectStates:
+        """What the columns hold at a layer, with the model's weights and hooks as they are now.
+
+        Args:
+            layer: no earlier one than at the last call.
+
+        Raises:
+            RoSEError: the memory does not hold one sequence.
+        """
+
+        def read(batch: int) -> SubjectStates:
+            stack = self._stack
+            if stack is None or batch != self._batch:
+                self._stack = stack = None  # given up before another takes its place
+                stack = self._start(batch)
+            self._stack = stack = stack.advanced(layer)
+            return stack.read()
+
+        states, self._batch = within_memory(read, self._batch)
+        return states
 
 
 def _with_cache(call: Call, cache: Cache) -> Call:

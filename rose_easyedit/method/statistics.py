@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.activations import batches, read_keys
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.generic import Passage, generic_passages
+from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.precision import computing_dtype, precision_context
 from rose_easyedit.paths import cache_dir
 
@@ -54,7 +56,7 @@ def load_spectra(
         precision: in which the model reads the text, as `precision_context` has it.
 
     Raises:
-        RoSEError: the text cannot be read or is empty.
+        RoSEError: the text cannot be read or is empty, or the memory does not hold one passage.
     """
     passages = generic_passages(tokenizer, hparams)
     folder = folder or cache_dir() / "statistics"
@@ -67,7 +69,7 @@ def load_spectra(
     missing = [layer for layer in layers if layer not in spectra]
     if missing:
         with precision_context(precision, editable.model)():
-            found = _collect(editable, passages, missing)
+            found, _ = within_memory(partial(_collect, editable, passages, missing), _BATCH)
         for layer in missing:
             spectra[layer] = spectrum_of(found.pop(layer))
             try:
@@ -97,7 +99,7 @@ def spectrum_of(keys: Tensor) -> Spectrum:
 
 
 def _collect(
-    editable: EditableModel, passages: Sequence[Passage], layers: Sequence[int]
+    editable: EditableModel, passages: Sequence[Passage], layers: Sequence[int], batch_size: int
 ) -> dict[int, Tensor]:
     """Keys of each layer, each times the square root of its weight: layer to [T, d_ff]."""
     parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
@@ -105,7 +107,8 @@ def _collect(
         for last_only in (False, True):
             chosen = [passage for passage in passages if passage.last_only == last_only]
             weights = torch.tensor([passage.weight for passage in chosen], device=editable.device)
-            for batch in batches([p.ids for p in chosen], _BATCH, editable.device, share=last_only):
+            rows = [passage.ids for passage in chosen]
+            for batch in batches(rows, batch_size, editable.device, share=last_only):
                 wanted = batch.mask.bool()
                 if last_only:
                     wanted = wanted & (batch.mask.cumsum(1) == batch.mask.sum(1, keepdim=True))

@@ -26,6 +26,7 @@ from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.rewriting import rewritings
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.shifts import Shifts
+from rose_easyedit.method.sinks import usual_norm
 from rose_easyedit.requests import EditRequest, as_requests
 
 logger = logging.getLogger(__name__)
@@ -87,10 +88,10 @@ def compute_targets(
     check_layers(editable, hparams)
     # without a template there is no turn to put them in
     n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
-    plan = make_plan(tokenizer, facts, hparams, _context_length(model))
+    plan = make_plan(tokenizer, facts, hparams, editable.context_length)
     if n_rewritings:  # only now, since what is too long is refused before anything is generated
         own_words = rewritings(model, tokenizer, facts, n_rewritings)
-        plan = make_plan(tokenizer, facts, hparams, _context_length(model), own_words)
+        plan = make_plan(tokenizer, facts, hparams, editable.context_length, own_words)
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)
     keys = [group_key(facts[index] for index in group) for group in groups]
@@ -99,7 +100,8 @@ def compute_targets(
     new = [i for i in range(len(groups)) if i not in at_hand]
     # gradients of the shifts are needed even where the caller has turned them off
     with frozen(model), torch.enable_grad():
-        hidden, plan, log = _base_hidden(editable, plan, hparams)
+        usual = usual_norm(editable, tokenizer, hparams)
+        hidden, plan, log = _base_hidden(editable, plan, hparams, usual)
         asked = sorted(index for i in new for index in groups[i])
         found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), hparams, store)
     if asked and not kept and not at_hand:
@@ -245,23 +247,18 @@ def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:
 
 
 def _base_hidden(
-    editable: EditableModel, plan: Plan, hparams: RoSEHyperParams
+    editable: EditableModel, plan: Plan, hparams: RoSEHyperParams, usual: float
 ) -> tuple[Tensor, Plan, list[str]]:
     """h_L of each request [n, d], averaged over its usable statements, and the usable plan."""
-    queries = plan.queries
     with precision_context(hparams.precision, editable.model)():
         states = read_subject_states(
             editable,
-            # The essence prompts bring ordinary words, without which a batch of bare one-token
-            # subjects would have a median made of sinks.
-            [*queries, *plan.essences.values()],
+            plan.queries,
             key_layer=hparams.layers[0],
             hidden_layer=hparams.target_layer,
             batch=hparams.micro_batch,
         )
-    plan, rows, log = without_sinks(
-        plan, states.hidden[: len(queries)], states.median_norm, hparams.sink_ratio
-    )
+    plan, rows, log = without_sinks(plan, states.hidden, usual, hparams.sink_ratio)
     n_statements = [len(queries) for queries in plan.statements]
     of_statements = states.hidden[rows[: sum(n_statements)]].split(n_statements)
     return torch.stack([group.mean(0) for group in of_statements]), plan, log
@@ -275,8 +272,3 @@ def check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
             f"Layer {last} is asked for, but the model has {editable.n_layers} layers "
             f"(0 to {editable.n_layers - 1}); set layers and z_layer within them."
         )
-
-
-def _context_length(model: PreTrainedModel) -> int:
-    config = model.config.get_text_config()
-    return int(getattr(config, "max_position_embeddings", None) or 10**9)

@@ -234,6 +234,16 @@ def test_keys_that_are_all_forbidden(case: dict[str, Any], seed: int, stored: to
         align(keys, normal(4, 2), spectrum, AlignmentHyperParams(**case))
 
 
+def test_preserved_keys_do_not_hide_that_the_written_ones_are_forbidden() -> None:
+    spectrum = spectrum_of_random_keys(10, 40, 0)
+    keys = torch.cat([normal(4, 3) @ spectrum.directions[:3].double(), normal(9, 10)])
+    residuals = torch.cat([normal(4, 2), torch.zeros(9, 2)])
+    hparams = AlignmentHyperParams(constraint="isotropic", protected_directions=3)
+    with pytest.raises(RoSEError, match="no direction"):
+        align(keys, residuals, spectrum, hparams)
+    assert not align(keys, 0 * residuals, spectrum, hparams).dense().any()
+
+
 def test_the_plain_identity_needs_no_spectrum() -> None:
     keys, residuals = normal(3, 6), normal(3, 2)
     hparams = AlignmentHyperParams(protected_directions=0)

@@ -21,7 +21,8 @@ from tiny_models import (
 
 from rose_easyedit.architectures import ARCHITECTURES, read_architecture
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method.edit import _before_norm, compute_edit
+from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.solving import _before_norm
 
 
 def test_every_known_architecture_is_tested() -> None:
@@ -56,6 +57,17 @@ def test_half_precision_weights(name: str, dtype: torch.dtype, tiny_tokenizer: A
     model = build_model(name).to(dtype)
     assert_edit_takes_hold_and_comes_off(model, tiny_tokenizer)
     assert all(parameter.dtype == dtype for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gptj", "gpt_neox-parallel"])
+def test_layer_norms_in_float16_are_computed_in_their_own_precision(
+    name: str, tiny_tokenizer: Any
+) -> None:
+    """Autocast to bfloat16 has no such layer norm on a CPU."""
+    model = build_model(name).to(torch.float16)
+    assert_edit_takes_hold_and_comes_off(model, tiny_tokenizer, precision="auto")
+    with pytest.raises(RoSEError, match="(?s)precision is 'bfloat16'.*layer norms.*float16"):
+        compute_edit(model, tiny_tokenizer, FACTS, settings(precision="bfloat16"))
 
 
 def test_the_loss_to_rounding_is_reported(tiny_tokenizer: Any) -> None:

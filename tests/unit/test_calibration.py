@@ -34,7 +34,7 @@ def test_a_budget_that_lets_nothing_through_gives_no_edit() -> None:
 
 def drift(model: Any, tokenizer: Any, delta: Any, hparams: Any) -> float:
     """The drift of the edit, by running the whole model on each prompt alone."""
-    queries = held_out_queries(tokenizer, as_requests(FACTS), hparams, 160)
+    queries = held_out_queries(tokenizer, as_requests(FACTS), hparams, 160, 256)
 
     def read() -> torch.Tensor:
         with torch.no_grad():
@@ -87,3 +87,27 @@ def test_a_budget_is_above_zero(budget: float) -> None:
         RoSEError, match=f"locality_budget is {budget}; it must be above 0, or null"
     ):
         settings(alignment={"locality_budget": budget})
+
+
+def test_an_edit_reports_what_it_writes_and_not_what_it_would_have(tiny_tokenizer: Any) -> None:
+    model = build_model("llama-untied")
+    model.to(torch.bfloat16)
+    whole = compute_edit(model, tiny_tokenizer, FACTS, settings())
+    far = drift(model, tiny_tokenizer, whole, settings())
+    hparams = settings(alignment={"locality_budget": far / 10})
+    delta = compute_edit(model, tiny_tokenizer, FACTS, hparams)
+    layers = zip(delta.layers.values(), delta.provenance["layers"], strict=True)
+    for factors, report in layers:
+        assert report["update_norm"] == pytest.approx(float(factors.dense().norm()))
+    before, after = (each.provenance["layers"] for each in (whole, delta))
+    for of_whole, of_scaled in zip(before, after, strict=True):
+        assert of_scaled["rounding_loss"] > of_whole["rounding_loss"]
+
+
+def test_a_budget_that_lets_nothing_through_is_refused(tiny_tokenizer: Any) -> None:
+    model = build_model("llama-untied")
+    before = weights_of(model)
+    hparams = settings(alignment={"locality_budget": 1e-9})
+    with pytest.raises(RoSEError, match="locality_budget is 1e-09 nats, and even 1.6% of"):
+        compute_edit(model, tiny_tokenizer, FACTS, hparams)
+    assert same_weights(model, before)

@@ -157,3 +157,20 @@ def test_only_groups_with_facts_that_remain_are_optimised_again() -> None:
     assert kept == [0, 4]
     assert left.deltas.tolist() == [[0.0], [9.0]]
     assert left.losses == [[0.1], [0.4]] and left.steps == [1, 6]
+
+
+def test_a_subject_that_overflows_is_a_failed_fact_and_no_sink(tiny_tokenizer: Any) -> None:
+    model = build_model("llama-untied")
+    violin = tiny_tokenizer(" violin")["input_ids"][0]
+    with torch.no_grad():
+        model.model.embed_tokens.weight[violin] = torch.inf
+    fact = {"prompt": "He plays the violin of Ada Lovelace", "subject": "Ada Lovelace"}
+    batch = [*FACTS[:2], {**fact, "target_new": "German"}]
+    with pytest.raises(RoSEError, match="(?s)not finite.*on_failure: leave_out.*violin"):
+        compute_edit(model, tiny_tokenizer, batch, settings())
+    delta = compute_edit(model, tiny_tokenizer, batch, settings(hierarchy=LEAVE_OUT))
+    assert [request["prompt"] for request in delta.provenance["requests"]] == [
+        fact["prompt"] for fact in FACTS[:2]
+    ]
+    (line,) = delta.provenance["log"]
+    assert "violin" in line and "its loss is not finite" in line

@@ -37,7 +37,7 @@ def texts(tokenizer: Any, queries: list[Any]) -> list[str]:
 
 
 def test_they_are_the_edits_prompts_with_other_subjects(plain_tokenizer: Any) -> None:
-    queries = preserved_queries(plain_tokenizer, REQUESTS, settings(), 300)
+    queries = preserved_queries(plain_tokenizer, REQUESTS, settings(), 300, 256)
     found = texts(plain_tokenizer, queries)
     assert 250 < len(found) == len(set(found)) <= 300
     beginnings = ("In London she met", "Tell me about", "He plays with")
@@ -50,16 +50,18 @@ def test_they_are_the_edits_prompts_with_other_subjects(plain_tokenizer: Any) ->
 
 def test_with_a_chat_template_every_other_round_is_a_users_turn(tiny_tokenizer: Any) -> None:
     n = len(foreign_subjects(generic_subjects(), REQUESTS))
-    found = texts(tiny_tokenizer, preserved_queries(tiny_tokenizer, REQUESTS, settings(), 2 * n))
+    found = texts(
+        tiny_tokenizer, preserved_queries(tiny_tokenizer, REQUESTS, settings(), 2 * n, 256)
+    )
     in_turn = [text for text in found if "Complete the following sentence" in text]
     assert 0.4 < len(in_turn) / len(found) < 0.6
 
 
 def test_they_depend_on_seed_and_prompts_but_not_on_the_order(plain_tokenizer: Any) -> None:
-    first = preserved_queries(plain_tokenizer, REQUESTS, settings(), 50)
-    assert preserved_queries(plain_tokenizer, REQUESTS[::-1], settings(), 50) == first
-    assert preserved_queries(plain_tokenizer, REQUESTS, settings(seed=1), 50) != first
-    assert preserved_queries(plain_tokenizer, REQUESTS, settings(), 0) == []
+    first = preserved_queries(plain_tokenizer, REQUESTS, settings(), 50, 256)
+    assert preserved_queries(plain_tokenizer, REQUESTS[::-1], settings(), 50, 256) == first
+    assert preserved_queries(plain_tokenizer, REQUESTS, settings(seed=1), 50, 256) != first
+    assert preserved_queries(plain_tokenizer, REQUESTS, settings(), 0, 256) == []
 
 
 @pytest.mark.parametrize("name", ["Paris", "paris", "Paris Hilton"])
@@ -67,6 +69,32 @@ def test_what_is_edited_is_not_preserved(name: str) -> None:
     assert "Paris" in generic_subjects()
     requests = [EditRequest(f"{name} is in", name, "Rome")]
     assert foreign_subjects(["Paris", "Madrid"], requests) == ["Madrid"]
+
+
+def test_a_subject_of_one_letter_leaves_the_words_that_it_is_in() -> None:
+    names = ["Paris", "Madrid", "A Tale of Two Cities"]
+    requests = [EditRequest("A is in", "A", "Rome")]
+    assert foreign_subjects(names, requests) == ["Paris", "Madrid"]
+
+
+def test_what_the_model_cannot_read_is_left_out(plain_tokenizer: Any) -> None:
+    lengths = [len(q.ids) for q in preserved_queries(plain_tokenizer, REQUESTS, settings(), 90, 99)]
+    limit = sorted(lengths)[len(lengths) // 2]
+    short = preserved_queries(plain_tokenizer, REQUESTS, settings(), 90, limit)
+    assert 0 < len(short) < len(lengths)
+    assert max(len(query.key_prefix) for query in short) <= limit
+    held_out = held_out_queries(plain_tokenizer, REQUESTS, settings(), 90, limit)
+    assert held_out and max(len(query.ids) for query in held_out) <= limit
+
+
+def test_a_prompt_that_just_fits_is_edited(tiny_tokenizer: Any) -> None:
+    model = build_model("gpt2", n_positions=24)
+    prompt = "In London she met Marie Curie"
+    while len(tiny_tokenizer(f"In London {prompt} Polish")["input_ids"]) <= 24:
+        prompt = f"In London {prompt}"
+    hparams = settings(contexts=[""], alignment={"preserved_columns": 20})
+    fact = {"prompt": prompt, "subject": "Marie Curie", "target_new": "Polish"}
+    assert compute_edit(model, tiny_tokenizer, [fact], hparams).layers
 
 
 def test_a_frame_is_the_prompt_around_its_subject() -> None:
@@ -77,13 +105,13 @@ def test_a_frame_is_the_prompt_around_its_subject() -> None:
 
 
 def test_the_held_out_are_plain_statements(tiny_tokenizer: Any) -> None:
-    found = held_out_queries(tiny_tokenizer, REQUESTS, settings(), 120)
+    found = held_out_queries(tiny_tokenizer, REQUESTS, settings(), 120, 256)
     assert not any("<|user|>" in tiny_tokenizer.decode(query.ids) for query in found)
 
 
 def test_the_held_out_are_others(plain_tokenizer: Any) -> None:
     assert not set(generic_subjects()) & set(held_out_subjects())
-    held_out = held_out_queries(plain_tokenizer, REQUESTS, settings(), 60)
+    held_out = held_out_queries(plain_tokenizer, REQUESTS, settings(), 60, 256)
     assert 50 < len(held_out) == len(set(held_out)) <= 60
     found = [plain_tokenizer.decode(query.key_prefix) for query in held_out]
     assert all(any(text.endswith(subject) for subject in held_out_subjects()) for text in found)
@@ -91,7 +119,7 @@ def test_the_held_out_are_others(plain_tokenizer: Any) -> None:
 
 def test_they_come_last_among_the_columns(plain_tokenizer: Any) -> None:
     plan = make_plan(plain_tokenizer, REQUESTS, settings(), 256)
-    queries = preserved_queries(plain_tokenizer, REQUESTS, settings(), 7)
+    queries = preserved_queries(plain_tokenizer, REQUESTS, settings(), 7, 256)
     without = make_columns(plan, per_fact=False)
     columns = make_columns(plan, per_fact=False, preserved=queries)
     n = len(without.queries)
@@ -106,7 +134,7 @@ def test_what_is_preserved_moves_less(key_columns: str, tiny_tokenizer: Any) -> 
     editable = read_architecture(model)
     hparams = settings(key_columns=key_columns, alignment={"strength": 1e-3})
     targets = compute_targets(model, tiny_tokenizer, FACTS, hparams)
-    queries = preserved_queries(tiny_tokenizer, REQUESTS, hparams, 12)
+    queries = preserved_queries(tiny_tokenizer, REQUESTS, hparams, 12, 256)
 
     def hidden(n: int) -> torch.Tensor:
         delta = solve_edit(
@@ -153,9 +181,9 @@ def test_columns_to_preserve_leave_directions_to_write_in(
     asked = []
     own = edit.preserved_queries
 
-    def spy(tokenizer: Any, requests: Any, hparams: Any, n: int) -> Any:
+    def spy(tokenizer: Any, requests: Any, hparams: Any, n: int, context_length: int) -> Any:
         asked.append(n)
-        return own(tokenizer, requests, hparams, n)
+        return own(tokenizer, requests, hparams, n, context_length)
 
     monkeypatch.setattr(edit, "preserved_queries", spy)
     for wanted in (30, 1000):

@@ -74,6 +74,27 @@ def test_answered_queries_name_the_subject_in_both_turns(tiny_tokenizer: Any) ->
         assert (first.ids, first.again, second.again) == (query.ids, None, None)
 
 
+@pytest.mark.parametrize("subject", ["f{}", "Guards {band}", "a {{b}}", "{0}x", "%s"])
+def test_a_subject_with_braces_is_found_in_every_form(subject: str, tiny_tokenizer: Any) -> None:
+    request = EditRequest(f"{subject} was born in", subject, "London")
+    hparams = settings(n_contexts=2, chat_contexts=4, answered_queries=2, query_formats=6)
+    texts = [f"Where was {subject} born?"]
+    forms = statement_forms(tiny_tokenizer, request, hparams, texts)
+    assert len(forms) == 2 + 4 + 2 + 1
+    for form in [*forms, *subject_forms(tiny_tokenizer, subject, hparams)]:
+        assert subject in form.text[slice(*form.window)]
+        assert form.text.count(subject) == (2 if form.earlier else 1)
+
+
+def test_a_template_that_tells_the_date_tells_the_same_one_on_any_day(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today = """{%- if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}
+{{ strftime_now( "%Y" ) }}: """
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", today + tiny_tokenizer.chat_template)
+    assert render_chat(tiny_tokenizer, "Hi").startswith("26 Jul 20242024: <|user|>Hi")
+
+
 def test_a_statement_is_read_behind_a_prefix_and_in_a_chat(tiny_tokenizer: Any) -> None:
     forms = reading_forms(tiny_tokenizer, REQUEST.prompt)
     assert {name: form.text for name, form in forms.items()} == {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +14,16 @@ import torch
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch import Tensor
 
+from rose_easyedit.architectures import read_architecture
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method import integration, targets
-from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method import integration, statistics, targets
+from rose_easyedit.method.activations import frozen
+from rose_easyedit.method.constraints import Spectrum
+from rose_easyedit.method.edit import compute_edit, solve_edit
 from rose_easyedit.method.halving import counted_if_done, is_out_of_memory, within_memory
 from rose_easyedit.method.pieces import Piece
+from rose_easyedit.method.stack import Stack
+from rose_easyedit.method.targets import compute_targets
 
 ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nTry this.")
 ON_A_CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to")
@@ -213,4 +220,60 @@ def test_keys_and_hidden_states_are_read_in_smaller_batches_too(
     for name, factors in whole.layers.items():
         torch.testing.assert_close(
             halved.layers[name].dense(), factors.dense(), atol=1e-3, rtol=1e-3
+        )
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str, Callable[..., int]], list[int]]:
+    """Makes a function run out of memory for more than two rows, and lists how many it was asked.
+
+    `rows` tells from its arguments how many there are.
+    """
+
+    def limit(owner: Any, name: str, rows: Callable[..., int]) -> list[int]:
+        own, seen = getattr(owner, name), []
+
+        def limited(*args: Any) -> Any:
+            seen.append(rows(*args))
+            if seen[-1] > 2:
+                raise ON_A_GPU
+            return own(*args)
+
+        monkeypatch.setattr(owner, name, limited)
+        return seen
+
+    return limit
+
+
+def test_statistics_that_run_out_of_memory_are_the_same(narrow: Any, tiny_tokenizer: Any) -> None:
+    editable = read_architecture(build_model("llama-untied"))
+    hparams = settings(alignment={"protected_directions": 4, "statistics_tokens": 400}).alignment
+
+    def collect() -> dict[int, Spectrum]:
+        with frozen(editable.model), tempfile.TemporaryDirectory() as folder:
+            return statistics.load_spectra(editable, tiny_tokenizer, [1], hparams, Path(folder))
+
+    whole = collect()
+    seen = narrow(statistics, "read_keys", lambda _, batch, *__: len(batch.ids))
+    halved = collect()
+    assert max(seen) > 2 and seen[-1] <= 2
+    torch.testing.assert_close(halved[1].eigenvalues, whole[1].eigenvalues, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("budget", [None, 1e6])
+def test_columns_that_run_out_of_memory_are_read_in_smaller_batches(
+    budget: float | None, narrow: Any, tiny_tokenizer: Any
+) -> None:
+    model = build_model("llama-untied")
+    hparams = settings(
+        micro_batch=16, alignment={"locality_budget": budget, "preserved_columns": 9}
+    )
+    targets = compute_targets(model, tiny_tokenizer, FACTS, hparams)
+    whole = solve_edit(model, tiny_tokenizer, targets, hparams)
+    seen = narrow(Stack, "_step", lambda _, rows, *__: len(rows.hidden))
+    halved = solve_edit(model, tiny_tokenizer, targets, hparams)
+    assert max(seen) > 2 and seen[-1] <= 2
+    for name, factors in halved.layers.items():
+        torch.testing.assert_close(
+            factors.dense(), whole.layers[name].dense(), atol=1e-4, rtol=1e-3
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import HierarchyHyperParams
-from rose_easyedit.method import edit, integration, targets
+from rose_easyedit.method import edit, integration, solving, targets
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
@@ -410,7 +410,7 @@ def test_an_interrupt_leaves_the_model_as_it_was(
     [
         (targets, "read_subject_states"),
         (targets, "integrate"),
-        (edit, "align"),
+        (solving, "align"),
         (edit, "solve_layers"),
     ],
 )

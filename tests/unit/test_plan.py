@@ -10,9 +10,13 @@ import torch
 from tiny_models import FACTS, build_model, settings
 from torch import Tensor
 
+from rose_easyedit.architectures import read_architecture
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.plan import Plan, make_columns, make_plan, without_sinks
+from rose_easyedit.method.sinks import usual_norm
 from rose_easyedit.requests import EditRequest, as_requests
 
 REQUESTS = as_requests(
@@ -151,6 +155,29 @@ def test_with_a_target_per_fact_queries_count_for_each(tiny_tokenizer: Any) -> N
     columns = make_columns(plan, per_fact=True)
     asked = columns.target[~columns.statement]
     assert sorted(asked.tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("norm", [torch.inf, torch.nan])
+def test_a_state_that_is_not_finite_is_no_sink(norm: float, tiny_tokenizer: Any) -> None:
+    plan = plan_for(tiny_tokenizer)
+    usable, rows, log = without_sinks(plan, hidden_with_norms(plan, {0: norm}), 1.0, 3.0)
+    assert len(usable.queries) == len(rows) == len(plan.queries) and not log
+
+
+def test_what_a_sink_is_does_not_depend_on_the_other_facts(tiny_tokenizer: Any) -> None:
+    """`usual_norm` is the median over generic text, whatever is edited."""
+    model = build_model("llama-untied")
+    editable, hparams = read_architecture(model), settings()
+    with frozen(model):
+        usual = usual_norm(editable, tiny_tokenizer, hparams)
+        lines = generic_lines(tiny_tokenizer, None, 512)
+        norms = []
+        for line in lines:
+            hidden = model(torch.tensor([line]), output_hidden_states=True).hidden_states
+            norms.append(hidden[hparams.target_layer + 1][0].norm(dim=1))
+    assert sum(map(len, lines)) == 512
+    assert hparams.target_layer + 1 < editable.n_layers  # the last state is behind the final norm
+    assert usual == pytest.approx(float(torch.cat(norms).median()), rel=1e-4)
 
 
 def test_an_edit_logs_its_sinks(tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -61,7 +61,6 @@ def test_each_layer_is_read_under_the_updates_before_it(name: str) -> None:
                 torch.testing.assert_close(
                     getattr(found, field), getattr(wanted, field), atol=2e-4, rtol=2e-4
                 )
-            assert found.median_norm == pytest.approx(wanted.median_norm, rel=1e-3)
             updates[layer] = random_update(editable, layer)
     # or the comparison would not have seen an update
     assert (found.hidden - unedited).abs().max() > 0.1

@@ -154,8 +154,8 @@ def test_the_number_of_tokens_is_kept(
     counts: list[int] = []
     collect = statistics._collect
 
-    def spy(editable: Any, passages: Any, layers: Any) -> Any:
-        keys = collect(editable, passages, layers)
+    def spy(editable: Any, passages: Any, layers: Any, batch_size: int) -> Any:
+        keys = collect(editable, passages, layers, batch_size)
         counts.append(len(keys[0]))
         assert sum(len(passage.ids) for passage in passages) == len(keys[0])
         return keys
@@ -204,9 +204,9 @@ def test_only_what_is_missing_is_collected(
     asked: list[list[int]] = []
     collect = statistics._collect
 
-    def spy(editable: Any, passages: Any, layers: Any) -> Any:
+    def spy(editable: Any, passages: Any, layers: Any, batch_size: int) -> Any:
         asked.append(list(layers))
-        return collect(editable, passages, layers)
+        return collect(editable, passages, layers, batch_size)
 
     monkeypatch.setattr(statistics, "_collect", spy)
     assert sorted(spectra(tmp_path, tiny_tokenizer, layers=(0, 1, 2))) == [0, 1, 2]

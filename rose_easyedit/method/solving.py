@@ -1,0 +1,130 @@
+"""Stage 2 layer by layer: columns are read, and the update that gives them what they lack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from rose_easyedit.architectures import EditableModel
+from rose_easyedit.factors import Factors
+from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.method.activations import with_updates
+from rose_easyedit.method.alignment import align
+from rose_easyedit.method.constraints import Spectrum
+from rose_easyedit.method.plan import STAY, Columns
+from rose_easyedit.method.precision import precision_context
+from rose_easyedit.method.stack import Reader, Stack
+
+# The effect of rounding is judged by so many columns.
+_JUDGED = 1024
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The update of one layer.
+
+    Attributes:
+        update: of its down projection.
+        keys: some of the columns that gain by it, [n, d_ff].
+        columns: how many columns there were.
+        residual: mean norm of what they lacked before it, over the layers still to come.
+        disturbance: mean distance of the preserved columns from where they were.
+    """
+
+    update: Factors
+    keys: Tensor
+    columns: int
+    residual: float
+    disturbance: float
+
+
+def solve_layers(
+    editable: EditableModel,
+    columns: Columns,
+    targets: Tensor,
+    spectra: Mapping[int, Spectrum],
+    hparams: RoSEHyperParams,
+) -> dict[int, Solved]:
+    """Stage 2 (IGA): the update of each layer, the residual shared over the layers still to come.
+
+    Args:
+        editable: the model.
+        columns: N key columns. Those to preserve shall gain nothing; what earlier layers did to
+            them all the same is not taken back, so the rank of an update stays at the number of
+            the others.
+        targets: the hidden state that each target index shall have, [n, d].
+        spectra: of generic keys, where the constraint needs them.
+        hparams: layers and constraint.
+
+    Returns:
+        Layer to what was found for it.
+
+    Raises:
+        RoSEError: the constraint leaves no direction to write in, or the memory does not hold one
+            sequence.
+    """
+    found: dict[int, Solved] = {}
+    target = columns.target.to(targets.device)
+    moving = target != STAY
+    unmoved = None
+    merge = _merging(columns, len(targets)).to(targets) if hparams.key_columns == "merged" else None
+    n_layers = len(hparams.layers)
+    autocast = precision_context(hparams.precision, editable.model)
+    first, last = hparams.layers[0], hparams.target_layer
+
+    def start(batch: int) -> Stack:
+        with autocast():
+            return Stack.before(editable, columns.queries, first, last, batch)
+
+    reader = Reader(start, hparams.micro_batch)
+    for place, layer in enumerate(tqdm(hparams.layers, desc="layers", leave=False, disable=None)):
+        updates = {before: solved.update for before, solved in found.items()}
+        with with_updates(editable, updates), autocast():
+            states = reader.states(layer)
+        unmoved = states.hidden[~moving] if unmoved is None else unmoved
+        gap = torch.where(moving[:, None], targets[target] - states.hidden, 0.0)  # [N, d]
+        wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs)
+        keys = states.keys
+        if merge is not None:
+            keys, wanted = merge @ keys, merge @ wanted
+        factors = align(keys, wanted, spectra.get(layer), hparams.alignment)
+        update = Factors(factors.left, factors.right, editable.is_transposed(layer)).compressed()
+        found[layer] = Solved(
+            update,
+            keys=keys[:_JUDGED].clone(),
+            columns=len(keys),
+            residual=float(gap[moving].norm(dim=1).mean()),
+            disturbance=float((states.hidden[~moving] - unmoved).norm(dim=1).sum())
+            / max(1, len(unmoved)),
+        )
+    return found
+
+
+def _merging(columns: Columns, n_targets: int) -> Tensor:
+    """The matrix that averages the statements of each target, and leaves what is preserved."""
+    n_columns = len(columns.target)
+    member = torch.zeros(n_targets, n_columns)
+    stated = columns.statement.nonzero()[:, 0]
+    member[columns.target[stated], stated] = 1.0
+    staying = torch.eye(n_columns)[columns.target == STAY]
+    return torch.cat([member / member.sum(1, keepdim=True), staying])
+
+
+def _before_norm(editable: EditableModel, layer: int, wanted: Tensor, outputs: Tensor) -> Tensor:
+    """What the down projection must gain [N, d] so that the residual stream gains `wanted`.
+
+    Families with a norm behind the down projection add gain * v / rms(v). The output v gains
+    wanted * rms(v) / gain, as if the gain left rms(v) as it is: what would change the length of v
+    is lost to the norm.
+    """
+    norm = editable.post_norms[layer]
+    if norm is None:
+        return wanted
+    gain = norm(torch.ones_like(outputs[:1])).float()  # [1, d], as ones have rms 1
+    rms = outputs.square().mean(1, keepdim=True).sqrt()  # [N, 1]
+    floor = gain.square().mean() * 1e-3
+    return wanted * rms * gain / (gain.square() + floor)
