@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
+from rose_easyedit.delta_applied import AppliedEdit
 from rose_easyedit.delta_file import EditRecord, read_edit, write_edit
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
@@ -24,27 +24,6 @@ if TYPE_CHECKING:
     from rose_easyedit.requests import EditRequest
 
 Result = Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What `apply` found and what it left.
-
-    Attributes:
-        originals: weight name to its numbers before.
-        edited: weight name to the SHA-256 of its numbers after.
-    """
-
-    originals: dict[str, Tensor]
-    edited: dict[str, str]
-
-    def is_original(self, name: str, weight: Tensor) -> bool:
-        """Whether a weight is as `apply` found it."""
-        return torch.equal(weight, self.originals[name])
-
-    def is_edited(self, name: str, weight: Tensor) -> bool:
-        """Whether a weight is as `apply` left it; both, where the edit was rounded away."""
-        return weights_fingerprint([(name, weight)]) == self.edited[name]
 
 
 @dataclass(eq=False)
@@ -64,7 +43,7 @@ class EditDelta:
     base: str
     provenance: dict[str, Any] = field(default_factory=dict)
     targets: Tensor | None = None
-    _records: weakref.WeakKeyDictionary[Any, _Record] = field(
+    _records: weakref.WeakKeyDictionary[Any, AppliedEdit] = field(
         default_factory=weakref.WeakKeyDictionary, init=False, repr=False
     )
 
@@ -84,11 +63,7 @@ class EditDelta:
         """Whether this object has edited that model, and nobody has put its weights back."""
         if model not in self._records:
             return False
-        record = self._records[model]
-        return any(
-            not record.is_original(name, weight) or record.is_edited(name, weight)
-            for name, weight in self._weights_of(model).items()
-        )
+        return not self._records[model].is_undone(self._weights_of(model))
 
     def apply(self, model: PreTrainedModel, *, verify: bool = True) -> None:
         """Adds the edit to the model's weights, computed in float64, rounded to their type.
@@ -122,7 +97,7 @@ class EditDelta:
             )
         originals = {name: weight.clone() for name, weight in weights.items()}
         digests = {name: weights_fingerprint([(name, weight)]) for name, weight in edited.items()}
-        self._records[model] = _Record(originals, digests)
+        self._records[model] = AppliedEdit(originals, digests)
         try:
             for name, weight in weights.items():
                 weight.copy_(edited[name])
@@ -155,6 +130,15 @@ class EditDelta:
                 "one first, or reload the base model."
             )
         self._restore(model)
+
+    def release(self, model: PreTrainedModel) -> None:
+        """Lets go of the copy of the original weights, where another hand has put them back.
+
+        `apply` keeps that copy for `revert`, which lets go of it too. An edit that is applied
+        keeps it.
+        """
+        if model in self._records and not self.is_applied(model):
+            del self._records[model]
 
     @contextmanager
     def applied(self, model: PreTrainedModel, *, verify: bool = True) -> Iterator[PreTrainedModel]:

@@ -48,6 +48,12 @@ class OriginalWeights(dict[str, "Tensor"]):
         super().__init__(originals)
         self.deltas = tuple(deltas)
 
+    def take_along(self, later: OriginalWeights) -> None:
+        """Adds what was edited after these; the earliest original of a parameter stays."""
+        for name, original in later.items():
+            self.setdefault(name, original)
+        self.deltas += later.deltas
+
     @property
     def delta(self) -> EditDelta:
         """The edit.
@@ -214,38 +220,42 @@ def _around(host_method: Callable[..., Any], one_at_a_time: bool) -> Callable[..
                 kwargs[former] = kwargs.pop(name)
         given = kwargs.pop("subject", ()) if "prompts" in parameters and not takes_any else ()
         arguments = signature.bind(self, *args, **kwargs).arguments
-        # normal_edit does not pass subjects on, so they go past it
-        subjects = dict(zip(arguments.get("prompts", ()), given, strict=False))
         keep = arguments.get("sequential_edit", kwargs.get("sequential_edit", False))
+        subjects = [given] if isinstance(given, str) else given
         with _call(self, bool(keep), one_at_a_time, subjects) as written:
             metrics, model, _ = host_method(self, *args, **kwargs)
             track_metrics(metrics, self.hparams.tracking)
-        # The earliest original of a parameter wins: that is how it was before the call.
-        originals = {n: tensor for weights in reversed(written) for n, tensor in weights.items()}
-        return metrics, model, OriginalWeights(originals, [w.delta for w in written])
+        return metrics, model, written
 
     return method
 
 
 @contextmanager
 def _call(
-    editor: Any, keep: bool, one_at_a_time: bool, subjects: Mapping[str, str]
-) -> Iterator[list[OriginalWeights]]:
+    editor: Any, keep: bool, one_at_a_time: bool, subjects: Iterable[str]
+) -> Iterator[OriginalWeights]:
     """Runs one call of the host: what it writes stays (`keep`) or goes, whatever the host does.
+
+    `subjects` are those of the requests, in order, where the host does not pass them on
+    (`normal_edit`).
 
     EasyEdit asks for batch_size 1 in single edits (its PyPI release sets it), and its metrics for
     several prompts at once are right with left padding only; both are put back afterwards.
     """
-    written: list[OriginalWeights] = []
+    written = OriginalWeights({}, ())
+    subject = iter(subjects)
 
     def apply(
         model: Any, tok: Any, requests: Iterable[dict[str, Any]], *args: Any, **kwargs: Any
     ) -> tuple[Any, OriginalWeights]:
-        if keep:
-            _write_again(model, written)
-        named = [{"subject": subjects.get(r["prompt"]), **r} for r in requests]
+        for delta in written.deltas[-1:]:
+            if keep:
+                _write_again(model, delta)
+            else:
+                delta.release(model)  # the host has put the weights back
+        named = [{"subject": next(subject, None), **r} for r in requests]
         edited, weights = apply_rose_to_model(model, tok, named, *args, **kwargs)
-        written.append(weights)
+        written.take_along(weights)
         return edited, weights
 
     model, tok, hparams = editor.model, editor.tok, editor.hparams
@@ -260,10 +270,10 @@ def _call(
     )
     try:
         yield written
-        if keep:
-            _write_again(model, written)
-        else:
+        if not keep:
             _take_back(model, written)
+        elif written.deltas:
+            _write_again(model, written.deltas[-1])
     except BaseException:
         _take_back(model, written)
         raise
@@ -273,21 +283,22 @@ def _call(
         editor.hparams = hparams
 
 
-def _write_again(model: Any, written: list[OriginalWeights]) -> None:
+def _write_again(model: Any, last: EditDelta) -> None:
     """Applies the last edit again if the host has undone it.
 
     The PyPI release and `normal_edit` do not know `sequential_edit`. Undone for the metrics "pre"
     and written again before the next edit, each edit still stands on those before it.
     """
-    if written and not written[-1].delta.is_applied(model):
-        written[-1].delta.apply(model)
+    if not last.is_applied(model):
+        last.apply(model)
 
 
-def _take_back(model: Any, written: list[OriginalWeights]) -> None:
+def _take_back(model: Any, written: OriginalWeights) -> None:
     """Reverts the edits that the host has not undone, last one first."""
-    for weights in reversed(written):
-        if weights.delta.is_applied(model):
-            weights.delta.revert(model)
+    for delta in reversed(written.deltas):
+        if delta.is_applied(model):
+            delta.revert(model)
+        delta.release(model)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib.util
 import inspect
 import json
@@ -20,6 +21,7 @@ import torch
 
 from rose_easyedit import RoSEHyperParams, apply_rose_to_model, register
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.method import edit
 
 pytestmark = [
     pytest.mark.contract,
@@ -177,6 +179,34 @@ def test_several_batches_are_several_edits(editor: Any, hparams: Any) -> None:
     assert hparams.batch_size == 2
 
 
+@pytest.mark.parametrize("method", ["edit", "batch_edit"])
+def test_many_edits_keep_no_more_weights_than_a_few(
+    editor: Any, hparams: Any, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    hparams.batch_size = 1
+    shape = editor.model.model.layers[1].mlp.down_proj.weight.shape
+    compute, alive = edit.compute_edit, []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        gc.collect()
+        tensors = [o for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == shape]
+        alive.append(len(tensors))
+        return compute(*args, **kwargs)
+
+    monkeypatch.setattr(edit, "compute_edit", counted)
+    before = snapshot(editor.model, editor.tok)
+    twice = {name: value * 2 for name, value in FACTS.items()}
+    _, model, weights = getattr(editor, method)(**twice, verbose=False)
+    assert_same(snapshot(model, editor.tok), before)
+    assert len(alive) == len(weights.deltas) == 6
+    # those of the call, and those of the last edit, which the host still holds
+    assert alive[-1] - alive[0] == 2 * len(hparams.layers)
+    assert all(torch.equal(weights[name], before["weights"][name]) for name in weights)
+    gc.collect()
+    for delta in weights.deltas:
+        assert not delta.is_applied(model) and not delta._records
+
+
 @pytest.mark.parametrize(("method", "edits"), [("edit", 3), ("batch_edit", 2)])
 def test_sequential_edit_keeps_the_edits(
     editor: Any, hparams: Any, method: str, edits: int
@@ -232,6 +262,21 @@ def test_normal_edit(editor: Any, sequential: bool) -> None:
     assert_same(snapshot(model, editor.tok), before)
     with pytest.raises(RoSEError, match="'subject' is missing"):
         editor.normal_edit(FACTS["prompts"], FACTS["target_new"])
+
+
+@pytest.mark.parametrize("targets", [["Paris", "German"], ["Paris", "Paris"]])
+def test_normal_edit_takes_each_subject_for_its_own_request(
+    editor: Any, targets: list[str]
+) -> None:
+    if not hasattr(editor, "normal_edit"):
+        pytest.skip("this easyeditor has no normal_edit")
+    subjects = ["Marie Curie", "Ada Lovelace"]
+    prompt = " met ".join(subjects)
+    _, _, weights = editor.normal_edit([prompt] * 2, targets, subject=subjects)
+    written = [(r["subject"], r["target_new"]) for r in weights.delta.provenance["requests"]]
+    assert written == list(zip(subjects, targets, strict=True))
+    _, _, weights = editor.normal_edit([prompt], targets[:1], subject=subjects[0])
+    assert weights.delta.provenance["requests"][0]["subject"] == subjects[0]
 
 
 def test_edit_dataset(editor: Any, workplace: Path) -> None:

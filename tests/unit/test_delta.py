@@ -203,6 +203,21 @@ def test_weights_that_another_hand_put_back_count_as_reverted() -> None:
     assert same_weights(model, before)
 
 
+def test_the_copy_of_weights_that_another_hand_put_back_can_be_let_go() -> None:
+    model = build_model("llama-tied")
+    delta, before = make_delta(model), weights_of(model)
+    delta.release(model)  # there is none yet
+    delta.apply(model)
+    delta.release(model)
+    assert delta.is_applied(model) and len(delta._records) == 1
+    model.load_state_dict(before)
+    delta.release(model)
+    assert not delta.is_applied(model) and len(delta._records) == 0
+    delta.apply(model)
+    delta.revert(model)
+    assert same_weights(model, before)
+
+
 def test_an_edit_that_rounding_swallows_is_applied_and_comes_off() -> None:
     model = build_model("llama-tied").to(torch.bfloat16)
     delta, before = make_delta(model, scale=1e-9), weights_of(model)
