@@ -12,6 +12,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from rose_easyedit.chat import render_messages
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation_mode import evaluation_mode
 from rose_easyedit.offload import computing_device
 from rose_easyedit.opening import read_opening, sharable_opening
 
@@ -36,7 +37,7 @@ def generate_greedy(
     system prompt of a chat, are read once per batch.
 
     Args:
-        model: A causal language model; its training mode is restored.
+        model: A causal language model; the training mode of each module is restored.
         tokenizer: Its tokenizer; its padding side and padding token are not touched.
         texts: Prompts to continue, or user messages when `chat`.
         chat: Put each text into the tokenizer's chat template as one user message; a list of
@@ -147,19 +148,14 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 @contextmanager
 def inference(model: Any, autocast: torch.dtype | None) -> Iterator[None]:
-    """No gradients, evaluation mode, optional autocast; the training mode is put back."""
-    was_training = model.training
+    """No gradients, evaluation mode, optional autocast; each module's training mode is put back."""
     cast = (
         nullcontext()
         if autocast is None
         else torch.autocast(computing_device(model).type, autocast)
     )
-    model.eval()
-    try:
-        with torch.inference_mode(), cast:
-            yield
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), torch.inference_mode(), cast:
+        yield
 
 
 @contextmanager

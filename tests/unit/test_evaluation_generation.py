@@ -138,11 +138,13 @@ def test_batches_equal_single_rows_token_for_token(tiny_llama: Any, tiny_tokeniz
 
 def test_nothing_is_left_changed(tiny_llama: Any, tiny_tokenizer: Any) -> None:
     tiny_llama.train()
+    tiny_llama.model.layers[0].eval()
+    training = [module.training for module in tiny_llama.modules()]
     weights = {name: value.clone() for name, value in tiny_llama.state_dict().items()}
     side, rng = tiny_tokenizer.padding_side, torch.get_rng_state()
     config = tiny_llama.generation_config.to_dict()
     generate_greedy(tiny_llama, tiny_tokenizer, TEXTS, chat=True, max_new_tokens=2)
-    assert tiny_llama.training
+    assert [module.training for module in tiny_llama.modules()] == training
     assert tiny_tokenizer.padding_side == side
     assert tiny_llama.generation_config.to_dict() == config
     assert torch.equal(torch.get_rng_state(), rng)

@@ -1,0 +1,23 @@
+"""A model in evaluation mode for a while, each of its modules in its own mode afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards the mode that each module had.
+
+    `model.train(was_training)` would give all modules that of the outermost one.
+    """
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in training:
+            module.training = was_training
