@@ -15,6 +15,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation_mode import evaluation_mode
 from rose_easyedit.offload import computing_device
 from rose_easyedit.opening import read_opening, sharable_opening
+from rose_easyedit.token_ids import token_ids
 
 Text = str | list[dict[str, str]]
 
@@ -78,10 +79,8 @@ def encode(tokenizer: Any, texts: Sequence[Text], *, chat: bool) -> list[list[in
         RoSEError: As `render`, or a text has no token.
     """
     # The template writes its own special tokens; a second BOS would change the answers.
-    rows = [
-        tokenizer(text, add_special_tokens=not chat)["input_ids"]
-        for text in render(tokenizer, texts, chat=chat)
-    ]
+    rendered = render(tokenizer, texts, chat=chat)
+    rows = [token_ids(tokenizer, text, special=not chat) for text in rendered]
     if empty := [i for i, row in enumerate(rows) if not row]:
         raise RoSEError(f"Texts {empty} have no token: give each query at least one character.")
     return rows

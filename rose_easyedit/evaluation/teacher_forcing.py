@@ -15,6 +15,7 @@ import torch
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.reading import last_logits
 from rose_easyedit.generation import Text, inference, length_batches, render
+from rose_easyedit.token_ids import token_ids
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ def with_target(tokenizer: Any, text: str, target: str, *, chat: bool) -> tuple[
     Where the tokenizer would merge across the border, the two are tokenised apart.
     """
     joined = target if chat or text[-1:].isspace() else f" {target}"
-    ids = list(tokenizer(text, add_special_tokens=not chat)["input_ids"])
-    whole = list(tokenizer(text + joined, add_special_tokens=not chat)["input_ids"])
+    ids = token_ids(tokenizer, text, special=not chat)
+    whole = token_ids(tokenizer, text + joined, special=not chat)
     if whole[: len(ids)] != ids:
-        whole = ids + list(tokenizer(joined, add_special_tokens=False)["input_ids"])
+        whole = ids + token_ids(tokenizer, joined, special=False)
     return whole, len(whole) - len(ids)
 
 

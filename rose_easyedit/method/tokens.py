@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.token_ids import token_ids, without_end
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def tokenize(
         text: the text, which holds the subject.
         subject: the subject; its last occurrence that is not part of a longer word counts.
         target: what follows the text, with the space that separates them, if any.
-        special: whether the tokenizer adds its special tokens (chat templates bring their own).
+        special: whether the tokenizer adds its special tokens, but for those at the end (chat
+            templates bring their own).
         window: character range of `text` to look for the subject in.
         earlier: character range of an earlier text that names the subject as well.
 
@@ -67,8 +69,13 @@ def tokenize(
             f"The tokenizer {type(tokenizer).__name__} gives no character offsets; load the fast "
             "one (AutoTokenizer.from_pretrained(..., use_fast=True))."
         )
-    encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
-    ids = list(encoded["input_ids"])
+    encoded = tokenizer(
+        text,
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+    )
+    ids = without_end(encoded)
     target_ids = _continuation(tokenizer, text, target, ids, special) if target else []
     position, *later = [
         _last_token_over(encoded["offset_mapping"], find_subject(text, subject, where) - 1)
@@ -116,7 +123,7 @@ def _continuation(
     tokenizer: PreTrainedTokenizerBase, text: str, target: str, ids: list[int], special: bool
 ) -> list[int]:
     """Ids of the target as the tokenizer would write them after the text."""
-    whole = list(tokenizer(text + target, add_special_tokens=special)["input_ids"])
+    whole = token_ids(tokenizer, text + target, special=special)
     if whole[: len(ids)] == ids and len(whole) > len(ids):
         return whole[len(ids) :]
-    return list(tokenizer(target, add_special_tokens=False)["input_ids"])
+    return token_ids(tokenizer, target, special=False)

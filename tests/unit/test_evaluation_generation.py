@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import build_tokenizer
 from tiny_models import build_model
+from tiny_tokenizers import ending_texts
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
@@ -48,6 +49,14 @@ def test_batches_answer_like_single_rows(
     )
     assert answers == [by_hand(tiny_llama, tiny_tokenizer, t, chat=chat, steps=8) for t in TEXTS]
     assert len(set(answers)) > 1
+
+
+def test_a_tokenizer_that_ends_each_text_ends_no_query(tiny_tokenizer: Any) -> None:
+    ending = ending_texts(tiny_tokenizer)
+    assert ending(TEXTS[0])["input_ids"] != tiny_tokenizer(TEXTS[0])["input_ids"]
+    for chat in (False, True):
+        rows = encode(ending, TEXTS, chat=chat)
+        assert rows == encode(tiny_tokenizer, TEXTS, chat=chat)
 
 
 def test_a_row_stops_at_the_end_token_and_the_others_go_on(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_tokenizers import ending_texts
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
@@ -50,6 +51,13 @@ def test_a_batch_reads_like_a_model_by_hand(
         expected = by_hand(tiny_llama, ids, target_ids)
         assert reading.accuracy == expected.accuracy
         assert reading.logprob == pytest.approx(expected.logprob, abs=1e-4)
+
+
+def test_a_tokenizer_that_ends_each_text_ends_no_query(tiny_tokenizer: Any) -> None:
+    ending = ending_texts(tiny_tokenizer)
+    for text, target in zip(TEXTS, TARGETS, strict=True):
+        wanted = with_target(tiny_tokenizer, text, target, chat=False)
+        assert with_target(ending, text, target, chat=False) == wanted
 
 
 @pytest.mark.parametrize(

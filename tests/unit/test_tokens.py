@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tokenizers import KINDS, build_tokenizer
+from tiny_tokenizers import KINDS, build_tokenizer, ending_texts
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.tokens import Query, find_subject, tokenize
@@ -87,6 +87,17 @@ def test_a_special_token_is_added_only_when_asked_for() -> None:
     assert begun.subject == plain.subject + 1
     with_target = tokenize(tokenizer, "Rome is", "Rome", " in Italy")
     assert with_target.ids.count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("target", ["", " in Italy", "</s>"])
+def test_a_tokenizer_that_ends_each_text_ends_no_query(tokenizer: Any, target: str) -> None:
+    """Between a prompt and its target there would be the end of the text, and behind both."""
+    ending = ending_texts(tokenizer)
+    assert ending("Rome is")["input_ids"][-1] == ending.eos_token_id
+    # an end that is written out stays
+    for text in ("Rome is", "Rome is</s>"):
+        wanted = tokenize(tokenizer, text, "Rome", target)
+        assert tokenize(ending, text, "Rome", target) == wanted
 
 
 def test_a_target_that_merges_with_the_text_is_tokenised_alone() -> None:

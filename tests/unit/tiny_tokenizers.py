@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -51,3 +52,19 @@ def build_tokenizer(kind: str, vocab_size: int = 420) -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=BOS, eos_token="</s>", pad_token="</s>"
     )
+
+
+def ending_texts(tokenizer: Any) -> Any:
+    """A copy of a fast tokenizer that ends each text as well, as with `add_eos_token`."""
+    from tokenizers import processors
+
+    copied = copy.deepcopy(tokenizer)
+    begin, end = copied.bos_token, copied.eos_token
+    begins = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    copied.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}" if begins else f"$A {end}",
+        special_tokens=[
+            (token, copied.convert_tokens_to_ids(token)) for token in (begin, end) if token
+        ],
+    )
+    return copied
