@@ -124,7 +124,8 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
 
     Raises:
         RoSEError: the family is unknown, or the model is one whose weights cannot be edited in
-            place (mixture of experts, quantised, split over devices), with the reason.
+            place (mixture of experts, quantised, split over devices, loaded in inference mode),
+            with the reason.
     """
     config = model.config.get_text_config()
     model_type = model.config.model_type
@@ -194,6 +195,11 @@ def _refusal(model: PreTrainedModel, config: object) -> str | None:
             f"{name} has quantised weights, which an update would be rounded away in; edit the "
             "unquantised model and load the edit beside the quantised one as a LoRA adapter "
             "(EditDelta.to_peft_lora)."
+        )
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        return (
+            f"{name} was loaded within torch.inference_mode(), so its weights can neither be "
+            "edited in place nor take part in gradients; load it outside (edits may run within)."
         )
     devices = sorted(map(str, computing_devices(model)))
     if "meta" in devices:

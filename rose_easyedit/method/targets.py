@@ -56,6 +56,10 @@ class Targets:
         return _groups(self.plan, self.per_fact)
 
 
+# The shifts need gradients, even where the caller has turned them off, and tensors that can be kept
+# for them; those of inference mode cannot.
+@torch.inference_mode(False)
+@torch.enable_grad()
 def compute_targets(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -98,8 +102,7 @@ def compute_targets(
     known = known or {}
     at_hand = {i: known[key] for i, key in enumerate(keys) if key in known}
     new = [i for i in range(len(groups)) if i not in at_hand]
-    # gradients of the shifts are needed even where the caller has turned them off
-    with frozen(model), torch.enable_grad():
+    with frozen(model):
         usual = usual_norm(editable, tokenizer, hparams)
         hidden, plan, log = _base_hidden(editable, plan, hparams, usual)
         asked = sorted(index for i in new for index in groups[i])

@@ -24,6 +24,8 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.solving import _before_norm
 
+NEW = {"prompt": "He plays with Isaac Newton", "subject": "Isaac Newton", "target_new": "Polish"}
+
 
 def test_every_known_architecture_is_tested() -> None:
     assert {model_type for model_type, _ in MODELS.values()} == set(ARCHITECTURES)
@@ -122,14 +124,36 @@ def test_nothing_but_the_answer_is_left_of_a_computation(tiny_tokenizer: Any) ->
         tiny_tokenizer.padding_side = "right"
 
 
-def test_an_edit_within_no_grad(tiny_tokenizer: Any) -> None:
-    model = build_model("llama-tied")
-    with torch.no_grad():
-        within = compute_edit(model, tiny_tokenizer, FACTS, settings())
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("precision", ["weights", "bfloat16"])
+def test_an_edit_where_the_caller_has_turned_gradients_off(
+    mode: Any, precision: str, tiny_tokenizer: Any
+) -> None:
+    model, hparams = build_model("llama-tied"), settings(precision=precision, self_paraphrases=1)
+    before = weights_of(model)
+    with mode():
+        within = compute_edit(model, tiny_tokenizer, FACTS, hparams)
         assert not torch.is_grad_enabled()
-    outside = compute_edit(model, tiny_tokenizer, FACTS, settings())
+        assert torch.is_inference_mode_enabled() is (mode is torch.inference_mode)
+    outside = compute_edit(model, tiny_tokenizer, FACTS, hparams)
     for name, factors in outside.layers.items():
         assert torch.equal(factors.dense(), within.layers[name].dense())
+    with within.applied(model):
+        assert not same_weights(model, before)
+    assert same_weights(model, before)
+    # its targets are as good as any
+    more = within.extend(model, tiny_tokenizer, [NEW])
+    again = outside.extend(model, tiny_tokenizer, [NEW])
+    assert more.fingerprint == again.fingerprint
+
+
+def test_a_model_loaded_in_inference_mode_is_refused(tiny_tokenizer: Any) -> None:
+    with torch.inference_mode():
+        model = build_model("llama-tied")
+        with pytest.raises(RoSEError, match="within torch.inference_mode.*load it outside"):
+            compute_edit(model, tiny_tokenizer, FACTS, settings())
+    with pytest.raises(RoSEError, match="within torch.inference_mode.*load it outside"):
+        compute_edit(model, tiny_tokenizer, FACTS, settings())
 
 
 def test_dropout_is_off_while_editing(tiny_tokenizer: Any) -> None:
