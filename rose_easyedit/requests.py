@@ -34,6 +34,11 @@ class EditRequest:
         return self.subject, self.prompt
 
     @property
+    def label(self) -> str:
+        """The fact as a message names it: by its place, since only who gave it knows its number."""
+        return f"{shown(self.prompt)} (subject {shown(self.subject)})"
+
+    @property
     def identity(self) -> tuple[str, str, str]:
         """All that an edit depends on: subject, prompt and target."""
         return self.subject, self.prompt, self.target_new

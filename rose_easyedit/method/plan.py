@@ -102,12 +102,12 @@ def make_plan(
         },
     )
     faults = []
-    for index, (request, queries) in enumerate(zip(requests, plan.statements, strict=True)):
+    for request, queries in zip(requests, plan.statements, strict=True):
         longest = max(len(query.ids) for query in queries)
         if longest > context_length:
             faults.append(
-                f"request {index} ({request.subject!r}): {longest} tokens with its target and "
-                f"longest context, the model reads {context_length}; shorten the prompt"
+                f"{request.label}: {longest} tokens with its target and longest context, the model "
+                f"reads {context_length}; shorten the prompt"
             )
     if faults:
         raise FactError.of("These requests are too long for the model:", faults)
@@ -152,17 +152,16 @@ def without_sinks(
     for index, (request, queries) in enumerate(zip(plan.requests, plan.statements, strict=True)):
         highest = max(norms[place : place + len(queries)])
         place += len(queries)
-        where = f"request {index} ({request.prompt!r}, subject {request.subject!r})"
         if not statements[index]:
             faults.append(
-                f"{where}: hidden norm {highest:.1f} times the median in every context; put words "
-                "before the subject, or name the subject in full"
+                f"{request.label}: hidden norm {highest:.1f} times the median in every context; "
+                "put words before the subject, or name the subject in full"
             )
         elif len(statements[index]) < len(queries):
             left_out = len(queries) - len(statements[index])
             log.append(
-                f"{where}: the subject is an attention sink (hidden norm {highest:.1f} times the "
-                f"median) in {left_out} of {len(queries)} contexts, which are left out"
+                f"{request.label}: the subject is an attention sink (hidden norm {highest:.1f} "
+                f"times the median) in {left_out} of {len(queries)} contexts, which are left out"
             )
     for subject, queries in plan.asked.items():
         if left_out := len(queries) - len(asked[subject]):

@@ -114,8 +114,7 @@ def compute_targets(
         )
     lost = set(asked).difference(asked[place] for place in kept)
     log += [
-        f"request {index} ({plan.requests[index].prompt!r}, subject "
-        f"{plan.requests[index].subject!r}): its loss is not finite; it is left out and not edited"
+        f"{plan.requests[index].label}: its loss is not finite; it is left out and not edited"
         for index in sorted(lost)
     ]
     for line in log:

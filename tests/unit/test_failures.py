@@ -67,9 +67,9 @@ def test_the_fact_is_left_out_and_the_edit_is_that_of_the_others(
     assert delta.targets is not None and wanted.targets is not None
     torch.testing.assert_close(delta.targets, wanted.targets, atol=1e-2, rtol=1e-2)
     assert delta.provenance["log"] == [
-        "request 0 ('We asked Isaac Newton', subject 'Isaac Newton'): its loss is not finite; it "
+        "'We asked Isaac Newton' (subject 'Isaac Newton'): its loss is not finite; it "
         "is left out and not edited",
-        "request 2 ('We asked Marie Curie', subject 'Marie Curie'): its loss is not finite; it is "
+        "'We asked Marie Curie' (subject 'Marie Curie'): its loss is not finite; it is "
         "left out and not edited",
     ]
     assert all(line in caplog.text for line in delta.provenance["log"])
@@ -115,7 +115,7 @@ def test_a_fact_that_fails_beside_the_others_of_its_subject(
     assert delta.provenance["groups"] == [[0], [1]]
     assert delta.provenance["steps"] == [6, 6]
     (line,) = delta.provenance["log"]
-    assert line.startswith("request 1 ('Tell me about Marie Curie'")
+    assert line.startswith("'Tell me about Marie Curie' (subject 'Marie Curie')")
     assert same_weights(model, weights)
 
 

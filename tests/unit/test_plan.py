@@ -60,14 +60,24 @@ def test_a_plan_groups_by_subject(tiny_tokenizer: Any) -> None:
 
 def test_all_requests_that_are_too_long_are_named_together(tiny_tokenizer: Any) -> None:
     long = [
-        EditRequest("word " * n + "Marie Curie is", "Marie Curie", "Polish") for n in (2, 60, 3, 70)
+        EditRequest(f"{n} " + "word " * n + "Marie Curie is", "Marie Curie", "Polish")
+        for n in (2, 60, 3, 370)
     ]
     with pytest.raises(RoSEError) as caught:
         make_plan(tiny_tokenizer, long, settings(), 64)
     message = str(caught.value)
-    assert "request 1 ('Marie Curie')" in message and "request 3 ('Marie Curie')" in message
-    assert "request 0" not in message and "request 2" not in message
+    named = [line for line in message.splitlines() if "(subject 'Marie Curie')" in line]
+    assert [line.split(" word")[0] for line in named] == ["  - '60", "  - '370"]
+    assert max(map(len, named)) < 500
     assert "the model reads 64; shorten the prompt" in message
+
+
+def test_a_fault_has_no_number_that_its_giver_would_not_know(tiny_tokenizer: Any) -> None:
+    """What was given twice is one request; its giver's list has other numbers."""
+    long = {**FACTS[2], "prompt": "word " * 300 + FACTS[2]["prompt"]}
+    with pytest.raises(RoSEError, match=r"\(subject 'Ada Lovelace'\): \d+ tokens") as caught:
+        compute_edit(build_model("llama-tied"), tiny_tokenizer, [*FACTS[:1] * 3, long], settings())
+    assert "request " not in str(caught.value)
 
 
 def test_a_prompt_as_long_as_the_context_fits(tiny_tokenizer: Any) -> None:
@@ -99,7 +109,7 @@ def test_sinks_are_left_out_and_logged(tiny_tokenizer: Any) -> None:
     assert [plan.queries[i] for i in rows] == usable.queries
     assert len(log) == 2
     assert "subject 'Marie Curie': an attention sink in 1 of 2 chat queries" in log[1]
-    assert "request 1 ('Ada Lovelace was born in', subject 'Ada Lovelace')" in log[0]
+    assert log[0].startswith("'Ada Lovelace was born in' (subject 'Ada Lovelace'): ")
     assert "40.0 times the median" in log[0] and "1 of 3 contexts" in log[0]
 
 
@@ -109,8 +119,9 @@ def test_facts_without_a_usable_context_are_named_together(tiny_tokenizer: Any) 
     with pytest.raises(RoSEError) as caught:
         without_sinks(plan, hidden, 1.0, 3.0)
     message = str(caught.value)
-    assert "request 1 ('Ada Lovelace was born in', subject 'Ada Lovelace')" in message
-    assert "request 2 (" in message and "request 0" not in message
+    assert "'Ada Lovelace was born in' (subject 'Ada Lovelace'): " in message
+    assert "'The mother tongue of Marie Curie is' (subject 'Marie Curie'): " in message
+    assert "'Marie Curie was born in'" not in message
     assert "12.0 times the median in every context; put words before the subject" in message
 
 
@@ -193,7 +204,7 @@ def test_an_edit_logs_its_sinks(tiny_tokenizer: Any, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING, logger="rose_easyedit"):
         delta = compute_edit(model, tiny_tokenizer, [fact, with_words, FACTS[2]], hparams)
     (line,) = delta.provenance["log"]
-    assert "request 0 ('Marie', subject 'Marie')" in line and "1 of 2 contexts" in line
+    assert line.startswith("'Marie' (subject 'Marie'): ") and "1 of 2 contexts" in line
     assert line in caplog.text
-    with pytest.raises(RoSEError, match="(?s)attention sink.*request 0 .'Marie'.*in every context"):
+    with pytest.raises(RoSEError, match="(?s)attention sink.*'Marie' .subject.*in every context"):
         compute_edit(model, tiny_tokenizer, [fact], settings(contexts=[""], sink_ratio=10.0))

@@ -80,6 +80,11 @@ def test_all_faults_are_reported_together_with_their_index() -> None:
     ]
 
 
+def test_a_fact_is_named_by_its_place_shortened() -> None:
+    assert EditRequest(**CURIE).label == "'Marie Curie was born in' (subject 'Marie Curie')"
+    assert len(EditRequest("word " * 300 + "Rome is", "Rome", "Italy").label) < 400
+
+
 def test_exact_duplicates_count_once_and_order_stays() -> None:
     again = {**CURIE, "prompt": CURIE["prompt"] + " "}
     requests = as_requests([NEWTON, CURIE, TONGUE, again, NEWTON])
