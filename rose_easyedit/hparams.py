@@ -10,8 +10,11 @@ from typing import Any
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams_checks import settings_faults
+from rose_easyedit.hparams_types import is_series
 from rose_easyedit.paths import conf_dir, hparams_dir
 from rose_easyedit.settings_files import find_yaml, read_yaml
+
+_UNUSABLE = "These RoSE settings cannot be used:"
 
 
 @dataclass
@@ -114,15 +117,17 @@ class RoSEHyperParams:
         max_length: EasyEdit's evaluation truncates prompts to this many tokens.
         layers: the edited layers, in ascending order.
         z_layer: layer where the target hidden state is set; null means the last edited layer.
-        n_contexts: prefixes under which each statement is learned; the first is the bare one.
+        n_contexts: prefixes, 8 at the most, under which each statement is learned; the first is
+            the bare one.
         contexts: own prefixes instead of the built-in ones, "" for the bare statement.
-        chat_contexts: how many of the chat contexts (the statement inside a chat turn) are
+        chat_contexts: how many of the 4 chat contexts (the statement inside a chat turn) are
             learned as well, for tokenizers with a chat template.
-        answered_queries: in how many more chat contexts a statement answers a query of its subject
-            ("Tell me about {}."), which is then named, and moved by the edit, in both turns.
+        answered_queries: in how many more chat contexts, 2 at the most, a statement answers a query
+            of its subject ("Tell me about {}."), which is then named, and moved by the edit, in
+            both turns.
         key_columns: `per_query` (each prompt in each context is a column of its own) or
             `merged` (one averaged column per target: MEMIT, MEMIT-Merge).
-        query_formats: how many relation-agnostic chat queries of the subject ("Tell me about
+        query_formats: how many of 6 relation-agnostic chat queries of the subject ("Tell me about
             {}") become columns too, for tokenizers with a chat template.
         self_paraphrases: how many of the model's own rewritings of each statement are learned as a
             user's turn, for tokenizers with a chat template: 0, 1 (a question), 2 (an instruction
@@ -167,10 +172,15 @@ class RoSEHyperParams:
     alignment: AlignmentHyperParams = field(default_factory=AlignmentHyperParams)
 
     def __post_init__(self) -> None:
-        if isinstance(self.hierarchy, Mapping):
-            self.hierarchy = HierarchyHyperParams(**self.hierarchy)
-        if isinstance(self.alignment, Mapping):
-            self.alignment = AlignmentHyperParams(**self.alignment)
+        groups = {name: getattr(self, name) for name in _GROUPS}
+        if faults := _key_faults(groups):
+            raise RoSEError.of(_UNUSABLE, faults)
+        for name, group in groups.items():
+            if isinstance(group, Mapping):
+                setattr(self, name, _GROUPS[name](**group))
+        for name in ("layers", "contexts"):
+            if is_series(value := getattr(self, name)):
+                setattr(self, name, list(value))
         self.check()
 
     @property
@@ -185,7 +195,7 @@ class RoSEHyperParams:
             RoSEError: with every fault, its value and what would do.
         """
         if faults := settings_faults(self):
-            raise RoSEError.of("These RoSE settings cannot be used:", faults)
+            raise RoSEError.of(_UNUSABLE, faults)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain nested data, as `from_dict` reads it.
@@ -252,15 +262,14 @@ def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
 
     faults = [fault for layer in layers for fault in _key_faults(layer)]
     if faults:
-        raise RoSEError.of("These RoSE settings cannot be used:", faults)
+        raise RoSEError.of(_UNUSABLE, faults)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(RoSEHyperParams), *map(dict, layers))
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
         raise RoSEError(
-            f"These RoSE settings cannot be used: {error.full_key} is a {_kind(error.full_key)}: "
-            f"{message}"
+            f"{_UNUSABLE} {error.full_key} is a {_kind(error.full_key)}: {message}"
         ) from error
 
 

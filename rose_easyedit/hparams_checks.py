@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from operator import ge
 from typing import TYPE_CHECKING, Any
 
-from rose_easyedit.errors import shown
+from rose_easyedit.hparams_types import type_faults
 from rose_easyedit.method.constraints import CONSTRAINTS
 
 if TYPE_CHECKING:
@@ -18,10 +20,21 @@ PRECISIONS = ("auto", "bfloat16", "weights")
 TRACKING = ("auto", "none")
 ON_FAILURE = ("refuse", "leave_out")
 
+# How many there are of each in method/forms.py.
+MOST_FORMS = {"n_contexts": 8, "chat_contexts": 4, "answered_queries": 2, "query_formats": 6}
+
 
 def settings_faults(hparams: RoSEHyperParams) -> list[str]:
-    """Every fault, with the setting's name, its value and what would do."""
-    return [*_value_faults(hparams), *_combination_faults(hparams)]
+    """Every fault, with the setting's name, its value and what would do.
+
+    Values are looked at where all are of the right type, so that they can be compared.
+    """
+    faults = [
+        *type_faults(hparams),
+        *type_faults(hparams.hierarchy, "hierarchy."),
+        *type_faults(hparams.alignment, "alignment."),
+    ]
+    return faults or [*_value_faults(hparams), *_combination_faults(hparams)]
 
 
 def _value_faults(hparams: RoSEHyperParams) -> list[str]:
@@ -37,13 +50,17 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
     )
     positive: Callable[[Any], bool] = lambda value: value > 0  # noqa: E731
     not_negative: Callable[[float], bool] = lambda value: value >= 0  # noqa: E731
-    rules = [
+    rules: list[tuple[Callable[[Any], bool], str, Any, tuple[str, ...]]] = [
         (positive, "above 0", hparams, ("batch_size", "max_length", "micro_batch", "n_contexts")),
         (
             not_negative,
             "0 or more",
             hparams,
             ("chat_contexts", "answered_queries", "query_formats", "seed"),
+        ),
+        *(
+            (partial(ge, most), f"{most} at the most", hparams, (name,))
+            for name, most in MOST_FORMS.items()
         ),
         (lambda value: value > 1, "above 1", hparams, ("sink_ratio",)),
         (lambda value: 0 <= value <= 2, "0, 1 or 2", hparams, ("self_paraphrases",)),
@@ -92,13 +109,11 @@ def _choice_faults(*choices: tuple[str, str, tuple[str, ...]]) -> list[str]:
 
 def _combination_faults(hparams: RoSEHyperParams) -> list[str]:
     faults = []
-    layers = hparams.layers
+    layers = list(hparams.layers)
     if not layers:
         faults.append("layers is empty; name the layers to edit, for instance [7, 8, 9, 10, 11]")
-    elif not all(isinstance(layer, int) for layer in layers):
-        return [f"layers is {shown(layers)}; list whole numbers"]
     elif layers != sorted(set(layers)) or layers[0] < 0:
-        faults.append(f"layers is {list(layers)}; list different layers, 0 or more, in order")
+        faults.append(f"layers is {layers}; list different layers, 0 or more, in order")
     if layers and hparams.z_layer is not None and hparams.z_layer < layers[-1]:
         faults.append(
             f"z_layer is {hparams.z_layer}, before the last edited layer {layers[-1]}; "

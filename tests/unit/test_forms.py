@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from tiny_models import settings
 
+from rose_easyedit.hparams_checks import MOST_FORMS
 from rose_easyedit.method.forms import (
+    ANSWERED_QUERIES,
     CHAT_CONTEXTS,
     PREFIXES,
     QUERY_FORMATS,
@@ -22,6 +24,15 @@ from rose_easyedit.requests import EditRequest
 
 REQUEST = EditRequest("Marie Curie was born in", "Marie Curie", "London")
 MIDDLE = EditRequest("The profession of Marie Curie is", "Marie Curie", "lawyer")
+
+
+def test_settings_may_ask_for_as_many_forms_as_there_are() -> None:
+    assert MOST_FORMS == {
+        "n_contexts": len(PREFIXES),
+        "chat_contexts": len(CHAT_CONTEXTS),
+        "answered_queries": len(ANSWERED_QUERIES),
+        "query_formats": len(QUERY_FORMATS),
+    }
 
 
 @pytest.fixture

@@ -29,6 +29,51 @@ def test_groups_may_be_given_as_mappings() -> None:
     assert hparams.hierarchy == HierarchyHyperParams(fact_steps=3)
 
 
+@pytest.mark.parametrize("layers", [(0, 1), range(2)])
+def test_any_series_of_layers_is_a_list(layers: Any) -> None:
+    hparams = RoSEHyperParams(layers=layers, contexts=("", "Fact: "))  # type: ignore[arg-type]
+    assert (hparams.layers, hparams.contexts) == ([0, 1], ["", "Fact: "])
+    assert RoSEHyperParams.from_dict(hparams.as_dict()) == hparams
+    hparams.layers = layers
+    hparams.check()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"layers": None}, "layers is None; give a list of whole numbers"),
+        ({"layers": [True]}, r"layers is \[True\]; give a list of whole numbers"),
+        ({"layers": "01"}, "layers is '01'; give a list of whole numbers"),
+        ({"contexts": "Fact: "}, "contexts is 'Fact: '; give a list of texts, or null"),
+        ({"contexts": [1]}, r"contexts is \[1\]; give a list of texts, or null"),
+        ({"z_layer": 9.5}, "z_layer is 9.5; give a whole number, or null"),
+        ({"micro_batch": "64"}, "micro_batch is '64'; give a whole number$"),
+        ({"micro_batch": 2.5}, "micro_batch is 2.5; give a whole number"),
+        ({"sink_ratio": True}, "sink_ratio is True; give a number"),
+        ({"fp16": "no"}, "fp16 is 'no'; give true or false"),
+        ({"precision": None}, "precision is None; give text"),
+        ({"hierarchy": 3}, "hierarchy is 3; give a group of settings"),
+        ({"hierarchy": {"fact_step": 1}}, "fact_step is not .*did you mean hierarchy.fact_steps"),
+        ({"hierarchy": {"fact_steps": "1"}}, "hierarchy.fact_steps is '1'; give a whole number"),
+        (
+            {"alignment": {"locality_budget": "1"}},
+            "alignment.locality_budget is '1'; give a number, or null",
+        ),
+    ],
+)
+def test_settings_built_by_hand_are_checked_for_their_types(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RoSEError, match=f"(?s)cannot be used:.*{message}"):
+        RoSEHyperParams(**{**LAYERS, **values})
+
+
+def test_all_wrong_types_are_told_together() -> None:
+    with pytest.raises(RoSEError) as caught:
+        RoSEHyperParams(layers=[1], seed="1", max_length=None, z_layer="x")  # type: ignore[arg-type]
+    assert all(f"{name} is " in str(caught.value) for name in ("seed", "max_length", "z_layer"))
+
+
 def test_the_target_layer_is_the_last_edited_one_unless_named() -> None:
     assert RoSEHyperParams(layers=[3, 5]).target_layer == 5
     assert RoSEHyperParams(layers=[3, 5], z_layer=5).target_layer == 5
@@ -98,6 +143,10 @@ VALUES = [
     ("chat_contexts", -1, "must be 0 or more"),
     ("query_formats", -1, "must be 0 or more"),
     ("seed", -1, "must be 0 or more"),
+    ("n_contexts", 9, "n_contexts is 9; it must be 8 at the most"),
+    ("chat_contexts", 5, "chat_contexts is 5; it must be 4 at the most"),
+    ("answered_queries", 3, "answered_queries is 3; it must be 2 at the most"),
+    ("query_formats", 7, "query_formats is 7; it must be 6 at the most"),
     ("sink_ratio", 1.0, "must be above 1"),
     ("hierarchy.fact_steps", 0, "hierarchy.fact_steps is 0; it must be above 0"),
     ("hierarchy.subject_steps", 0, "must be above 0"),
