@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
+from rose_easyedit.evaluation_mode import evaluation_mode
 from rose_easyedit.factors import Factors
 from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.tokens import Query
@@ -92,15 +93,12 @@ class Enough(Exception):
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for weights, both put back afterwards."""
-    training = {name: module.training for name, module in model.named_modules()}
     gradients = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    model.eval()
     model.requires_grad_(False)
     try:
-        yield
+        with evaluation_mode(model):
+            yield
     finally:
-        for name, module in model.named_modules():
-            module.training = training[name]
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(gradients[name])
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.forms import generic_subject_forms
+from rose_easyedit.token_ids import token_ids
 
 _PASSAGE_TOKENS = 128
 
@@ -105,7 +106,7 @@ def _lines(tokenizer: PreTrainedTokenizerBase, text: str, n_tokens: int) -> list
     lines: list[Sequence[int]] = []
     left = n_tokens
     for line in filter(None, map(str.strip, text.splitlines())):
-        ids = tokenizer(line)["input_ids"][: max(left, 0)]
+        ids = token_ids(tokenizer, line, special=True)[: max(left, 0)]
         lines += [ids[i : i + _PASSAGE_TOKENS] for i in range(0, len(ids), _PASSAGE_TOKENS)]
         left -= len(ids)
         if left <= 0:
