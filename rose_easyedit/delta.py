@@ -59,6 +59,14 @@ class EditDelta:
         parts |= {f"{name}.right": factors.right for name, factors in self.layers.items()}
         return weights_fingerprint(parts.items())
 
+    def is_of(self, model: PreTrainedModel) -> bool:
+        """Whether a model is the edit's base: its weights to be edited are that, bit for bit.
+
+        Raises:
+            RoSEError: the model has no such weights, or they cannot be edited.
+        """
+        return weights_fingerprint(self._weights_of(model).items()) == self.base
+
     def is_applied(self, model: PreTrainedModel) -> bool:
         """Whether this object has edited that model, and nobody has put its weights back."""
         if model not in self._records:
@@ -80,7 +88,7 @@ class EditDelta:
         if self.is_applied(model):
             raise RoSEError("This edit is applied to this model already; revert it first.")
         weights = self._weights_of(model)
-        if verify and weights_fingerprint(weights.items()) != self.base:
+        if verify and not self.is_of(model):
             raise RoSEError(
                 f"The weights {', '.join(weights)} of this model are not those that this edit was "
                 "computed for: it is another model, another precision, or edited already. Load "

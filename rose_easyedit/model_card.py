@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_GIVE = "give the results.json that `rose-edit evaluate --report FOLDER` writes"
 # What Markdown would read as markup, links or mathematics within a line.
 _MARKUP = re.compile(r"[\\`*_\[\]<>|~&:@$#]|(?<=www)\.", re.IGNORECASE)
 # Control codes, halves of characters, and what turns the direction of writing.
@@ -109,9 +110,11 @@ def load_result(path: str | Path, delta: EditDelta) -> dict[str, Any]:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RoSEError(f"The result {str(path)!r} cannot be read: {error}") from error
+        raise RoSEError(f"The result {str(path)!r} cannot be read ({error}); {_GIVE}.") from error
     if not isinstance(found, dict):
-        raise RoSEError(f"{str(path)!r} holds no result of an evaluation, but {shown(found)}.")
+        raise RoSEError(
+            f"{str(path)!r} holds no result of an evaluation, but {shown(found)}; {_GIVE}."
+        )
     _measured(delta, found)
     return found
 
@@ -189,7 +192,7 @@ def _measured(delta: EditDelta, result: Mapping[str, Any] | None) -> str:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise RoSEError(
             f"The result is none of an evaluation ({type(error).__name__}: {shown(str(error))}); "
-            "give the results.json that `rose-edit evaluate --report FOLDER` writes."
+            f"{_GIVE}."
         ) from error
     return "\n\n".join(part for part in parts if part)
 

@@ -37,7 +37,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The values of a file.
 
     Raises:
-        RoSEError: it is no YAML, or holds no mapping.
+        RoSEError: it is no YAML, is empty, or holds no mapping.
     """
     from omegaconf import OmegaConf
 
@@ -45,6 +45,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except Exception as error:  # a YAML parser raises its own hierarchy of errors
         raise RoSEError(f"{str(path)!r} is not a readable YAML file: {error}") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not values:
         raise RoSEError(f"{str(path)!r} holds no settings; expected `key: value` lines.")
     return {str(key): value for key, value in values.items()}

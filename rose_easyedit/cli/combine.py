@@ -7,7 +7,8 @@ from argparse import Namespace
 from functools import reduce
 from operator import add
 
-from rose_easyedit.cli.commands import new_file, save_edit
+from rose_easyedit.cli.commands import save_edit
+from rose_easyedit.cli.places import new_file
 from rose_easyedit.cli.settings import load_base
 from rose_easyedit.errors import RoSEError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 import time
 from argparse import Namespace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rose_easyedit.cli import output
 from rose_easyedit.cli.conversation import conversation
 from rose_easyedit.cli.launched import launched, own_device
+from rose_easyedit.cli.places import check_place, named, new_file, new_folder
 from rose_easyedit.cli.settings import edit_settings, load_base
 from rose_easyedit.errors import RoSEError
 
@@ -97,8 +97,7 @@ def apply(arguments: Namespace) -> None:
     from rose_easyedit.delta import EditDelta
     from rose_easyedit.models import transformers_progress
 
-    out = _new_folder(arguments.out)
-    _check_place(out)
+    out = new_folder(arguments.out)
     delta = EditDelta.load(arguments.delta)
     result = _result(arguments, delta)
     model, tokenizer = load_base(delta, arguments)
@@ -112,8 +111,11 @@ def export(arguments: Namespace) -> None:
     """Writes the edit as a LoRA adapter, for PEFT or for llama.cpp."""
     from rose_easyedit.delta import EditDelta
 
-    out = _new_folder(arguments.lora) if arguments.lora else Path(arguments.gguf)
-    _check_place(out)
+    if arguments.gguf is None:
+        out = new_folder(arguments.lora, "--lora")
+    else:
+        out = named(arguments.gguf, "--gguf", "a new file, such as adapter.gguf")
+        check_place(out)
     delta = EditDelta.load(arguments.delta)
     result = _result(arguments, delta)
     if arguments.lora:
@@ -169,44 +171,8 @@ def _facts(delta: EditDelta) -> dict[str, Any]:
     }
 
 
-def new_file(name: str, force: bool) -> Path:
-    """The file that --out names, which is not there yet unless it may be replaced."""
-    path = Path(name)
-    if not name:
-        raise RoSEError("--out is empty; name a file, such as edit.safetensors.")
-    if path.is_dir():
-        raise RoSEError(f"--out {name} is a folder; name a file, such as {name}/edit.safetensors.")
-    if path.exists() and not force:
-        raise RoSEError(f"--out {name} exists; choose another name, or add --force to replace it.")
-    _check_place(path)
-    return path
-
-
-def _check_place(path: Path) -> None:
-    """Finds out now whether a file can be made there, and not after minutes of work."""
-    folder = next(place for place in path.absolute().parents if place.exists())
-    if not folder.is_dir():
-        raise RoSEError(f"{path} cannot be made, since {folder} is a file; name another folder.")
-    probe = folder / f".{secrets.token_hex(4)}.part"
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f"{path} cannot be made, since {folder} cannot be written to ({error.strerror}); name "
-            "another folder."
-        ) from error
-
-
 def _result(arguments: Namespace, delta: EditDelta) -> dict[str, Any] | None:
     """What --result says was measured of an edit."""
     from rose_easyedit.model_card import load_result
 
     return load_result(arguments.result, delta) if arguments.result else None
-
-
-def _new_folder(name: str) -> Path:
-    path = Path(name)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise RoSEError(f"{name} exists and is not an empty folder; choose another name.")
-    return path

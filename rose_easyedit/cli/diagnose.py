@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli import output
+from rose_easyedit.cli.places import FOR_FOLDER, named
 from rose_easyedit.cli.settings import edit_settings, load_base
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, select_facts
@@ -31,7 +32,7 @@ def diagnose(arguments: Namespace) -> None:
 
     require_matplotlib()
     settings = _settings(arguments)
-    with new_folder(Path(arguments.out)) as folder:
+    with new_folder(named(arguments.out, "--out", FOR_FOLDER)) as folder:
         report = _diagnose(arguments, settings, folder)
     output.show(report, arguments.json, diagnosis_report)
 
@@ -56,9 +57,7 @@ def _diagnose(arguments: Namespace, settings: DiagnosisSettings, folder: Path) -
     from rose_easyedit.geometry.rivals import edit_name, rivals
     from rose_easyedit.hparams import RoSEHyperParams
 
-    with delta.applied(model):
-        pass  # refuses another model now, and not after minutes of optimisation
-    targets_of(delta, facts)  # and so an edit that lacks what is measured
+    targets_of(delta, facts)  # refuses an edit that lacks what is measured now, and not later
     edits = {edit_name(RoSEHyperParams.from_dict(delta.provenance["hparams"])): delta}
     if arguments.compare:
         edits |= rivals(model, tokenizer, delta)
@@ -105,7 +104,9 @@ def _facts_and_edit(
             "compute the edit again."
         )
     requests = delta.provenance["requests"]
-    selection = select_facts(requests, arguments.requests, split=arguments.split)
+    selection = select_facts(
+        requests, arguments.requests, split=arguments.split, option="--requests"
+    )
     return selection.edited, selection.notes, delta
 
 
@@ -115,7 +116,7 @@ def _read(requests: str, split: str | None) -> Sequence[Fact]:
 
     if split is not None and requests not in BUNDLED:
         raise RoSEError(
-            f"--split {split} is one of a bundled set; add --requests {' or '.join(BUNDLED)}."
+            f"--split {split} is one of a bundled set; give --requests {' or '.join(BUNDLED)}."
         )
     facts = (
         load_facts(split, name=BUNDLED[requests])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli import output
+from rose_easyedit.cli.places import check_place, named
 from rose_easyedit.cli.settings import load_base
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import Selection, native_rates, plain_forms, select_facts
@@ -21,9 +22,7 @@ def evaluate(arguments: Namespace) -> None:
     """Asks the base model and the edited one for the facts of the edit."""
     from rose_easyedit.delta import EditDelta
 
-    folder = Path(arguments.report) if arguments.report else None
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise RoSEError(f"--report {arguments.report} is a file; name a folder.")
+    folder = None if arguments.report is None else _report_folder(arguments.report)
     if arguments.lm_eval_limit and not arguments.lm_eval:
         raise RoSEError("--lm-eval-limit is of --lm-eval, which names the tasks; add it.")
     if arguments.lm_eval:
@@ -39,14 +38,20 @@ def evaluate(arguments: Namespace) -> None:
         facts_per_subject=arguments.facts_per_subject,
     )
     model, tokenizer = load_base(delta, arguments)
-    with delta.applied(model):
-        pass  # refuses another model now, and not after minutes of questions
     report = _evaluate(delta, model, tokenizer, selection, arguments)
     if folder is not None:
         from rose_easyedit.evaluation.report import write_report
 
         report["report"] = str(write_report(folder, report))
     output.show(report, arguments.json, output.evaluate_report)
+
+
+def _report_folder(text: str) -> Path:
+    folder = named(text, "--report", "a folder")
+    if folder.exists() and not folder.is_dir():
+        raise RoSEError(f"--report {text} is a file; name a folder.")
+    check_place(folder / "index.html")
+    return folder
 
 
 def _evaluate(

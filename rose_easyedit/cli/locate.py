@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli import output
+from rose_easyedit.cli.places import check_place, named
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY, read_facts
 
@@ -23,7 +24,7 @@ def locate(arguments: Namespace) -> None:
     from rose_easyedit.files import write_whole
     from rose_easyedit.geometry.exchanges import exchanges
 
-    out = _new_file(arguments.out)
+    out = None if arguments.out is None else _new_file(arguments.out)
     source, requests = _requests(arguments)
     pairs = exchanges(requests, arguments.pairs, arguments.seed)
 
@@ -72,12 +73,11 @@ def _requests(arguments: Namespace) -> tuple[str, list[EditRequest]]:
     return data if split is None else f"{data}, {split}", [fact.to_request() for fact in facts]
 
 
-def _new_file(name: str | None) -> Path | None:
-    if name is None:
-        return None
-    path = Path(name)
+def _new_file(text: str) -> Path:
+    path = named(text, "--out", "a new file, such as located.json")
     if path.exists():
-        raise RoSEError(f"--out {name} exists; name a new file.")
+        raise RoSEError(f"--out {text} exists; name a new file.")
+    check_place(path)
     return path
 
 

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.cli.assignments import assigned
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.paths import hparams_dir
 
@@ -23,17 +24,25 @@ def edit_settings(arguments: Namespace, base: RoSEHyperParams | None = None) -> 
         arguments: the words.
         base: what stands for the file where none is named; None takes the model's.
     """
-    from rose_easyedit.hparams import RoSEHyperParams
-
     if arguments.hparams or base is None:
         name = arguments.hparams or shipped_settings(arguments.model)
-        base = RoSEHyperParams.from_hparams(name)
+        base = _read(name)
     hparams = base
     if arguments.method:
         hparams = hparams.with_preset(arguments.method)
-    given = {"model_name": arguments.model, "device": arguments.device, "seed": arguments.seed}
-    values = {name: value for name, value in given.items() if value is not None}
-    return hparams.with_overrides(**_pairs(arguments.set), **values)
+    return hparams.with_overrides(**assigned(arguments))
+
+
+def _read(name: str) -> RoSEHyperParams:
+    """The settings of a file, which a fault of theirs names as well."""
+    from rose_easyedit.hparams import RoSEHyperParams
+
+    try:
+        return RoSEHyperParams.from_hparams(name)
+    except RoSEError as error:
+        if name in str(error):
+            raise
+        raise RoSEError(f"{name}: {error}") from error
 
 
 def shipped_settings(model: str | None) -> str:
@@ -56,7 +65,12 @@ def shipped_settings(model: str | None) -> str:
 
 
 def load_base(delta: EditDelta, arguments: Namespace) -> tuple[Any, Any]:
-    """The model and tokenizer that an edit was computed for, unless the words name others."""
+    """The model and tokenizer that an edit was computed for, unless the words name others.
+
+    Raises:
+        RoSEError: the model cannot be loaded, or is another one than the edit's; in words that
+            fit a shell, and before anything is asked of it.
+    """
     from rose_easyedit.models import load_model
 
     settings = delta.provenance.get("hparams", {})
@@ -64,20 +78,19 @@ def load_base(delta: EditDelta, arguments: Namespace) -> tuple[Any, Any]:
     if name is None:
         raise RoSEError("The edit does not say which model it is for; add --model NAME.")
     device = arguments.device if arguments.device is not None else settings.get("device", "cpu")
-    return load_model(name, device, arguments.dtype or delta.provenance.get("dtype", "auto"))
+    precision = delta.provenance.get("dtype", "auto")
+    dtype = arguments.dtype or precision
+    model, tokenizer = load_model(name, device, dtype)
+    if not delta.is_of(model):
+        raise RoSEError(
+            f"The edit was computed for {settings.get('model_name', 'a model')!r} in {precision}, "
+            f"and the weights of {name!r} in {dtype} are others: it is another model, another "
+            "precision, or edited already. Leave out --model and --dtype, or name that model."
+        )
+    return model, tokenizer
 
 
 def _model_name(path: Path) -> str:
     from omegaconf import OmegaConf
 
     return str(OmegaConf.load(path).model_name)
-
-
-def _pairs(words: list[str]) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    wrong = [word for word in words if "=" not in word]
-    if wrong:
-        raise RoSEError(f"--set takes KEY=VALUE, not {', '.join(map(repr, wrong))}.")
-    container = OmegaConf.to_container(OmegaConf.from_dotlist(words))
-    return {str(key): value for key, value in container.items()}  # type: ignore[union-attr]

@@ -117,9 +117,7 @@ def load_subjects(
         RoSEError: If there is no such split or set.
     """
     if split is not None and split not in SPLITS:
-        raise RoSEError(
-            f"There is no split {split!r}: choose one of {', '.join(SPLITS)}; none takes all."
-        )
+        raise RoSEError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
     data = _read(name)
     subjects = [_subject(record, data["relations"]) for record in data["subjects"]]
     return [s for s in subjects if split in (None, s.split) and (s.demo or not demo)]

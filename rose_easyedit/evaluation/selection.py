@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rose_easyedit.errors import RoSEError
 
 if TYPE_CHECKING:
+    from rose_easyedit.evaluation.datasets import Dataset
     from rose_easyedit.evaluation.facts import Fact, LocalityPrompt
 
 # What the command line calls the bundled sets, and their names.
@@ -46,6 +47,7 @@ def select_facts(
     split: str | None = None,
     skip_bad: bool = False,
     facts_per_subject: int | None = None,
+    option: str = "--data",
 ) -> Selection:
     """The facts of the data that an edit holds, and what is asked beside them.
 
@@ -55,6 +57,7 @@ def select_facts(
         split: Of a bundled set; None takes all of it.
         skip_bad: Leave out the records of a file that do not fit.
         facts_per_subject: Ask for as many facts of each subject that has them, and for no other.
+        option: What names the data in a shell, for the errors.
 
     Raises:
         RoSEError: If the edit names no request, none of the data is edited, the options do not
@@ -64,12 +67,14 @@ def select_facts(
         raise RoSEError("The edit does not say which facts it holds; compute it anew with edit.")
     if split is not None and data not in BUNDLED:
         raise RoSEError(
-            f"--split {split} is one of a bundled set; add --data {' or '.join(BUNDLED)}."
+            f"--split {split} is one of a bundled set; give {option} {' or '.join(BUNDLED)}."
         )
     facts, notes = (
         (_of_requests(requests), []) if data is None else read_facts(data, split, skip_bad)
     )
-    return selection_of(requests, facts, data, notes, facts_per_subject=facts_per_subject)
+    return selection_of(
+        requests, facts, data, notes, facts_per_subject=facts_per_subject, option=option
+    )
 
 
 def selection_of(
@@ -79,6 +84,7 @@ def selection_of(
     notes: Sequence[str] = (),
     *,
     facts_per_subject: int | None = None,
+    option: str = "--data",
 ) -> Selection:
     """As `select_facts`, of facts that were read already.
 
@@ -88,6 +94,7 @@ def selection_of(
         data: Where they are from.
         notes: What was left out so far.
         facts_per_subject: As in `select_facts`.
+        option: As in `select_facts`.
 
     Raises:
         RoSEError: If none of the facts is edited, or too few subjects have so many.
@@ -104,7 +111,7 @@ def selection_of(
         raise RoSEError(
             f"None of the {len(facts)} facts of {data!r} is among the {len(requests)} requests of "
             f"the edit (the first: {requests[0]['prompt']!r} -> {requests[0]['target_new']!r}); "
-            "give the data that it was computed from, or leave out --data."
+            f"give the data that it was computed from, or leave out {option}."
         )
     if missing := len(wanted - {fact.to_request().identity for fact in edited}):
         notes.append(f"{missing} of the edit's {len(wanted)} facts are not in the data")
@@ -157,8 +164,18 @@ def read_facts(
         dataset = load_dataset(data, skip_bad=skip_bad)
         facts = dataset.facts
         if dataset.faults:
-            notes.append(f"{len(dataset.faults)} faults of the data, left out: {dataset.faults[0]}")
+            notes.append(_left_out(dataset))
     return list(with_wrapped_forms(merged(facts))), notes
+
+
+def _left_out(dataset: Dataset) -> str:
+    """How many records of a file were not read, and why the first of them."""
+    first = dataset.faults[0]
+    if dataset.left_out == 1:
+        return f"1 record of the data does not fit and was left out: {first}"
+    return (
+        f"{dataset.left_out} records of the data do not fit and were left out; the first: {first}"
+    )
 
 
 def _of_requests(requests: Sequence[Mapping[str, Any]]) -> list[Fact]:

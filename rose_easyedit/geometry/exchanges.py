@@ -36,10 +36,12 @@ def exchanges(requests: Sequence[EditRequest], n: int, seed: int = 0) -> list[Ex
         seed: of the draw.
 
     Raises:
-        RoSEError: n is below 1, or all requests are about one subject.
+        RoSEError: n is below 1 or the seed below 0, or all requests are about one subject.
     """
     if n < 1:
         raise RoSEError(f"The number of pairs is {n}; give 1 or more.")
+    if seed < 0:
+        raise RoSEError(f"The seed is {seed}; give 0 or more.")
     prompts = list(dict.fromkeys((_pieces(r.prompt, r.subject), r.subject) for r in requests))
     subjects = list(dict.fromkeys(subject for _, subject in prompts))
     if len(subjects) < 2:

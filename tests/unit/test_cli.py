@@ -282,6 +282,18 @@ def test_info_shows_facts_and_settings(workplace: Path, capsys: pytest.CaptureFi
     [
         (["--set", "hierarchy.fact_stepz=3"], "fact_stepz"),
         (["--set", "nonsense"], "KEY=VALUE"),
+        (["--set", "=3"], "KEY=VALUE, not '=3'"),
+        (["--set", "layers=[1,2"], "--set layers=[1,2: the value '[1,2' is not YAML"),
+        (["--set", "contexts={a: b"], "--set contexts={a: b: the value '{a: b' is not YAML"),
+        (["--set", "hierarchy.subject_steps="], "has no value; write one, or hierarchy.subject_st"),
+        (["--set", "layers.0=1"], "layers is one setting without parts"),
+        (["--set", "layers=1"], "layers is a list, and 1 is none; write layers=[1]"),
+        (
+            ["--model", "a", "--set", "model_name=b"],
+            "--model a and --set model_name=b set the same",
+        ),
+        (["--seed", "1", "--set", "seed=2"], "--seed 1 and --set seed=2 set the same"),
+        (["--device", "cpu", "--set", "device=cpu"], "--device cpu and --set device=cpu"),
         (["--method", "magic"], "magic"),
         (["--model", "no/such-model"], "no/such-model"),
         (["--device", "99"], "CUDA"),
@@ -296,6 +308,69 @@ def test_wrong_input_ends_with_2_and_names_it(
     assert part in captured.err
     assert "Traceback" not in captured.err
     assert not (workplace / "wrong.safetensors").exists()
+
+
+def test_a_fault_of_settings_names_their_file(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfit, empty = tmp_path / "facts.yaml", tmp_path / "empty.yaml"
+    unfit.write_text("prompt: a\n")
+    empty.touch()
+    for file, part in ((unfit, "prompt is not a setting"), (empty, "holds no settings")):
+        words = ["edit", "--hparams", str(file), "--requests", str(workplace / "facts.jsonl")]
+        assert main([*words, "--out", str(tmp_path / "edit.safetensors")]) == 2
+        fault = capsys.readouterr().err
+        assert part in fault and fault.count(str(file)) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["apply", "--out", ""],
+        ["export", "--lora", ""],
+        ["export", "--gguf", ""],
+        ["evaluate", "--report", ""],
+        ["diagnose", "--out", ""],
+        ["locate", "--out", ""],
+    ],
+)
+def test_an_empty_name_of_what_is_written_is_refused(
+    words: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delta = [] if words[0] == "locate" else ["--delta", str(workplace / "edit.safetensors")]
+    assert main([*words, *delta]) == 2
+    assert f"{words[1]} is empty; name a" in capsys.readouterr().err
+
+
+def test_another_precision_is_refused_in_words_of_the_shell(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delta = ["--delta", str(workplace / "edit.safetensors"), "--dtype", "bfloat16"]
+    for words in (
+        ["ask", "--prompt", "a"],
+        ["evaluate"],
+        ["apply", "--out", str(tmp_path / "model")],
+        ["diagnose", "--out", str(tmp_path / "diagnosis")],
+    ):
+        assert main([*words, *delta]) == 2
+        fault = capsys.readouterr().err
+        assert "in float32, and the weights of" in fault and "Leave out --model and" in fault
+        assert "verify" not in fault
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_that_cannot_be_read_says_what_to_give(
+    workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delta = ["--delta", str(workplace / "edit.safetensors")]
+    broken, other = tmp_path / "broken.json", tmp_path / "other.json"
+    broken.write_text("{")
+    other.write_text("[1]")
+    for file in (tmp_path / "none.json", broken, other):
+        words = ["export", "--lora", str(tmp_path / "lora"), "--result", str(file)]
+        assert main([*words, *delta]) == 2
+        fault = capsys.readouterr().err
+        assert str(file) in fault and "give the results.json that `rose-edit evaluate" in fault
 
 
 def test_a_missing_file_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:

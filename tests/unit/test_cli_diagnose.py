@@ -159,7 +159,12 @@ def test_another_model_is_refused_before_anything_is_measured(
         ),
         (["--delta", "{0}/nothing.safetensors"], ["nothing.safetensors"]),
         (["--requests", "{0}/nothing.json"], ["nothing.json"]),
-        (["--requests", "{0}/facts.json", "--split", "test"], ["--split test", "bundled"]),
+        (["--requests", "{0}/facts.json", "--split", "test"], ["--split test", "give --requests"]),
+        (["--delta", "{0}/e.safetensors", "--split", "test"], ["give --requests bundled or"]),
+        (
+            ["--delta", "{0}/e.safetensors", "--requests", "bundled"],
+            ["None of the", "leave out --requests"],
+        ),
         (["--requests", "bundled", "--split", "tset"], ["tset"]),
         (["--requests", "bundled", "--method", "magic"], ["magic"]),
         (["--requests", "bundled", "--quantile", "2"], ["quantile is 2"]),

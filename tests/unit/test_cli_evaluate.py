@@ -184,10 +184,12 @@ def test_a_data_file_is_matched_by_subject_prompt_and_target(
     missing, no_neighbours = report["notes"]
     assert missing == "2 of the edit's 3 facts are not in the data"
     assert "no neighbours were asked" in no_neighbours
-    data.write_text(json.dumps([other, {"prompt": 3}, REQUESTS[0]]))
+    data.write_text(json.dumps([other, {"prompt": 3}, {"prompt": 4}, REQUESTS[0]]))
     assert main(["evaluate", "--delta", str(delta), "--data", str(data)]) == 2
     report = as_json(capsys, "--delta", str(delta), "--data", str(data), "--skip-bad")
-    assert "left out" in report["notes"][0]
+    assert report["notes"][0].startswith(
+        "2 records of the data do not fit and were left out; the first: record 1: "
+    )
 
 
 def test_data_without_an_edited_fact_is_refused(
@@ -208,6 +210,7 @@ def test_data_without_an_edited_fact_is_refused(
         (["--facts-per-subject", "4"], "4 or more facts"),
         (["--model", "no/such-model"], "no/such-model"),
         (["--report", __file__], "is a file"),
+        (["--report", f"{__file__}/report"], "is a file; name another folder"),
     ],
 )
 def test_wrong_input_ends_with_2_and_names_it(
@@ -215,6 +218,14 @@ def test_wrong_input_ends_with_2_and_names_it(
 ) -> None:
     assert main(["evaluate", "--delta", str(delta), *more]) == 2
     assert part in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_found_out_before_the_model_loads(
+    delta: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rose_easyedit.models.load_model", None)
+    assert main(["evaluate", "--delta", str(delta), "--report", "/proc/report"]) == 1
+    assert "/proc cannot be written to" in capsys.readouterr().err
 
 
 def test_another_model_is_refused_before_it_is_asked(

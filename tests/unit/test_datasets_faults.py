@@ -90,6 +90,7 @@ def test_a_fault_among_the_facts_of_one_record_leaves_the_others(tmp_path: Path)
         "record 1, Star_Topology: it is 'none', not a JSON object",
         "record 2, Star_Topology: it is [], not a JSON object",
     ]
+    assert dataset.left_out == 4
 
 
 def test_thousands_of_faults_are_counted_and_the_first_shown(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_json_lines_have_line_numbers_and_may_hold_blank_lines(tmp_path: Path) -
     lines = [json.dumps(GOOD), "", "{broken", json.dumps({**GOOD, "target_new": ""}), ""]
     path = write(tmp_path, "\r\n".join(lines), "facts.jsonl")
     dataset = load_dataset(path, skip_bad=True)
-    assert len(dataset.facts) == 1
+    assert len(dataset.facts) == 1 and dataset.left_out == 2
     assert dataset.faults[0].startswith("record 1 (line 3): it is not JSON")
     assert dataset.faults[1].startswith("record 2 (line 4): 'target_new' is empty")
     with pytest.raises(RoSEError, match=r"line 3.*\n.*line 4"):

@@ -23,11 +23,13 @@ class Dataset:
         facts: Every fact, also those that repeat or contradict another (`same_subject_view`).
         form: The form in which the file was read, one of `FILE_FORMS`.
         faults: What was wrong with the records that were left out, each with its position.
+        left_out: How many these are; of a record with several facts, each fact counts.
     """
 
     facts: tuple[Fact, ...]
     form: str
     faults: tuple[str, ...] = ()
+    left_out: int = 0
 
 
 def load_dataset(path: str | Path, form: str = "auto", skip_bad: bool = False) -> Dataset:
@@ -55,15 +57,17 @@ def load_dataset(path: str | Path, form: str = "auto", skip_bad: bool = False) -
     rows, faults = read_rows(path, "data file")
     found = _detect(path, rows) if form == "auto" else FILE_FORMS[form]
     facts: list[Fact] = []
+    left_out = len(faults)  # one for each line that is not JSON
     for row in rows:
         for result in parse_row(row, found):
             if isinstance(result, Fact):
                 facts.append(result)
             else:
                 faults.extend(result)
+                left_out += 1
     if faults and not (skip_bad and facts):
         raise _unfit(path, found, faults, all_of_it=not facts)
-    return Dataset(tuple(_tell_apart(facts)), found.name, tuple(faults))
+    return Dataset(tuple(_tell_apart(facts)), found.name, tuple(faults), left_out)
 
 
 def _unfit(

@@ -1,0 +1,78 @@
+"""Where a command writes: found out before its work, which may take minutes."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from rose_easyedit.errors import RoSEError
+
+FOR_EDIT = "a file, such as edit.safetensors"
+FOR_FOLDER = "a new folder"
+
+
+def named(text: str, option: str, what: str) -> Path:
+    """The path that an option names.
+
+    Args:
+        text: what it was given.
+        option: the option, for the error.
+        what: what to name, for the error.
+
+    Raises:
+        RoSEError: it is empty.
+    """
+    if not text.strip():
+        raise RoSEError(f"{option} is empty; name {what}.")
+    return Path(text)
+
+
+def new_file(text: str, force: bool) -> Path:
+    """The file that --out names, which is not there yet unless it may be replaced.
+
+    Raises:
+        RoSEError: it is empty, a folder, in a file, or there already.
+        OSError: its folder cannot be written to.
+    """
+    path = named(text, "--out", FOR_EDIT)
+    if path.is_dir():
+        raise RoSEError(f"--out {text} is a folder; name a file, such as {text}/edit.safetensors.")
+    if path.exists() and not force:
+        raise RoSEError(f"--out {text} exists; choose another name, or add --force to replace it.")
+    check_place(path)
+    return path
+
+
+def new_folder(text: str, option: str = "--out") -> Path:
+    """The folder that an option names, which is empty or not there yet.
+
+    Raises:
+        RoSEError: its name is empty, it is in a file, or there is something under it already.
+        OSError: it cannot be made.
+    """
+    path = named(text, option, FOR_FOLDER)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise RoSEError(f"{text} exists and is not an empty folder; choose another name.")
+    check_place(path)
+    return path
+
+
+def check_place(path: Path) -> None:
+    """Finds out whether a file can be made there.
+
+    Raises:
+        RoSEError: what should be its folder is a file.
+        OSError: its folder cannot be written to.
+    """
+    folder = next(place for place in path.absolute().parents if place.exists())
+    if not folder.is_dir():
+        raise RoSEError(f"{path} cannot be made, since {folder} is a file; name another folder.")
+    probe = folder / f".{secrets.token_hex(4)}.part"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be made, since {folder} cannot be written to ({error.strerror}); name "
+            "another folder."
+        ) from error
