@@ -12,10 +12,14 @@ from typing import Any
 class RoSEError(ValueError):
     """Any fault that the caller can mend; the message says how."""
 
+    faults: Sequence[str] = ()
+
     @classmethod
     def of(cls, title: str, faults: Sequence[str]) -> RoSEError:
-        """One error that reports several faults together, one line each."""
-        return cls("\n".join([title, *(f"  - {fault}" for fault in faults)]))
+        """One error that reports several faults together, one line each, and keeps them apart."""
+        error = cls("\n".join([title, *(f"  - {fault}" for fault in faults)]))
+        error.faults = tuple(faults)
+        return error
 
 
 class FactError(RoSEError):

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.embedded import embedded_model
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, first_line
 from rose_easyedit.tiny import TINY, build_tiny
 
 EMBEDDED = "embedded"
 LABORATORY = "laboratory"
 BUILT_IN = (EMBEDDED, LABORATORY, TINY)
+_OFFLINE = f"the names {' and '.join(BUILT_IN)} always work offline"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -38,8 +39,10 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place, precision = _device(device), _dtype(dtype)
+    check_name(str(name))
     if name == TINY:
         model, tokenizer = build_tiny()
+        _without_length_warning(tokenizer)
         return model.to(place, None if precision == "auto" else precision).eval(), tokenizer
     source = str(_folder(name))
     try:
@@ -53,7 +56,36 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
         raise RoSEError(_cannot_load(str(name), error)) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    _without_length_warning(tokenizer)
     return model.to(place).eval(), tokenizer
+
+
+def check_name(name: str) -> None:
+    """Refuses a name of no model, here or on the hub, without reading or asking anything.
+
+    Raises:
+        RoSEError: it is a file, a folder without a configuration, or a path to nothing.
+    """
+    path = Path(name)
+    if name in BUILT_IN:
+        return
+    if path.is_file():
+        raise RoSEError(
+            f"The model {name!r} is a file; name the folder of a model in Hugging Face's form."
+        )
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise RoSEError(
+            f"The folder {name!r} does not load as a causal language model: it has no config.json; "
+            "name the folder of a model in Hugging Face's form."
+        )
+    if not path.exists() and (path.is_absolute() or name.startswith((".", "~"))):
+        raise RoSEError(f"There is no model {name!r} to load: no such folder; {_OFFLINE}.")
+
+
+def _without_length_warning(tokenizer: Any) -> None:
+    """What is too long is refused, with its length, by whatever puts it to the model."""
+    key = "sequence-length-is-longer-than-the-specified-maximum"
+    tokenizer.deprecation_warnings[key] = True  # as if it had been shown
 
 
 def _folder(name: str) -> Path | str:
@@ -81,16 +113,27 @@ def transformers_progress(*, shown: bool) -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def _device(device: Any) -> Any:
+def named_device(device: Any) -> Any:
+    """The `torch.device` of a name or a CUDA index, whether this machine has it or not.
+
+    Raises:
+        RoSEError: it names none.
+    """
     import torch
 
     index = int(device) if str(device).isdigit() else None
     try:
-        place = torch.device(device) if index is None else torch.device("cuda", index)
+        return torch.device(device) if index is None else torch.device("cuda", index)
     except (RuntimeError, TypeError) as error:
         raise RoSEError(
             f'device is {device!r}; give "cpu", "cuda:0" or the index of a CUDA device.'
         ) from error
+
+
+def _device(device: Any) -> Any:
+    import torch
+
+    place = named_device(device)
     if place.type == "cuda" and not (place.index or 0) < torch.cuda.device_count():
         raise RoSEError(
             f"device is {device!r}, but PyTorch finds {torch.cuda.device_count()} CUDA devices "
@@ -120,10 +163,10 @@ def dtype_name(dtype: Any) -> str:
 
 
 def _cannot_load(name: str, error: Exception) -> str:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    reason = first_line(str(error)) or type(error).__name__
     if Path(name).is_dir():
         return f"The folder {name!r} does not load as a causal language model: {reason}"
     return (
         f"There is no model {name!r} to load: it is no folder here, and the hub's answer was: "
-        f"{reason} The names {' and '.join(BUILT_IN)} always work offline."
+        f"{reason} {_OFFLINE}."
     )

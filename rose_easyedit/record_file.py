@@ -59,7 +59,7 @@ def read_rows(path: str | Path, kind: str) -> tuple[list[Row], list[str]]:
 
 
 def shorten(text: str) -> str:
-    """The text, cut where an error message would become unreadable."""
+    """The text, cut where a message or a table would become unreadable."""
     return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}..."
 
 

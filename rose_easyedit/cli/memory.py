@@ -6,13 +6,14 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli import output
-from rose_easyedit.cli.commands import answer, check_question, new_file
+from rose_easyedit.cli.commands import answer, check_question
+from rose_easyedit.cli.places import check_place, named, new_file
 from rose_easyedit.cli.settings import edit_settings
 from rose_easyedit.errors import RoSEError, no_file
+from rose_easyedit.record_file import shorten
 
 if TYPE_CHECKING:
     from rose_easyedit.memory import Change, FactMemory
@@ -89,9 +90,12 @@ def _opened(arguments: Namespace, *, begin: bool = False) -> FactMemory:
     from rose_easyedit.memory import FactMemory
     from rose_easyedit.memory.file import MemoryFile
 
-    is_there = MemoryFile(Path(arguments.memory)).is_begun
-    if not is_there and not begin:
-        raise no_file(Path(arguments.memory), "memory", "`memory add` begins one in a file")
+    path = named(arguments.memory, "--memory", "a file, such as facts.db")
+    is_there = MemoryFile(path).is_begun
+    if not is_there and (not begin or path.is_dir()):
+        raise no_file(path, "memory", "`memory add` begins one in a file")
+    if not is_there:
+        check_place(path)
     words = ("hparams", "method", "seed", "set")
     given = any(getattr(arguments, word, None) not in (None, []) for word in words)
     base = FactMemory.open(arguments.memory).hparams if given and is_there else None
@@ -101,6 +105,7 @@ def _opened(arguments: Namespace, *, begin: bool = False) -> FactMemory:
         hparams=edit_settings(arguments, base) if given or not is_there else None,
         device=getattr(arguments, "device", None),
         dtype=getattr(arguments, "dtype", None) or "auto",
+        load_now=begin and not arguments.later,
     )
 
 
@@ -158,7 +163,8 @@ def list_report(report: output.Report, console: Any) -> None:
     _table(console, columns, [[row[name] for name in columns] for row in rows], "no facts")
     for fact in facts:
         if fact["fault"]:
-            output.line(console, f"refused: {fact['prompt']!r}: {fact['fault']}")
+            place = f"{fact['subject']!r}: {shorten(fact['prompt'])!r}"
+            output.line(console, f"refused: {place}: {fact['fault']}")
 
 
 def export_report(report: output.Report, console: Any) -> None:
@@ -186,5 +192,5 @@ def _table(
         whole = column in ("time", "since")  # which is of no use in two lines
         table.add_column("target" if column == "target_new" else column, no_wrap=whole)
     for row in rows:
-        table.add_row(*("" if cell is None else escape(cell) for cell in row))
+        table.add_row(*("" if cell is None else escape(shorten(cell)) for cell in row))
     console.print(table)

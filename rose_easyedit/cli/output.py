@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.record_file import shorten
 from rose_easyedit.settings_compared import flat
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def ask_report(report: Report, console: Any) -> None:
     from rich.table import Table
 
     for answer in report["answers"]:
-        table = Table(title=escape(answer["prompt"]), title_justify="left", expand=True)
+        table = Table(title=escape(shorten(answer["prompt"])), title_justify="left", expand=True)
         table.add_column("before", ratio=1)
         table.add_column("after", ratio=1)
         table.add_row(escape(answer["before"]), escape(answer["after"]))
@@ -113,7 +114,8 @@ def _print_facts(report: Report, console: Any) -> None:
     table.add_column("loss", justify="right")
     for fact in report["facts"]:
         loss = "" if fact["loss"] is None else f"{fact['loss']:.3f}"
-        table.add_row(*map(escape, (fact["subject"], fact["prompt"], fact["target_new"])), loss)
+        texts = (fact["subject"], fact["prompt"], fact["target_new"])
+        table.add_row(*(escape(shorten(text)) for text in texts), loss)
     console.print(table)
     for note in report["log"]:
         line(console, f"note: {note}")

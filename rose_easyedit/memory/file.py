@@ -52,8 +52,10 @@ class MemoryFile:
         """Makes the file with its tables and settings; one that is there stays as it is.
 
         Raises:
-            RoSEError: there is a file that is no memory.
+            RoSEError: there is a folder, or a file that is no memory.
         """
+        if self.path.is_dir():
+            raise no_file(self.path, "memory", "name a file, such as facts.db")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open("IMMEDIATE", new=True) as file:
             # an empty database is what a kill may have left of the first attempt

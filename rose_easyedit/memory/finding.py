@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import FactError
 from rose_easyedit.memory.records import StoredTarget
 from rose_easyedit.memory.store import FactStore
+from rose_easyedit.record_file import shorten
 from rose_easyedit.requests import EditRequest
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Group = Sequence[EditRequest]
+
+_NUMBERED = re.compile(r"^request \d+ \(.*?\): ", re.DOTALL)
 
 
 class Finder:
@@ -39,7 +43,7 @@ class Finder:
             found = self.optimise(groups)
         except FactError as error:
             if len(groups) == 1:
-                self._refuse(groups[0], str(error))
+                self._refuse(groups[0], _reason(error))
                 return
             for group in groups:
                 self.find([group])
@@ -79,10 +83,21 @@ class Finder:
             try:
                 self.optimise([[fact]])
             except FactError as error:
-                faults[fact] = str(error)
+                faults[fact] = _reason(error)
         for fact, reason in (faults or dict.fromkeys(group, fault)).items():
-            logger.warning("%r: %r is left out: %s", fact.subject, fact.prompt, reason)
+            logger.warning("%s is left out: %s", named(fact), reason)
             self._store.refuse(fact, reason)
+
+
+def named(fact: EditRequest) -> str:
+    """A fact in a message."""
+    return f"{fact.subject!r}: {shorten(fact.prompt)!r}"
+
+
+def _reason(error: FactError) -> str:
+    """What is wrong with the facts of a group, without their number in a batch of one group."""
+    faults = [_NUMBERED.sub("", fault) for fault in error.faults]
+    return "; ".join(dict.fromkeys(faults)) or str(error)
 
 
 def known(target: StoredTarget) -> Known:

@@ -9,9 +9,10 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, overload
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.memory.finding import Finder, Group, known, stored
+from rose_easyedit.memory.file import MemoryFile
+from rose_easyedit.memory.finding import Finder, Group, known, named, stored
 from rose_easyedit.memory.records import Change, Entry, Snapshot
-from rose_easyedit.memory.settings import check_same, settings_to_open
+from rose_easyedit.memory.settings import check_same, fitting_model, settings_to_open
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest, as_requests, as_subject
 from rose_easyedit.settings_compared import differences
@@ -54,6 +55,7 @@ class FactMemory:
         *,
         device: Any = None,
         dtype: Any = "auto",
+        load_now: bool = False,
     ) -> FactMemory:
         """Opens a memory, or begins one; a model that is named is loaded when it is needed.
 
@@ -67,10 +69,12 @@ class FactMemory:
             device: where a named model is loaded; None as the settings say.
             dtype: of a named model's weights, as `load_model` takes it; "auto" takes what the
                 memory was begun with.
+            load_now: load the named model of a new memory before its file is made, and refuse
+                settings that do not fit the model, as for a model that is given as an object.
 
         Raises:
             RoSEError: the file is no memory, the settings differ from the memory's, or a new
-                memory lacks its settings.
+                memory lacks its settings or could never be used with them.
         """
         from rose_easyedit.models import dtype_name
 
@@ -80,14 +84,17 @@ class FactMemory:
         named = model if isinstance(model, str) else getattr(model, "name_or_path", None)
         hparams = settings_to_open(Path(path), named, hparams)
         begun_with = "auto" if is_object else dtype_name(dtype)
+        pair: tuple[Any, Any] = (model, tokenizer) if is_object else (None, None)
+        if hparams is not None and not MemoryFile(Path(path)).is_begun:
+            pair = fitting_model(hparams, pair, device, dtype, load=load_now)
         store = FactStore(path, None if hparams is None else hparams.as_dict(), begun_with)
         if hparams is not None:
             check_same(store.settings, hparams.as_dict())
         if is_object:
-            return cls(store, model, tokenizer, (None, None))
+            return cls(store, *pair, (None, None))
         place = store.settings["device"] if device is None else device
         name = model or store.settings["model_name"]
-        return cls(store, None, None, (name, (place, store.dtype if dtype == "auto" else dtype)))
+        return cls(store, *pair, (name, (place, store.dtype if dtype == "auto" else dtype)))
 
     @property
     def hparams(self) -> RoSEHyperParams:
@@ -259,7 +266,7 @@ class FactMemory:
             self._computed()
             places = {request.place for request in requests}
             faults = [
-                entry.fault
+                f"{named(entry.request)}: {entry.fault}"
                 for entry in self._store.entries()
                 if entry.fault and entry.request.place in places
             ]

@@ -42,6 +42,39 @@ def settings_to_open(
     return given if given is None or not model else replace(given, model_name=model)
 
 
+def fitting_model(
+    hparams: RoSEHyperParams, pair: tuple[Any, Any], device: Any, dtype: Any, *, load: bool
+) -> tuple[Any, Any]:
+    """The model of a memory that is to be begun, once its settings are known to fit it.
+
+    Settings are fixed with the file: one that no model can be edited with would never be of use.
+
+    Args:
+        hparams: the settings.
+        pair: model and tokenizer, both None where they are only named.
+        device: where a named model is loaded; None as the settings say.
+        dtype: of its weights, as `load_model` takes it.
+        load: a named model now. Otherwise only what names it is checked.
+
+    Raises:
+        RoSEError: no such model or device, or the model lacks one of the layers.
+    """
+    from rose_easyedit.models import check_name, load_model, named_device
+
+    place = hparams.device if device is None else device
+    if pair[0] is None and not load:
+        named_device(place)
+        check_name(hparams.model_name)
+        return pair
+
+    from rose_easyedit.architectures import read_architecture
+    from rose_easyedit.method.targets import check_layers
+
+    model, tokenizer = load_model(hparams.model_name, place, dtype) if pair[0] is None else pair
+    check_layers(read_architecture(model), hparams)
+    return model, tokenizer
+
+
 def check_same(kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Refuses settings that would give other edits than those of the memory."""
     if faults := differences(kept, given):

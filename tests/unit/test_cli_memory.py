@@ -92,6 +92,13 @@ def test_many_facts_come_from_a_file(place: Path, capsys: pytest.CaptureFixture[
     ("line", "part"),
     [
         (words("list"), "`memory add` begins one"),
+        (begin("--set", "layers=[1,99]"), "Layer 99 is asked for, but the model has 4 layers"),
+        (begin("--device", "tpu"), "device is 'tpu'"),
+        (begin("--device", "tpu", "--later"), "device is 'tpu'"),
+        (begin("--model", "/no/model", "--hparams", "tiny-random"), "no model '/no/model'"),
+        (begin("--model", "/no/model", "--hparams", "tiny-random", "--later"), "no such folder"),
+        (begin("--memory", "."), "'.' is a folder, and no memory"),
+        (begin("--memory", ""), "--memory is empty; name a file"),
         (words("add", subject="a", prompt="a is"), "lacks --target"),
         (words("add", subject="a", requests="facts.jsonl"), "leave out --subject"),
         (words("add", subject="a", prompt="b is", target="c"), "does not contain its subject"),
@@ -105,6 +112,16 @@ def test_wrong_input_ends_with_2_and_makes_no_file(
     assert main(line) == 2
     assert part in capsys.readouterr().err
     assert list(place.iterdir()) == []
+
+
+def test_a_memory_that_cannot_be_made_names_its_folder(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "file").touch()
+    assert main(begin("--memory", "file/m.db")) == 2
+    assert f"since {place / 'file'} is a file; name another folder" in capsys.readouterr().err
+    assert main(begin("--memory", "/proc/m.db")) == 1
+    assert "since /proc cannot be written to" in capsys.readouterr().err
 
 
 def test_a_memory_keeps_its_settings_and_its_facts(
@@ -134,6 +151,21 @@ def test_settings_that_are_given_again_stand_on_those_of_the_memory(
     assert main(words("add", "--later", "--set", "n_contexts=2", **fact)) == 2
     faults = capsys.readouterr().err.splitlines()[1:]
     assert faults == ["  - n_contexts is 3 there and 2 here"]
+
+
+def test_a_fact_that_is_too_long_is_named_in_few_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(begin("--prompt", "so " * 2000 + "Marie Curie", "--target", "x")) == 2
+    fault = capsys.readouterr().err
+    assert "'Marie Curie': 'so so" in fault and len(fault) < 1000
+    assert main(words("list")) == 0
+    shown = capsys.readouterr().out
+    refused = shown.splitlines()[-1]
+    assert refused.startswith("refused: 'Marie Curie': 'so so") and len(shown) < 3000
+    assert refused.endswith("shorten the prompt")
+    assert main(words("history")) == 0
+    assert len(capsys.readouterr().out) < 3000
 
 
 def test_nothing_is_said_in_words(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,8 +151,12 @@ def test_a_fact_that_cannot_be_written_is_named_and_leaves_the_others_alone(
 ) -> None:
     memory = quick(path, pair)
     long = {**FACTS[0], "prompt": "so " * 400 + "Marie Curie"}
-    with pytest.raises(RoSEError, match=r"are kept, but (.|\n)*shorten the prompt"):
+    with pytest.raises(RoSEError, match=r"are kept, but") as caught:
         memory.add([*FACTS, long])
+    (fault,) = str(caught.value).splitlines()[1:]
+    assert fault.startswith("  - 'Marie Curie': 'so so so") and len(fault) < 400
+    assert fault.endswith("the model reads 256; shorten the prompt") and "request" not in fault
+    assert memory.list()[-1].fault in fault
     assert [entry.state for entry in memory.list()] == ["ready"] * 3 + ["refused"]
     delta = memory.delta()
     assert delta is not None and len(delta.provenance["requests"]) == 3
@@ -323,6 +327,21 @@ def test_settings_are_those_of_the_beginning(path: Path, pair: tuple[Any, Any]) 
     with pytest.raises(RoSEError, match="needs its settings"):
         FactMemory.open(path.with_name("new.db"), "some/model")
     assert not path.with_name("new.db").exists()
+
+
+def test_settings_that_no_model_fits_begin_no_memory(path: Path, pair: tuple[Any, Any]) -> None:
+    beyond = QUICK.with_overrides(layers=[1, 99])
+    with pytest.raises(RoSEError, match="Layer 99 is asked for"):
+        FactMemory.open(path, *pair, beyond)
+    with pytest.raises(RoSEError, match="Layer 99 is asked for"):
+        FactMemory.open(path, "tiny-random", hparams=beyond, load_now=True)
+    with pytest.raises(RoSEError, match="device is 'tpu'"):
+        FactMemory.open(path, "tiny-random", hparams=QUICK, device="tpu")
+    with pytest.raises(RoSEError, match="is a file"):
+        FactMemory.open(path, __file__, hparams=QUICK)
+    assert not path.exists()
+    with pytest.raises(RoSEError, match="is a folder, and no memory; name a file"):
+        FactMemory.open(path.parent, *pair, QUICK)
 
 
 def test_a_named_model_is_loaded_when_it_is_needed(path: Path) -> None:

@@ -87,6 +87,29 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
         load_model(str(tmp_path))
 
 
+def test_what_holds_no_model_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(RoSEError, match=r"model.gguf' is a file; name the folder"):
+        load_model(str(tmp_path / "model.gguf"))
+    with pytest.raises(RoSEError, match="it has no config.json"):
+        load_model(str(tmp_path))
+    with pytest.raises(RoSEError, match="no such folder; the names embedded and"):
+        load_model(str(tmp_path / "none"))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(RoSEError, match="language model: .{40}") as caught:
+        load_model(str(tmp_path))
+    assert not str(caught.value).endswith(":")
+
+
+def test_a_text_that_is_too_long_is_no_concern_of_the_tokenizer(
+    tiny_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (str(tiny_folder), "tiny-random"):
+        _, tokenizer = load_model(name)
+        assert len(tokenizer("so " * 1200)["input_ids"]) > tokenizer.model_max_length
+    assert caplog.text == ""
+
+
 def test_a_missing_package_gives_the_pip_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
