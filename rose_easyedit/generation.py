@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 from transformers import DynamicCache, GenerationConfig
 
 from rose_easyedit.chat import render_messages
+from rose_easyedit.context import check_context
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation_mode import evaluation_mode
 from rose_easyedit.offload import computing_device
@@ -50,8 +51,12 @@ def generate_greedy(
 
     Returns:
         The decoded continuations, without special tokens, in the order of `texts`.
+
+    Raises:
+        RoSEError: As `encode`, or a text with its answer is longer than the model's context.
     """
     rows = encode(tokenizer, texts, chat=chat)
+    check_context(model, rows, max_new_tokens)
     config = _greedy_config(model, tokenizer, max_new_tokens)
     answers = [""] * len(rows)
     for indices in length_batches(rows, batch_size):

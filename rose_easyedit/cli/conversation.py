@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rose_easyedit.cli import output
+from rose_easyedit.errors import RoSEError
 
 INTRODUCTION = "Ask something. An empty line starts a new conversation, Ctrl-D ends."
 
@@ -14,6 +15,9 @@ def conversation(
     answers: Callable[[Sequence[Any], Sequence[Any]], list[tuple[str, str]]], chat: bool
 ) -> None:
     """Questions from the keyboard until end of input; each model remembers its own answers.
+
+    A question that cannot be put to the models (a conversation that has become too long, say) is
+    answered with what is wrong, and forgotten.
 
     Args:
         answers: of the base model to the first and of the edited one to the second of its lists.
@@ -35,8 +39,12 @@ def conversation(
             before, after = [], []
             continue
         turn = {"role": "user", "content": prompt}
-        before, after = [*before, turn], [*after, turn]
-        ((old, new),) = answers([before], [after]) if chat else answers([prompt], [prompt])
-        before.append({"role": "assistant", "content": old})
-        after.append({"role": "assistant", "content": new})
+        asked = [*before, turn], [*after, turn]
+        try:
+            ((old, new),) = answers(asked[:1], asked[1:]) if chat else answers([prompt], [prompt])
+        except RoSEError as error:
+            output.line(console, output.printable(f"{error} An empty line starts anew."))
+            continue
+        before = [*asked[0], {"role": "assistant", "content": old}]
+        after = [*asked[1], {"role": "assistant", "content": new}]
         output.ask_report({"answers": [{"prompt": prompt, "before": old, "after": new}]}, console)

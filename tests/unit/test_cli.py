@@ -158,6 +158,16 @@ def test_ask_shows_both_answers(workplace: Path, capsys: pytest.CaptureFixture[s
     assert "before" in shown and "after" in shown
 
 
+def test_ask_refuses_more_than_the_model_reads(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["ask", "--delta", str(workplace / "edit.safetensors"), "--prompt"]
+    for more in (["so " * 300], ["Who?", "--max-new-tokens", "300"]):
+        assert main([*words, *more]) == 2
+        captured = capsys.readouterr()
+        assert "and the model reads 256 in all" in captured.err and captured.out == ""
+
+
 def test_ask_reads_questions_until_the_input_ends(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rose_easyedit.cli.conversation import conversation
+from rose_easyedit.errors import RoSEError
 
 
 def type_in(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
@@ -46,6 +47,21 @@ def test_each_model_remembers_its_own_answers(
     type_in(monkeypatch, "one", "two")
     conversation(answers, chat=True)
     assert told == [(["one"], ["one"]), (["one", "old 1", "two"], ["one", "new 1", "two"])]
+
+
+def test_a_question_that_cannot_be_asked_is_forgotten(
+    told: list[Any], answers: Any, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def short(before: Sequence[Any], after: Sequence[Any]) -> list[tuple[str, str]]:
+        if "long" in contents(before[0]):
+            raise RoSEError("The prompt has 99 tokens.")
+        return answers(before, after)
+
+    type_in(monkeypatch, "one", "long", "two")
+    conversation(short, chat=True)
+    assert told[1] == (["one", "old 1", "two"], ["one", "new 1", "two"])
+    assert "The prompt has 99 tokens. An empty line" in capsys.readouterr().out
 
 
 def test_an_empty_line_starts_anew(

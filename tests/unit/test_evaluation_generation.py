@@ -173,6 +173,24 @@ def test_no_texts_no_answers(tiny_llama: Any, tiny_tokenizer: Any) -> None:
     assert generate_greedy(tiny_llama, tiny_tokenizer, [], chat=True) == []
 
 
+def test_what_is_longer_than_the_models_context_is_refused(
+    tiny_llama: Any, tiny_tokenizer: Any
+) -> None:
+    tiny_llama.config.max_position_embeddings = 12
+    text = "Marie Curie"
+    n = len(tiny_tokenizer(text)["input_ids"])
+
+    def ask(texts: list[str], more: int) -> list[str]:
+        return generate_greedy(tiny_llama, tiny_tokenizer, texts, chat=False, max_new_tokens=more)
+
+    assert len(ask([text], 12 - n)) == 1
+    fault = f"has {n} tokens and its answer may have {13 - n}, .* reads 12 .* ask for {12 - n} at"
+    with pytest.raises(RoSEError, match=fault):
+        ask(["Ada", text], 13 - n)
+    with pytest.raises(RoSEError, match=r"the model reads 12 in all; shorten the prompt\."):
+        ask([text * 9], 1)
+
+
 def test_chat_without_a_template_is_refused(tiny_llama: Any, tiny_tokenizer: Any) -> None:
     import copy
 
