@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from rose_easyedit.context import context_length
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.offload import computing_device, computing_devices, stored_weight
 
@@ -87,8 +88,7 @@ class EditableModel:
     @property
     def context_length(self) -> int:
         """The most tokens that the model reads; a billion where its configuration has no limit."""
-        config = self.model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or 10**9)
+        return context_length(self.model)
 
     def weight(self, layer: int) -> Tensor:
         """The edited weight of a layer, as the module stores it; to be read only."""

@@ -8,10 +8,10 @@ from typing import Any
 from rose_easyedit.errors import RoSEError
 
 
-def context_length(model: Any) -> int | None:
-    """The most tokens, prompt and answer, that a model was made for; None if it does not say."""
-    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(length) if length else None
+def context_length(model: Any) -> int:
+    """The most tokens, prompt and answer, that a model was made for; very many if it names none."""
+    config = model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 10**9)
 
 
 def check_context(model: Any, rows: Sequence[Sequence[int]], max_new_tokens: int) -> None:
@@ -26,7 +26,7 @@ def check_context(model: Any, rows: Sequence[Sequence[int]], max_new_tokens: int
         RoSEError: The longest prompt with its answer is longer than the model's context.
     """
     length, longest = context_length(model), max(map(len, rows), default=0)
-    if length is None or longest + max_new_tokens <= length:
+    if longest + max_new_tokens <= length:
         return
     room = length - longest
     advice = (

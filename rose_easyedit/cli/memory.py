@@ -12,7 +12,7 @@ from rose_easyedit.cli import output
 from rose_easyedit.cli.commands import answer, check_question
 from rose_easyedit.cli.places import check_place, named, new_file
 from rose_easyedit.cli.settings import edit_settings
-from rose_easyedit.errors import RoSEError, no_file
+from rose_easyedit.errors import RoSEError, no_file, shown
 from rose_easyedit.record_file import shorten
 
 if TYPE_CHECKING:
@@ -163,8 +163,8 @@ def list_report(report: output.Report, console: Any) -> None:
     _table(console, columns, [[row[name] for name in columns] for row in rows], "no facts")
     for fact in facts:
         if fact["fault"]:
-            place = f"{fact['subject']!r}: {shorten(fact['prompt'])!r}"
-            output.line(console, f"refused: {place}: {fact['fault']}")
+            label = f"{shown(fact['prompt'])} (subject {shown(fact['subject'])})"
+            output.line(console, f"refused: {label}: {fact['fault']}")
 
 
 def export_report(report: output.Report, console: Any) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import FactError
 from rose_easyedit.memory.records import StoredTarget
 from rose_easyedit.memory.store import FactStore
-from rose_easyedit.record_file import shorten
 from rose_easyedit.requests import EditRequest
 
 if TYPE_CHECKING:
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Group = Sequence[EditRequest]
-
-_NUMBERED = re.compile(r"^request \d+ \(.*?\): ", re.DOTALL)
 
 
 class Finder:
@@ -43,7 +39,7 @@ class Finder:
             found = self.optimise(groups)
         except FactError as error:
             if len(groups) == 1:
-                self._refuse(groups[0], _reason(error))
+                self._refuse(groups[0], error)
                 return
             for group in groups:
                 self.find([group])
@@ -76,28 +72,24 @@ class Finder:
             raise FactError.of("These facts are left out:", targets.log)
         return [found[key] for key in keys]
 
-    def _refuse(self, group: Group, fault: str) -> None:
+    def _refuse(self, group: Group, fault: FactError) -> None:
         """Notes which facts of a group are at fault: those that fail alone, else all of them."""
         faults = {}
         for fact in group if len(group) > 1 else ():
             try:
                 self.optimise([[fact]])
             except FactError as error:
-                faults[fact] = _reason(error)
-        for fact, reason in (faults or dict.fromkeys(group, fault)).items():
-            logger.warning("%s is left out: %s", named(fact), reason)
+                faults[fact] = error
+        for fact, found in (faults or dict.fromkeys(group, fault)).items():
+            reason = _reason(found, fact)
+            logger.warning("%s is left out: %s", fact.label, reason)
             self._store.refuse(fact, reason)
 
 
-def named(fact: EditRequest) -> str:
-    """A fact in a message."""
-    return f"{fact.subject!r}: {shorten(fact.prompt)!r}"
-
-
-def _reason(error: FactError) -> str:
-    """What is wrong with the facts of a group, without their number in a batch of one group."""
-    faults = [_NUMBERED.sub("", fault) for fault in error.faults]
-    return "; ".join(dict.fromkeys(faults)) or str(error)
+def _reason(error: FactError, fact: EditRequest) -> str:
+    """What is wrong with a fact or its group, without the fact's name, which stands beside it."""
+    faults = [fault.removeprefix(f"{fact.label}: ") for fault in error.faults]
+    return "; ".join(faults) or str(error)
 
 
 def known(target: StoredTarget) -> Known:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory.file import MemoryFile
-from rose_easyedit.memory.finding import Finder, Group, known, named, stored
+from rose_easyedit.memory.finding import Finder, Group, known, stored
 from rose_easyedit.memory.records import Change, Entry, Snapshot
 from rose_easyedit.memory.settings import check_same, fitting_model, settings_to_open
 from rose_easyedit.memory.store import FactStore
@@ -266,7 +266,7 @@ class FactMemory:
             self._computed()
             places = {request.place for request in requests}
             faults = [
-                f"{named(entry.request)}: {entry.fault}"
+                f"{entry.request.label}: {entry.fault}"
                 for entry in self._store.entries()
                 if entry.fault and entry.request.place in places
             ]
