@@ -69,7 +69,9 @@ def add(one: EditDelta, other: EditDelta) -> EditDelta:
     facts = [{request.identity for request in several} for several in requests]
     for whole, all_there in ((one, facts[1] <= facts[0]), (other, facts[0] <= facts[1])):
         if all_there:
-            return EditDelta(dict(whole.layers), whole.base, dict(whole.provenance), whole.targets)
+            note = "an edit that has no other facts was added, and is counted once"
+            record = {**whole.provenance, "log": [*whole.provenance.get("log", []), note]}
+            return EditDelta(dict(whole.layers), whole.base, record, whole.targets)
     subjects = [{request.subject for request in several} for several in requests]
     if shared := sorted(subjects[0] & subjects[1]):
         raise RoSEError.of(

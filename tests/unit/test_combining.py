@@ -16,6 +16,7 @@ from rose_easyedit.factors import Factors
 from rose_easyedit.method import targets as targets_module
 from rose_easyedit.method.edit import compute_edit
 
+COUNTED_ONCE = "an edit that has no other facts was added, and is counted once"
 NAMES = [f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 1)]
 
 
@@ -92,6 +93,8 @@ def test_the_same_facts_count_once() -> None:
     for again in (a + made_up("Japan", 1), made_up("Japan", 1) + a):
         assert_equal(again, a)
         assert again.provenance["requests"] == a.provenance["requests"]
+        assert again.provenance["log"] == [*a.provenance["log"], COUNTED_ONCE]
+    assert a.provenance["log"] == ["log of Japan"]
     assert_equal(both + a, both)
     assert_equal(b + both, both)
 

@@ -81,6 +81,21 @@ def test_the_adapter_touches_the_edited_layers_only(
     assert config["lora_alpha"] == config["r"]
 
 
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [("embedded", "HuggingFaceTB/SmolLM2-135M-Instruct"), ("a/b", "a/b"), (None, None)],
+)
+def test_the_adapter_names_a_base_that_peft_can_load(
+    name: str | None, base: str | None, tmp_path: Path
+) -> None:
+    from test_delta import make_delta
+
+    delta = make_delta(build_model("llama-tied"), "llama-tied")
+    delta.provenance = {"hparams": {"model_name": name}}
+    config = json.loads((delta.to_peft_lora(tmp_path / "a") / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == base
+
+
 def test_the_merged_folder_is_the_edited_model(
     edit: tuple[str, EditDelta], tmp_path: Path, tiny_tokenizer: Any
 ) -> None:

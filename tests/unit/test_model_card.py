@@ -18,7 +18,7 @@ from tiny_models import build_model
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
-from rose_easyedit.model_card import GGUF, LORA, MERGED, escaped, load_result, model_card
+from rose_easyedit.model_card import LORA, MERGED, escaped, gguf_form, load_result, model_card
 
 NASTY = [
     "a | b",
@@ -117,7 +117,7 @@ def test_an_edit_without_a_record_has_a_card() -> None:
     ("form", "wanted"),
     [
         (LORA, {"library_name": "peft", "base_model_relation": "adapter"}),
-        (GGUF, {"library_name": None, "base_model_relation": "adapter"}),
+        (gguf_form("a.gguf"), {"library_name": None, "base_model_relation": "adapter"}),
         (MERGED, {"library_name": "transformers", "base_model_relation": "finetune"}),
     ],
 )
@@ -232,9 +232,11 @@ def test_it_stands_beside_every_export(tmp_path: Path, tiny_tokenizer: Any) -> N
     delta.to_peft_lora(tmp_path / "lora", result)
     delta.to_gguf_lora(tmp_path / "japan.gguf", result)
     delta.save_merged(model, tiny_tokenizer, tmp_path / "merged", result)
-    cards = {"lora/README.md": LORA, "japan.md": GGUF, "merged/README.md": MERGED}
+    gguf = gguf_form("japan.gguf")
+    cards = {"lora/README.md": LORA, "japan.md": gguf, "merged/README.md": MERGED}
     for name, form in cards.items():
         assert (tmp_path / name).read_text() == model_card(delta, form, result)
+    assert "--lora japan.gguf\n" in (tmp_path / "japan.md").read_text()
 
 
 def base_of(model: Any, delta: EditDelta) -> str:
