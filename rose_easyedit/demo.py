@@ -33,6 +33,14 @@ from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.models import EMBEDDED, load_model
 
 METHODS = {"memit-merge": "MEMIT-Merge", "rose": "RoSE"}
+DESCRIPTION = """\
+Write counterfactual facts into SmolLM2-135M-Instruct with MEMIT-Merge and with RoSE, and show what
+it answers before and after.
+
+Examples:
+  rose-edit demo
+  rose-edit demo --all-queries --json > demo.json
+"""
 INTRODUCTION = """\
 {facts} counterfactual facts about {subjects} subjects, several about each, are written into \
 {model}, all at once,
@@ -87,9 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`rose-edit demo`: prints the tables, or with --json everything as data."""
     parser = argparse.ArgumentParser(
         prog="rose-edit demo",
-        description="Write counterfactual facts into SmolLM2-135M-Instruct with MEMIT-Merge and "
-        "with RoSE, and show what it answers before and after.",
+        description=DESCRIPTION,
         epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--model", default=EMBEDDED, metavar="NAME", help="name, folder or hub name"

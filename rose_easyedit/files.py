@@ -30,6 +30,7 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
     Raises:
         RoSEError: there is a file of that name, which is not to be replaced.
+        OSError: it cannot be made there; under the name of the file, not of its part.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not a temporary file of the library's, which its owner alone may read.
@@ -39,6 +40,11 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         _publish(part, path, replace)
+    except OSError as error:
+        if error.filename != str(part):
+            raise
+        reason = f"{error.strerror}, in the folder {str(path.parent)!r}"
+        raise OSError(error.errno, reason, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

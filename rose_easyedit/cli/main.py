@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from rose_easyedit.cli.launched import check_command, process
 from rose_easyedit.cli.output import printable
 from rose_easyedit.cli.parser import build_parser
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.stdout import reader_may_stop
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -31,19 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[:1] == ["demo"]:
             from rose_easyedit.demo import main as demo
 
-            return demo(words[1:]) or DONE
+            with reader_may_stop():
+                return demo(words[1:]) or DONE
+            return DONE
         arguments = build_parser().parse_args(words)
-        arguments.run(arguments)
-        sys.stdout.flush()
+        with reader_may_stop():
+            arguments.run(arguments)
         return DONE
     except KeyboardInterrupt:
         return _report("Interrupted; no file was left half written.", INTERRUPTED, words)
     except RoSEError as error:
         return _report(str(error), WRONG_INPUT, words)
-    except BrokenPipeError:
-        # the reader has seen enough (`rose-edit info ... | head`); nothing is left to flush to it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except OSError as error:
         return _report(str(error), FAILED, words)
     except Exception as error:  # a defect, or the machine's limits: the trace belongs in a report

@@ -25,7 +25,15 @@ from rose_easyedit.experiment.dashboard_sections import (
 )
 from rose_easyedit.experiment.tracking import wandb_error
 from rose_easyedit.hparams_checks import INTEGRATIONS
+from rose_easyedit.stdout import reader_may_stop
 
+DESCRIPTION = """\
+Make a W&B workspace and a report for the runs of a project. With --dry-run nothing is sent.
+
+Examples:
+  rose-dashboard --entity me --dry-run > dashboard.json
+  rose-dashboard --entity me --project rose-easyedit
+"""
 TITLE = "RoSE: alignment and hierarchy"
 FINISHED = "State = 'finished'"
 
@@ -92,27 +100,46 @@ def specification(entity: str, project: str) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command `rose-dashboard`."""
+    """The command `rose-dashboard`.
+
+    Args:
+        arguments: the words after `rose-dashboard`; those of the process if None.
+
+    Returns:
+        0 done, 1 W&B could not be asked or has refused it.
+    """
     parser = argparse.ArgumentParser(
         prog="rose-dashboard",
-        description="Make a W&B workspace and a report for the runs of a project.",
+        description=DESCRIPTION,
+        epilog="Exit codes: 0 done, 1 W&B was not reached or refused, 2 the words were wrong.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--entity", required=True, help="user or team at W&B")
-    parser.add_argument("--project", default="rose-easyedit", help="(default: %(default)s)")
+    parser.add_argument("--entity", required=True, type=_named, help="user or team at W&B")
+    parser.add_argument(
+        "--project", default="rose-easyedit", type=_named, help="(default: %(default)s)"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be made, as JSON, and send nothing"
     )
     chosen = parser.parse_args(arguments)
     try:
-        if chosen.dry_run:
-            print(json.dumps(specification(chosen.entity, chosen.project), indent=1))
-        else:
-            for address in _send(chosen.entity, chosen.project):
-                print(address)
+        with reader_may_stop():
+            if chosen.dry_run:
+                print(json.dumps(specification(chosen.entity, chosen.project), indent=1))
+            else:
+                for address in _send(chosen.entity, chosen.project):
+                    print(address)
     except (RoSEError, OSError) as error:
         print(f"rose-dashboard: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _named(text: str) -> str:
+    """A name that is not empty, for argparse."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give a name at W&B")
+    return text
 
 
 def _send(entity: str, project: str) -> Iterator[str]:

@@ -20,7 +20,16 @@ from rose_easyedit.experiment.report_queries import query_data
 from rose_easyedit.experiment.report_svg import legend
 from rose_easyedit.files import write_whole
 from rose_easyedit.pages.render import render_page
+from rose_easyedit.stdout import reader_may_stop
 
+DESCRIPTION = """\
+Make one page of a sweep: its jobs, what they set and what came of it, every answer, and all
+figures. It needs no network, and can be sent to others as it is.
+
+Examples:
+  rose-report outputs/smoke
+  rose-report outputs/smoke --out smoke.html
+"""
 PAGE = "report.html"
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 _KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -86,8 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="rose-report",
-        description="Make one page of a sweep: its jobs, what they set and what came of it, every "
-        "answer, and all figures. It needs no network, and can be sent to others as it is.",
+        description=DESCRIPTION,
+        epilog="Exit codes: 0 done, 1 the page could not be written, 2 the input was wrong.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "folder", metavar="SWEEP_DIR", type=Path, help="where the sweep has written"
@@ -97,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     try:
-        print(write_sweep_report(arguments.folder, arguments.out))
+        page = write_sweep_report(arguments.folder, arguments.out)
+        with reader_may_stop():
+            print(page)
         return DONE
     except (RoSEError, OSError) as error:
         print(f"rose-report: {error}", file=sys.stderr)

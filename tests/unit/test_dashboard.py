@@ -140,6 +140,33 @@ def test_what_the_service_refuses_is_a_line(
     assert "(No API key configured); log in with `wandb login`" in told and "--dry-run" in told
 
 
+def test_its_help_has_examples_and_names_are_not_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, code in ((["--help"], 0), (["--entity", ""], 2)):
+        with pytest.raises(SystemExit) as end:
+            dashboard.main(words)
+        assert end.value.code == code
+    shown, fault = capsys.readouterr()
+    assert "  rose-dashboard --entity" in shown and "Exit codes: 0 done" in shown
+    assert "--entity: it is empty; give a name" in fault
+
+
+def test_a_reader_that_stops_early_is_no_failure() -> None:
+    script = (
+        "import sys\n"
+        "from rose_easyedit.experiment import dashboard\n"
+        "dashboard.specification = lambda *_: {'a': 'b' * 100_000}\n"
+        "sys.exit(dashboard.main(['--entity', 'me', '--dry-run']))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
 def test_a_dry_run_blames_nobody_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

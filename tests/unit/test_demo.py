@@ -11,6 +11,7 @@ from rich.console import Console
 
 from rose_easyedit.demo import (
     answer_tables,
+    main,
     mark_target,
     one_query_per_form,
     run_demo,
@@ -84,3 +85,10 @@ def test_the_mark_is_bold_green_on_terminals() -> None:
     assert [(marked.plain[span.start : span.end], span.style) for span in marked.spans] == [
         ("[Lisbon]", "bold green")
     ]
+
+
+def test_its_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert "  rose-edit demo --all-queries" in shown and "Exit codes: 0 done" in shown

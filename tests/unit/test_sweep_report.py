@@ -31,6 +31,13 @@ from rose_easyedit.experiment.tracking_jsonl import JsonlTracker
 from rose_easyedit.factors import Factors
 
 
+def test_its_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert "  rose-report outputs/" in shown and "Exit codes: 0 done" in shown
+
+
 def test_the_page_names_the_sweep_and_has_a_row_for_each_job(tmp_path: Path) -> None:
     page = write_sweep_report(write_sweep(tmp_path / "grid"))
     assert page == tmp_path / "grid" / PAGE
@@ -331,6 +338,9 @@ def test_the_command_says_where_the_page_is(
     assert capsys.readouterr().out == f"{out}\n" and out.is_file()
     assert main([str(tmp_path / "nothing")]) == 2
     assert "There is no folder" in capsys.readouterr().err
+    assert main([str(tmp_path / "sweep"), "--out", "/proc/page.html"]) == 1
+    told = capsys.readouterr().err
+    assert "in the folder '/proc': '/proc/page.html'" in told and ".part" not in told
     assert main([str(tmp_path / "sweep"), "--out", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
 
