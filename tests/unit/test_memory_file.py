@@ -185,6 +185,8 @@ def test_what_is_no_memory_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_the_machines_fault(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="cannot be used now"):
+        FactStore("/proc/facts.db", SETTINGS)
+    with pytest.raises(RoSEError, match="is a folder, and no memory; name a file"):
         FactStore(tmp_path, SETTINGS)
 
 
