@@ -12,7 +12,7 @@ from rose_easyedit.cli import output
 from rose_easyedit.cli.places import FOR_FOLDER, named
 from rose_easyedit.cli.settings import edit_settings, load_base
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.selection import BUNDLED, select_facts
+from rose_easyedit.evaluation.selection import BUNDLED, no_split, select_facts
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
@@ -115,9 +115,7 @@ def _read(requests: str, split: str | None) -> Sequence[Fact]:
     from rose_easyedit.evaluation.facts import load_facts
 
     if split is not None and requests not in BUNDLED:
-        raise RoSEError(
-            f"--split {split} is one of a bundled set; give --requests {' or '.join(BUNDLED)}."
-        )
+        raise no_split(split, "--requests")
     facts = (
         load_facts(split, name=BUNDLED[requests])
         if requests in BUNDLED

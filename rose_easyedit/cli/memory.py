@@ -12,8 +12,9 @@ from rose_easyedit.cli import output
 from rose_easyedit.cli.commands import answer, check_question
 from rose_easyedit.cli.places import check_place, named, new_file
 from rose_easyedit.cli.settings import edit_settings
-from rose_easyedit.errors import RoSEError, no_file, shown
+from rose_easyedit.errors import RoSEError, no_file
 from rose_easyedit.record_file import shorten
+from rose_easyedit.requests import EditRequest
 
 if TYPE_CHECKING:
     from rose_easyedit.memory import Change, FactMemory
@@ -163,8 +164,8 @@ def list_report(report: output.Report, console: Any) -> None:
     _table(console, columns, [[row[name] for name in columns] for row in rows], "no facts")
     for fact in facts:
         if fact["fault"]:
-            label = f"{shown(fact['prompt'])} (subject {shown(fact['subject'])})"
-            output.line(console, f"refused: {label}: {fact['fault']}")
+            request = EditRequest(fact["prompt"], fact["subject"], fact["target_new"])
+            output.line(console, f"refused: {request.label}: {fact['fault']}")
 
 
 def export_report(report: output.Report, console: Any) -> None:

@@ -66,14 +66,19 @@ def select_facts(
     if not requests:
         raise RoSEError("The edit does not say which facts it holds; compute it anew with edit.")
     if split is not None and data not in BUNDLED:
-        raise RoSEError(
-            f"--split {split} is one of a bundled set; give {option} {' or '.join(BUNDLED)}."
-        )
+        raise no_split(split, option)
     facts, notes = (
         (_of_requests(requests), []) if data is None else read_facts(data, split, skip_bad)
     )
     return selection_of(
         requests, facts, data, notes, facts_per_subject=facts_per_subject, option=option
+    )
+
+
+def no_split(split: str, option: str) -> RoSEError:
+    """The error for a split of data that has none; `option` names the data in a shell."""
+    return RoSEError(
+        f"--split {split} is one of a bundled set; give {option} {' or '.join(BUNDLED)}."
     )
 
 
