@@ -94,15 +94,17 @@ def cpu_seconds(run: Callable[[], Any], module: Any, target_stage: str) -> Secon
         return Seconds(inside, time.process_time() - began - inside)
 
 
-def our_settings(row: str, precision: str, steps: int | None = STEPS) -> RoSEHyperParams:
-    """A preset that takes all its steps: those given, or its own (None)."""
+def our_settings(
+    row: str, precision: str, steps: int | None = STEPS, base: str = "smollm2-135m"
+) -> RoSEHyperParams:
+    """A preset on a model's settings that takes all its steps: those given, or its own (None)."""
     preset, in_turns = ROWS[row]
     hierarchy: dict[str, float] = {
         "fact_learning_rate": LEARNING_RATE,
         "subject_learning_rate": LEARNING_RATE,
         "loss_threshold": 0.0,
     }
-    hparams = RoSEHyperParams.preset(preset).with_overrides(
+    hparams = RoSEHyperParams.preset(preset, base).with_overrides(
         precision=precision, hierarchy=hierarchy
     )
     if steps is None:
@@ -136,9 +138,12 @@ def ours(
     )
 
 
-def easyedit_settings(memit: Any, model: Any, steps: int = STEPS) -> Any:
-    """EasyEdit's MEMIT settings that correspond to our preset "memit"."""
-    reference = our_settings("memit", "weights")
+def easyedit_settings(
+    memit: Any, model: Any, steps: int = STEPS, base: str = "smollm2-135m"
+) -> Any:
+    """EasyEdit's MEMIT settings for a Llama that correspond to our preset "memit"."""
+    reference = our_settings("memit", "weights", base=base)
+    tied = model.config.tie_word_embeddings
     return memit.MEMITHyperParams(
         layers=list(reference.layers),
         layer_selection="all",
@@ -156,26 +161,26 @@ def easyedit_settings(memit: Any, model: Any, steps: int = STEPS) -> Any:
         mlp_module_tmp="model.layers.{}.mlp",
         attn_module_tmp="model.layers.{}.self_attn",
         ln_f_module="model.norm",
-        lm_head_module="model.embed_tokens",  # tied
+        lm_head_module="model.embed_tokens" if tied else "lm_head",
         mom2_dataset="wikipedia",
         mom2_n_samples=1,
         mom2_dtype="float32",
         alg_name="MEMIT",
-        device="cpu",
+        device=str(model.device),
         model_name=model.config.name_or_path,
         stats_dir="",
     )
 
 
-def easyedits(
-    memit: Any, model: Any, tokenizer: Any, requests: Sequence[EditRequest], steps: int = STEPS
-) -> Contender:
-    hparams = easyedit_settings(memit, model, steps)
+def easyedit_run(
+    memit: Any, model: Any, tokenizer: Any, requests: Sequence[EditRequest], hparams: Any
+) -> Callable[[], None]:
+    """One edit by EasyEdit's MEMIT, which is given its contexts and its covariances."""
     records = [request.as_dict() for request in requests]
-    base = model.config.name_or_path.replace("/", "_")
+    name = model.config.name_or_path.replace("/", "_")
     identity = torch.eye(model.config.intermediate_size)
     for layer in hparams.layers:
-        memit.COV_CACHE[base, hparams.rewrite_module_tmp.format(layer)] = identity
+        memit.COV_CACHE[name, hparams.rewrite_module_tmp.format(layer)] = identity
     memit.CONTEXT_TEMPLATES_CACHE = [["{}"], [f"{prefix}{{}}" for prefix in CONTEXTS[1:]]]
 
     def run() -> None:
@@ -186,6 +191,14 @@ def easyedits(
         ):
             memit.execute_memit(model, tokenizer, records, hparams)
 
+    return run
+
+
+def easyedits(
+    memit: Any, model: Any, tokenizer: Any, requests: Sequence[EditRequest], steps: int = STEPS
+) -> Contender:
+    hparams = easyedit_settings(memit, model, steps)
+    run = easyedit_run(memit, model, tokenizer, requests, hparams)
     return Contender(
         "EasyEdit MEMIT",
         "weights",

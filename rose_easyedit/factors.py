@@ -46,11 +46,17 @@ class Factors:
         """
         left_q, left_r = torch.linalg.qr(self.left.double())
         right_q, right_r = torch.linalg.qr(self.right.double().T)
-        u, s, v = torch.linalg.svd(left_r @ right_r.T)
-        rank = max(1, int((s > s[0] * 1e-7).sum()))
-        root = s[:rank].sqrt()
-        left = (left_q @ u[:, :rank]) * root
-        right = (right_q @ v[:rank].T).T * root[:, None]
+        # An SVD by its left vectors alone, in a fraction of its time. What they leave of the inner
+        # matrix has rows as long as the singular values, more exactly than the roots would be.
+        inner = left_r @ right_r.T
+        vectors = torch.linalg.eigh(inner @ inner.T).eigenvectors.flip(1)  # the largest first
+        rest = vectors.T @ inner
+        lengths = rest.norm(dim=1)
+        kept = lengths > lengths.max() * 1e-7
+        kept[0] = True
+        root = lengths[kept].sqrt().clamp(min=torch.finfo(lengths.dtype).tiny)
+        left = (left_q @ vectors[:, kept]) * root
+        right = (rest[kept] / root[:, None]) @ right_q.T
         return Factors(left.float().contiguous(), right.float().contiguous(), self.transposed)
 
 

@@ -19,7 +19,7 @@ from rose_easyedit.errors import FactError
 from rose_easyedit.hparams import HierarchyHyperParams
 from rose_easyedit.method.curves import Course
 from rose_easyedit.method.halving import counted_if_done, within_memory
-from rose_easyedit.method.pieces import Group, Piece, count_turns, cut, make_rows
+from rose_easyedit.method.pieces import Group, Piece, count_turns, cut, make_rows, price_of_a_piece
 from rose_easyedit.method.prefixes import Prefixes
 from rose_easyedit.method.replay import capture
 from rose_easyedit.method.shifts import Shifts
@@ -201,10 +201,11 @@ def _capture(setting: Setting, groups: Sequence[Group], n_turns: int) -> list[li
             (row.query.key_prefix for rows in dealt for row in rows),
             setting.micro_batch,
         )
+    price = price_of_a_piece(setting.editable.device)
     turns = []
     for rows in dealt:
         pieces = []
-        for part in cut(rows, setting.micro_batch):
+        for part in cut(rows, setting.micro_batch, price):
             queries = [row.query for row in part]
             with setting.autocast():
                 replay = capture(setting.editable, queries, setting.layer, prefixes)

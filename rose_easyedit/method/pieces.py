@@ -12,8 +12,10 @@ from torch import Tensor
 from rose_easyedit.method.replay import Replay
 from rose_easyedit.method.tokens import Query
 
-# What one more piece costs, in tokens: its calls, and reading every matrix once more.
-_COST_OF_A_PIECE = 64
+# What one more piece costs, in tokens: its calls, and reading every matrix once more. A GPU is
+# through with the tokens long before it is through with the calls.
+_PRICES = {"cpu": 64}
+_PRICE_ON_A_GPU = 512
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,18 @@ def make_rows(groups: Sequence[Group], n_turns: int) -> list[list[Row]]:
     return turns
 
 
-def cut(rows: Sequence[Row], most: int) -> list[list[Row]]:
+def price_of_a_piece(device: torch.device) -> int:
+    """What one more piece costs on a device, in tokens run."""
+    return _PRICES.get(device.type, _PRICE_ON_A_GPU)
+
+
+def cut(rows: Sequence[Row], most: int, price: int) -> list[list[Row]]:
     """The rows by length, in the pieces that cost least: rows x width, and a price per piece.
 
     Args:
         rows: at least one.
         most: rows of a piece.
+        price: of a piece, in tokens.
     """
     rows = sorted(rows, key=lambda row: row.width)
     cheapest: list[tuple[int, int]] = [
@@ -102,7 +110,7 @@ def cut(rows: Sequence[Row], most: int) -> list[list[Row]]:
         width = rows[end - 1].width
         cheapest.append(
             min(
-                (cheapest[start][0] + (end - start) * width + _COST_OF_A_PIECE, start)
+                (cheapest[start][0] + (end - start) * width + price, start)
                 for start in range(max(0, end - most), end)
             )
         )

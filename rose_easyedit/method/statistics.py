@@ -28,7 +28,7 @@ from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.activations import batches, read_keys
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.generic import Passage, generic_passages
-from rose_easyedit.method.halving import within_memory
+from rose_easyedit.method.halving import is_out_of_memory, within_memory
 from rose_easyedit.method.precision import computing_dtype, precision_context
 from rose_easyedit.paths import cache_dir
 
@@ -71,7 +71,7 @@ def load_spectra(
         with precision_context(precision, editable.model)():
             found, _ = within_memory(partial(_collect, editable, passages, missing), _BATCH)
         for layer in missing:
-            spectra[layer] = spectrum_of(found.pop(layer))
+            spectra[layer] = spectrum_on(editable.device, found.pop(layer))
             try:
                 _save(paths[layer], spectra[layer])
             except OSError as error:
@@ -96,6 +96,17 @@ def spectrum_of(keys: Tensor) -> Spectrum:
     values, directions = values.flip(0), directions.flip(0)
     real = values > values[0] * 1e-12
     return Spectrum(values[real].float(), directions[real].float().contiguous())
+
+
+def spectrum_on(device: torch.device, keys: Tensor) -> Spectrum:
+    """A spectrum found where the model computes, or by the CPU if that has no room for it."""
+    try:
+        found = spectrum_of(keys.to(device))
+    except RuntimeError as error:
+        if device.type == "cpu" or not is_out_of_memory(error):
+            raise
+        return spectrum_of(keys)
+    return Spectrum(found.eigenvalues.cpu(), found.directions.cpu())
 
 
 def _collect(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rose_easyedit.method.pieces import Group, Row, count_turns, cut, make_rows
+from rose_easyedit.method.pieces import Group, Row, count_turns, cut, make_rows, price_of_a_piece
 from rose_easyedit.method.tokens import Query
+
+PRICE = price_of_a_piece(torch.device("cpu"))
 
 
 def row(width: int, number: int = 0) -> Row:
@@ -26,24 +29,29 @@ def test_the_width_is_what_is_run_from_the_subject_on() -> None:
 
 def test_rows_of_like_length_run_together() -> None:
     rows = [row(2, number=i) for i in range(40)] + [row(12, number=i) for i in range(40)]
-    pieces = cut(rows[::-1], 64)
+    pieces = cut(rows[::-1], 64, PRICE)
     assert [sorted({row.width for row in piece}) for piece in pieces] == [[2], [12]]
 
 
 def test_a_few_longer_rows_are_no_piece_of_their_own() -> None:
-    assert len(cut([row(2), row(3), row(4), row(8)], 64)) == 1
+    assert len(cut([row(2), row(3), row(4), row(8)], 64, PRICE)) == 1
+
+
+def test_where_calls_cost_more_than_tokens_rows_run_together() -> None:
+    rows = [row(2, number=i) for i in range(40)] + [row(12, number=i) for i in range(40)]
+    assert len(cut(rows, 80, price_of_a_piece(torch.device("cuda")))) == 1
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 20))
 def test_pieces_hold_every_row_once_within_the_bound(widths: list[int], most: int) -> None:
     rows = [row(width, number=1000 * i) for i, width in enumerate(widths)]
-    pieces = cut(rows, most)
+    pieces = cut(rows, most, PRICE)
     assert all(0 < len(piece) <= most for piece in pieces)
     assert sorted(row.fact for piece in pieces for row in piece) == [row.fact for row in rows]
     of_like_length = [row.width for piece in pieces for row in piece]
     assert all(one <= next_ for one, next_ in pairwise(of_like_length))
     one_by_one = [rows[i : i + most] for i in range(0, len(rows), most)]
-    assert run_tokens(pieces) <= run_tokens(one_by_one) + 64 * len(one_by_one)
+    assert run_tokens(pieces) <= run_tokens(one_by_one) + PRICE * len(one_by_one)
 
 
 def group(n_facts: int, n_queries: int) -> Group:

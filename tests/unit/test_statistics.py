@@ -19,7 +19,7 @@ from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_passages
-from rose_easyedit.method.statistics import load_spectra, spectrum_of
+from rose_easyedit.method.statistics import load_spectra, spectrum_of, spectrum_on
 
 D_FF = 64
 
@@ -111,6 +111,41 @@ def keys_one_by_one(model: Any, passages: list[list[int]], layer: int) -> Tensor
         model(torch.tensor([ids]))
     handle.remove()
     return torch.cat(seen)
+
+
+def test_a_device_without_room_for_a_spectrum_leaves_it_to_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    wanted = spectrum_of(keys)
+
+    def small(keys: Tensor) -> Spectrum:
+        if keys.is_meta:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+        return spectrum_of(keys)
+
+    monkeypatch.setattr(statistics, "spectrum_of", small)
+    found = spectrum_on(torch.device("meta"), keys)
+    assert torch.equal(found.eigenvalues, wanted.eigenvalues)
+    assert torch.equal(found.directions, wanted.directions)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("cpu", "out of memory"), ("meta", "the matrix is ill-conditioned")]
+)
+def test_no_other_failure_of_a_spectrum_is_tried_again(
+    device: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def fail(keys: Tensor) -> Spectrum:
+        tried.append(keys.device.type)
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(statistics, "spectrum_of", fail)
+    with pytest.raises(RuntimeError, match=message):
+        spectrum_on(torch.device(device), torch.ones(2, 4))
+    assert tried == [device]
 
 
 def test_keys_are_those_of_the_texts_own_tokens(tmp_path: Path, tiny_tokenizer: Any) -> None:
