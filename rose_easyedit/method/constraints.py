@@ -37,6 +37,10 @@ class Spectrum:
         """Mean eigenvalue over all d_ff directions."""
         return float(self.eigenvalues.sum()) / self.directions.shape[1]
 
+    def first(self, number: int | None) -> Spectrum:
+        """The directions of the largest eigenvalues, so many of them; None is all."""
+        return Spectrum(self.eigenvalues[:number], self.directions[:number])
+
 
 @dataclass(frozen=True)
 class Freedom:
@@ -99,14 +103,21 @@ class Constraint:
         freedom: A^-1, of a spectrum under the settings.
         relative: whether its weight is `strength`, relative to the keys being written, or
             `covariance_weight`, in MEMIT's units.
+        leading: how many directions of the spectrum, those of the largest eigenvalues, it looks at;
+            None is all of them.
     """
 
     freedom: Callable[[Spectrum, AlignmentHyperParams], Freedom]
     relative: bool
+    leading: Callable[[AlignmentHyperParams], int | None] = lambda _settings: None
 
 
 CONSTRAINTS: dict[str, Constraint] = {
-    "isotropic": Constraint(lambda s, h: isotropic(s, h.protected_directions), relative=True),
+    "isotropic": Constraint(
+        lambda s, h: isotropic(s, h.protected_directions),
+        relative=True,
+        leading=lambda h: h.protected_directions,
+    ),
     "shrinkage": Constraint(lambda s, h: shrinkage(s, h.shrinkage), relative=False),
     "covariance": Constraint(lambda s, h: covariance(s), relative=False),
     "null_space": Constraint(lambda s, h: null_space(s, h.null_space_threshold), relative=True),

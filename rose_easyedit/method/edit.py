@@ -20,6 +20,7 @@ from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.calibration import calibrate
+from rose_easyedit.method.constraints import CONSTRAINTS
 from rose_easyedit.method.foreign import held_out_queries, preserved_queries
 from rose_easyedit.method.known import GroupKey, Known
 from rose_easyedit.method.plan import make_columns
@@ -102,6 +103,7 @@ def solve_edit(
                 hparams.layers,
                 hparams.alignment,
                 precision=hparams.precision,
+                leading=CONSTRAINTS[hparams.alignment.constraint].leading(hparams.alignment),
             )
             if hparams.alignment.needs_statistics
             else {}

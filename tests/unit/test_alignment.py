@@ -114,6 +114,18 @@ def test_the_closed_form_is_the_dense_minimum(
     torch.testing.assert_close(update.dense(), wanted, atol=1e-8, rtol=1e-6)
 
 
+@pytest.mark.parametrize("case", CONSTRAINTS)
+def test_the_leading_directions_that_a_constraint_names_are_all_it_looks_at(case: str) -> None:
+    hparams = AlignmentHyperParams(**CONSTRAINTS[case])
+    spectrum = spectrum_of_random_keys(12, 30, 0)
+    assert len(spectrum.directions) == 12
+    keys, residuals = normal(5, 12, seed=1), normal(5, 3, seed=2)
+    leading = spectrum.first(constraints.CONSTRAINTS[hparams.constraint].leading(hparams))
+    wanted = align(keys, residuals, spectrum, hparams).dense()
+    torch.testing.assert_close(align(keys, residuals, leading, hparams).dense(), wanted)
+    assert (len(leading.directions) == 12) == (hparams.constraint != "isotropic")
+
+
 def test_one_key_by_hand() -> None:
     """dW = r k^T / (|k|^2 + lambda |k|^2): with lambda 1, half of the residual."""
     hparams = AlignmentHyperParams(constraint="isotropic", protected_directions=0, strength=1.0)

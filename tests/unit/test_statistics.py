@@ -42,6 +42,7 @@ def spectra(
     text: Path | None = None,
     tokens: int = 400,
     subject_weight: float = 0.0,
+    leading: int | None = None,
 ) -> dict[int, Spectrum]:
     model = model if model is not None else build_model("llama-tied")
     hparams = AlignmentHyperParams(
@@ -50,7 +51,9 @@ def spectra(
         subject_weight=subject_weight,
     )
     with frozen(model):
-        return load_spectra(read_architecture(model), tokenizer, layers, hparams, folder)
+        return load_spectra(
+            read_architecture(model), tokenizer, layers, hparams, folder, leading=leading
+        )
 
 
 def test_what_another_precision_read_is_kept_apart(tiny_tokenizer: Any, tmp_path: Path) -> None:
@@ -304,6 +307,48 @@ def test_a_damaged_file_is_rebuilt(damage: Any, tmp_path: Path, tiny_tokenizer: 
     again = spectra(tmp_path, tiny_tokenizer, layers=(0,))
     assert torch.equal(again[0].directions, first[0].directions)
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("leading", [0, 3, 4, 5])
+def test_leading_directions_are_those_of_the_whole(
+    leading: int, tmp_path: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "_FIRST", 4)
+    computed = spectra(tmp_path, tiny_tokenizer, layers=(0,), leading=leading)[0]
+    forbid_collecting(monkeypatch)
+    whole = spectra(tmp_path, tiny_tokenizer, layers=(0,))[0]
+    read = spectra(tmp_path, tiny_tokenizer, layers=(0,), leading=leading)[0]
+    assert len(whole.directions) > 5
+    for found in (computed, read):
+        assert torch.equal(found.directions, whole.directions[:leading])
+        assert torch.equal(found.eigenvalues, whole.eigenvalues[:leading])
+
+
+def test_leading_directions_are_read_without_the_others_and_are_whole(
+    tmp_path: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statistics, "_FIRST", 4)
+    first = spectra(tmp_path, tiny_tokenizer, layers=(0,))[0]
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    directions = first.directions.numpy().tobytes()
+    start = content.index(directions)
+    row = len(directions) // len(first.directions)
+
+    def damage(number: int) -> None:
+        changed = bytearray(content)
+        changed[start + number * row] ^= 1
+        path.write_bytes(changed)
+
+    damage(4)
+    found = spectra(tmp_path, tiny_tokenizer, layers=(0,), leading=4)[0]
+    assert torch.equal(found.directions, first.directions[:4])
+    assert path.read_bytes() != content
+    spectra(tmp_path, tiny_tokenizer, layers=(0,))
+    assert path.read_bytes() == content
+    damage(3)
+    spectra(tmp_path, tiny_tokenizer, layers=(0,), leading=4)
+    assert path.read_bytes() == content
 
 
 def changed_weights(model: Any) -> Any:
