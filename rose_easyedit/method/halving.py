@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ def within_memory(work: Callable[[int], Result], size: int) -> tuple[Result, int
             if not is_out_of_memory(error):
                 raise
             if size == 1:
+                reason = first_line(str(error)) or type(error).__name__
                 raise RoSEError(
-                    f"The memory does not hold one sequence at a time ({_first_line(error)}); "
+                    f"The memory does not hold one sequence at a time ({reason}); "
                     "shorten the prompts, use weights of half the precision, or a larger device."
                 ) from error
         # Here the error is gone, and with it the tensors that its traceback kept alive.
@@ -58,10 +59,6 @@ def is_out_of_memory(error: Exception) -> bool:
         return True
     text = str(error).lower()
     return "out of memory" in text or "can't allocate memory" in text
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager

@@ -1,10 +1,9 @@
-"""From requests to queries: what is learned, where keys are read, and which contexts are usable."""
+"""From requests to queries: what is learned, and where keys are read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import isfinite
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -112,67 +111,6 @@ def make_plan(
     if faults:
         raise FactError.of("These requests are too long for the model:", faults)
     return plan
-
-
-def without_sinks(
-    plan: Plan, hidden: Tensor, median_norm: float, ratio: float
-) -> tuple[Plan, Tensor, list[str]]:
-    """Leaves out the contexts whose subject is an attention sink.
-
-    A sink (the first token of a text, often) has a hidden norm many times the usual: no shift
-    there changes an answer, and its key would dominate the solve. A state that is not finite is
-    none: the loss of its fact will not be finite either, and tells what is wrong.
-
-    Args:
-        plan: all queries.
-        hidden: residual stream at the subject of each of `plan.queries`, [Q, d].
-        median_norm: of the residual stream over ordinary tokens.
-        ratio: a norm above this many medians is a sink.
-
-    Returns:
-        The usable plan, the rows of `hidden` that belong to its queries, and what was left out.
-
-    Raises:
-        FactError: with every fact that has no usable context.
-    """
-    norms = (hidden.norm(dim=1) / median_norm).tolist()
-    usable = [norm <= ratio or not isfinite(norm) for norm in norms]
-    place = 0
-
-    def keep(queries: Sequence[Query]) -> list[Query]:
-        nonlocal place
-        kept = [query for i, query in enumerate(queries) if usable[place + i]]
-        place += len(queries)
-        return kept
-
-    statements = [keep(queries) for queries in plan.statements]
-    asked = {subject: keep(queries) for subject, queries in plan.asked.items()}
-    faults, log = [], []
-    place = 0
-    for index, (request, queries) in enumerate(zip(plan.requests, plan.statements, strict=True)):
-        highest = max(norms[place : place + len(queries)])
-        place += len(queries)
-        if not statements[index]:
-            faults.append(
-                f"{request.label}: hidden norm {highest:.1f} times the median in every context; "
-                "put words before the subject, or name the subject in full"
-            )
-        elif len(statements[index]) < len(queries):
-            left_out = len(queries) - len(statements[index])
-            log.append(
-                f"{request.label}: the subject is an attention sink (hidden norm {highest:.1f} "
-                f"times the median) in {left_out} of {len(queries)} contexts, which are left out"
-            )
-    for subject, queries in plan.asked.items():
-        if left_out := len(queries) - len(asked[subject]):
-            log.append(
-                f"subject {subject!r}: an attention sink in {left_out} of {len(queries)} chat "
-                "queries, which are left out"
-            )
-    if faults:
-        raise FactError.of("The subject is an attention sink, where no edit takes hold:", faults)
-    rows = torch.tensor(usable, device=hidden.device).nonzero()[:, 0]
-    return replace(plan, statements=statements, asked=asked), rows, log
 
 
 @dataclass(frozen=True)

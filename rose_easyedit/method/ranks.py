@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, first_line
 
 # Longer than any share takes: a rank that dies is noticed at once, by its closed connection.
 _PATIENCE = timedelta(days=7)
@@ -131,7 +131,7 @@ class Ranks:
             how(content, rank, self._link.group)
             return content
         except RuntimeError as error:
-            reason = next(iter(str(error).splitlines()), "")
+            reason = first_line(str(error))
         raise RoSEError(
             f"Rank {rank} of {self.count} (counted from 0) has ended before its share was done; "
             "its own output says why. No weight was changed and no edit written; what was kept in "

@@ -20,13 +20,13 @@ from rose_easyedit.method.activations import frozen, read_subject_states
 from rose_easyedit.method.failures import usable, without_failures
 from rose_easyedit.method.integration import Group, Level, Setting, optimise
 from rose_easyedit.method.known import GroupKey, Known, group_key, joined
-from rose_easyedit.method.plan import Plan, make_plan, without_sinks
+from rose_easyedit.method.plan import Plan, make_plan
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.rewriting import rewritings
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.shifts import Shifts
-from rose_easyedit.method.sinks import usual_norm
+from rose_easyedit.method.sinks import usual_norm, without_sinks
 from rose_easyedit.requests import EditRequest, as_requests
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_lines
-from rose_easyedit.method.plan import Plan, make_columns, make_plan, without_sinks
-from rose_easyedit.method.sinks import usual_norm
+from rose_easyedit.method.plan import Plan, make_columns, make_plan
+from rose_easyedit.method.sinks import usual_norm, without_sinks
 from rose_easyedit.requests import EditRequest, as_requests
 
 REQUESTS = as_requests(
