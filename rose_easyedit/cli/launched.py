@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.stdout import without_native_output
 
 if TYPE_CHECKING:
     from rose_easyedit.method.ranks import Ranks
@@ -54,7 +55,8 @@ def launched() -> Iterator[Ranks]:
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
         try:
-            distributed.init_process_group("gloo", timeout=_MEETING)
+            with without_native_output():  # gloo tells of its connections
+                distributed.init_process_group("gloo", timeout=_MEETING)
         except RuntimeError as error:  # its errors of connections and of time are of that kind
             raise RoSEError(
                 f"Rank {rank} of {count} did not meet the others within {_MEETING}: {error}"

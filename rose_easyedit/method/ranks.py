@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rose_easyedit.errors import RoSEError, first_line
+from rose_easyedit.stdout import without_native_output
 
 # Longer than any share takes: a rank that dies is noticed at once, by its closed connection.
 _PATIENCE = timedelta(days=7)
@@ -56,7 +57,8 @@ class Ranks:
                 "torch.distributed is not initialised: start the processes with torchrun, and "
                 'call torch.distributed.init_process_group("gloo") in each of them first.'
             )
-        link = _Link(distributed.new_group(backend="gloo", timeout=_PATIENCE))
+        with without_native_output():  # gloo tells of its connections
+            link = _Link(distributed.new_group(backend="gloo", timeout=_PATIENCE))
         try:
             yield cls(distributed.get_rank(), distributed.get_world_size(), link)
         finally:

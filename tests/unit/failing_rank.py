@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 from rose_easyedit.method.ranks import Ranks
+from rose_easyedit.stdout import without_native_output
 
 
 def work() -> dict[str, Tensor]:
@@ -32,7 +33,8 @@ if __name__ == "__main__":
     rank = 0 if os.fork() else 1
     given = {"RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= given | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": sys.argv[1]}
-    distributed.init_process_group("gloo")
+    with without_native_output():
+        distributed.init_process_group("gloo")
     try:
         with Ranks.of_process_group() as ranks:
             ranks.exchange(work)
