@@ -26,12 +26,13 @@ def reader_may_stop() -> Iterator[None]:
 
 @contextmanager
 def without_native_output() -> Iterator[None]:
-    """Nothing that a compiled library writes to standard output in the block gets there.
+    """What a compiled library writes to standard output in the block, and flushes, is lost.
 
     What has to be said of it is an exception's or standard error's to say; a report in JSON is not
     to be read from behind it.
     """
-    sys.stdout.flush()
+    if sys.stdout is not None:  # as it is where the process began with a closed one
+        sys.stdout.flush()
     try:
         own = os.dup(_STDOUT)
     except OSError:  # it is closed

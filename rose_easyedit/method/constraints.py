@@ -38,7 +38,10 @@ class Spectrum:
         return float(self.eigenvalues.sum()) / self.directions.shape[1]
 
     def first(self, number: int | None) -> Spectrum:
-        """The directions of the largest eigenvalues, so many of them; None is all."""
+        """The directions of the largest eigenvalues, so many of them; None is all.
+
+        Of the others nothing is known then: `mean` is not that of all directions.
+        """
         return Spectrum(self.eigenvalues[:number], self.directions[:number])
 
 
@@ -103,8 +106,8 @@ class Constraint:
         freedom: A^-1, of a spectrum under the settings.
         relative: whether its weight is `strength`, relative to the keys being written, or
             `covariance_weight`, in MEMIT's units.
-        leading: how many directions of the spectrum, those of the largest eigenvalues, it looks at;
-            None is all of them.
+        leading: how many directions of the spectrum, those of the largest eigenvalues, it looks at,
+            without `mean`; None is all of them.
     """
 
     freedom: Callable[[Spectrum, AlignmentHyperParams], Freedom]

@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+# as CUDA says it, a CPU's allocator, and the libraries of linear algebra on a GPU
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_status_alloc_failed")
+
 
 def within_memory(work: Callable[[int], Result], size: int) -> tuple[Result, int]:
     """Does some work with as many sequences at once as fit.
@@ -58,7 +61,7 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text
+    return any(words in text for words in _OUT_OF_MEMORY)
 
 
 @contextmanager

@@ -67,7 +67,9 @@ def load_spectra(
     folder = folder or cache_dir() / "statistics"
     base = computation_fingerprint(editable.model)
     read_in = computing_dtype(precision, editable.model)
-    keys = {layer: _key(f"{base}:{read_in}:{layer}", passages) for layer in layers}
+    # which sum in another order
+    computed_by = f"{editable.device.type}:{torch.get_num_threads()}"
+    keys = {layer: _key(f"{base}:{read_in}:{computed_by}:{layer}", passages) for layer in layers}
     paths = {layer: folder / f"{key}.safetensors" for layer, key in keys.items()}
     stored = {layer: _load(path, leading) for layer, path in paths.items()}
     spectra = {layer: spectrum for layer, spectrum in stored.items() if spectrum is not None}
@@ -111,6 +113,7 @@ def spectrum_on(device: torch.device, keys: Tensor) -> Spectrum:
     except RuntimeError as error:
         if device.type == "cpu" or not is_out_of_memory(error):
             raise
+        logger.warning("%s has no room for a spectrum, which the CPU finds, more slowly", device)
         return spectrum_of(keys)
     return Spectrum(found.eigenvalues.cpu(), found.directions.cpu())
 

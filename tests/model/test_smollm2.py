@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_up_facts import made_up_requests
 
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.delta import EditDelta
@@ -202,6 +203,24 @@ def test_bfloat16_optimisation_finds_what_float32_finds(smollm2: tuple[Any, Any]
     assert answers[0] == answers[1] == [True] * 4
     assert float(torch.cosine_similarity(*dense, dim=0)) > 0.9
     assert 0.9 < float(dense[0].norm() / dense[1].norm()) < 1.1
+
+
+@pytest.mark.slow
+def test_ten_batches_are_one_batch(smollm2: tuple[Any, Any]) -> None:
+    model, tokenizer = smollm2
+    hparams = RoSEHyperParams.preset("rose").with_overrides(
+        precision="weights",
+        hierarchy={"fact_steps": 2, "subject_steps": 3},
+        alignment={"preserved_columns": 50},
+    )
+    requests = made_up_requests(40)
+    whole = compute_edit(model, tokenizer, requests, hparams)
+    grown = compute_edit(model, tokenizer, requests[:4], hparams)
+    for start in range(4, 40, 4):
+        grown = grown.extend(model, tokenizer, requests[start : start + 4])
+    assert whole.targets is not None and grown.targets is not None
+    for wanted, found in ((whole.targets, grown.targets), (flat(whole), flat(grown))):
+        assert float((found - wanted).norm() / wanted.norm()) < 1e-5
 
 
 def flat(delta: EditDelta) -> torch.Tensor:

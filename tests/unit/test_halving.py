@@ -26,10 +26,15 @@ from rose_easyedit.method.stack import Stack
 from rose_easyedit.method.targets import compute_targets
 
 ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nTry this.")
+IN_A_SOLVE = RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `create`")
 ON_A_CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to")
 
 
-@pytest.mark.parametrize("error", [ON_A_GPU, ON_A_CPU, MemoryError()], ids=["gpu", "cpu", "python"])
+@pytest.mark.parametrize(
+    "error",
+    [ON_A_GPU, IN_A_SOLVE, ON_A_CPU, MemoryError()],
+    ids=["gpu", "gpu's solver", "cpu", "python"],
+)
 def test_the_size_is_halved_until_it_fits(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:

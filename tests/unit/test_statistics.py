@@ -117,7 +117,7 @@ def keys_one_by_one(model: Any, passages: list[list[int]], layer: int) -> Tensor
 
 
 def test_a_device_without_room_for_a_spectrum_leaves_it_to_the_cpu(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     keys = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
     wanted = spectrum_of(keys)
@@ -131,6 +131,7 @@ def test_a_device_without_room_for_a_spectrum_leaves_it_to_the_cpu(
     found = spectrum_on(torch.device("meta"), keys)
     assert torch.equal(found.eigenvalues, wanted.eigenvalues)
     assert torch.equal(found.directions, wanted.directions)
+    assert "meta has no room for a spectrum" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,6 @@ def test_a_closed_output_stays_closed() -> None:
     code = (
         "import os\n"
         "from rose_easyedit.stdout import without_native_output\n"
-        "os.close(1)\n"
         "with without_native_output():\n"
         "    done = True\n"
         "try:\n"
@@ -46,5 +45,6 @@ def test_a_closed_output_stays_closed() -> None:
         "except OSError:\n"
         "    os.write(2, b'closed' if done else b'')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "closed" in done.stderr
+    closed = ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, code]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.stderr == "closed"
