@@ -55,7 +55,7 @@ ROWS = {
 
 @dataclass(frozen=True)
 class Seconds:
-    """CPU seconds of one edit, or per fact."""
+    """Seconds of one edit."""
 
     target: float
     rest: float
@@ -76,22 +76,43 @@ class Contender:
     measure: Callable[[], Seconds]
 
 
-def cpu_seconds(run: Callable[[], Any], module: Any, target_stage: str) -> Seconds:
-    """Runs an edit and tells the CPU time within `module.target_stage` from that of the rest."""
+def seconds_of(
+    run: Callable[[], Any],
+    module: Any,
+    target_stage: str,
+    clock: Callable[[], float] = time.process_time,
+) -> Seconds:
+    """Runs an edit and tells the time within `module.target_stage` from that of the rest.
+
+    Args:
+        run: the edit.
+        module: that has the stage as a function.
+        target_stage: the name of the function.
+        clock: seconds from any moment on; CPU time, unless told otherwise.
+    """
     inside = 0.0
     stage = getattr(module, target_stage)
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         nonlocal inside
-        began = time.process_time()
+        began = clock()
         result = stage(*args, **kwargs)
-        inside += time.process_time() - began
+        inside += clock() - began
         return result
 
     with mock.patch.object(module, target_stage, timed):
-        began = time.process_time()
+        began = clock()
         run()
-        return Seconds(inside, time.process_time() - began - inside)
+        return Seconds(inside, clock() - began - inside)
+
+
+def steps_of(hparams: RoSEHyperParams) -> str:
+    """The optimisation steps of an edit, as a table shows them."""
+    hierarchy = hparams.hierarchy
+    if hierarchy.integration == "hierarchical":
+        return f"{hierarchy.fact_steps}+{hierarchy.subject_steps}"
+    joint = hierarchy.integration == "joint"
+    return str(hierarchy.subject_steps if joint else hierarchy.fact_steps)
 
 
 def our_settings(
@@ -123,8 +144,6 @@ def ours(
     model: Any, tokenizer: Any, row: str, precision: str, requests: Sequence[EditRequest]
 ) -> Contender:
     hparams = our_settings(row, precision, None if row == OWN else STEPS)
-    hierarchy = hparams.hierarchy
-    two_levels = f"{hierarchy.fact_steps}+{hierarchy.subject_steps}"
 
     def run() -> Any:
         return edit.compute_edit(model, tokenizer, requests, hparams)
@@ -132,9 +151,9 @@ def ours(
     return Contender(
         row,
         precision,
-        two_levels if hierarchy.integration == "hierarchical" else str(STEPS),
+        steps_of(hparams),
         len(requests),
-        lambda: cpu_seconds(run, edit, "compute_targets"),
+        lambda: seconds_of(run, edit, "compute_targets"),
     )
 
 
@@ -204,7 +223,7 @@ def easyedits(
         "weights",
         str(steps),
         len(requests),
-        lambda: cpu_seconds(run, memit, "compute_z"),
+        lambda: seconds_of(run, memit, "compute_z"),
     )
 
 

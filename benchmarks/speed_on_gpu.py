@@ -18,6 +18,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
@@ -25,9 +26,20 @@ from unittest import mock
 import torch
 from easyedit_clone import easyedit_at
 from made_up_facts import made_up_requests
-from speed_against_easyedit import ROWS, STEPS, easyedit_run, easyedit_settings, our_settings
+from speed_against_easyedit import (
+    OWN,
+    ROWS,
+    STEPS,
+    Seconds,
+    easyedit_run,
+    easyedit_settings,
+    our_settings,
+    seconds_of,
+    steps_of,
+)
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from rose_easyedit.embedded import embedded_model
 from rose_easyedit.method import edit
 
 BASE = "llama-3.1-8b-instruct"
@@ -59,52 +71,31 @@ def random_llama(size: str, device: torch.device, vocabulary: int) -> Any:
         return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def clock_of(device: torch.device) -> Callable[[], float]:
+    """The clock on the wall, read when the device is done."""
+
+    def clock() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
 
 
-def seconds_of(device: torch.device, run: Callable[[], Any]) -> float:
-    """The clock's seconds, until the device is done."""
-    wait(device)
-    began = time.perf_counter()
-    run()
-    wait(device)
-    return time.perf_counter() - began
+def peak_of(device: torch.device) -> float:
+    """The peak of the device's memory since it was last asked for, GiB; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0.0
+    peak = torch.cuda.max_memory_allocated(device) / 2**30
+    torch.cuda.reset_peak_memory_stats(device)
+    return peak
 
 
-def measured(
-    device: torch.device, run: Callable[[], Any], module: Any, stage: str
-) -> tuple[float, float, float]:
-    """Seconds within `module.stage` and beside it, and the peak of the device's memory, GiB."""
-    inside = 0.0
-    own = getattr(module, stage)
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        nonlocal inside
-        result = None
-
-        def call() -> None:
-            nonlocal result
-            result = own(*args, **kwargs)
-
-        inside += seconds_of(device, call)
-        return result
-
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(device)
-    with mock.patch.object(module, stage, timed):
-        whole = seconds_of(device, run)
-    peak = torch.cuda.max_memory_allocated(device) / 2**30 if on_gpu else 0.0
-    return inside, whole - inside, peak
-
-
-def line(name: str, n_facts: int, steps: str, seconds: tuple[float, float, float]) -> str:
-    target, rest, peak = seconds
+def line(name: str, n_facts: int, steps: str, seconds: Seconds, peak: float) -> str:
     return (
-        f"{name:24} {n_facts:5} {steps:>6} {target / n_facts:9.4f} {rest / n_facts:9.4f}"
-        f" {n_facts / (target + rest):9.2f} {peak:8.1f}"
+        f"{name:24} {n_facts:5} {steps:>6}"
+        f" {seconds.target / n_facts:9.4f} {seconds.rest / n_facts:9.4f}"
+        f" {n_facts / seconds.total:9.2f} {peak:8.1f}"
     )
 
 
@@ -123,7 +114,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     device = torch.device(args.device)
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or str(_embedded()))
+    clock = clock_of(device)
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or str(embedded_model()))
     model = random_llama(args.size, device, len(tokenizer))
     print("seconds per fact, and the peak of the device's memory")
     print(
@@ -138,31 +130,25 @@ def main() -> None:
                 requests = made_up_requests(n_facts)
                 hparams = easyedit_settings(memit, model, base=BASE)
                 run = easyedit_run(memit, model, tokenizer, requests, hparams)
-                found = measured(device, run, memit, "compute_z")
-            print(line("EasyEdit MEMIT", args.facts, str(STEPS), found), flush=True)
+                peak_of(device)
+                found = seconds_of(run, memit, "compute_z", clock)
+            print(line("EasyEdit MEMIT", args.facts, str(STEPS), found, peak_of(device)))
     for row in args.rows:
-        hparams = our_settings(row, "weights", None if row == "rose" else STEPS, BASE)
+        hparams = our_settings(row, "weights", None if row == OWN else STEPS, BASE)
         # random hidden states vary in norm; none is an attention sink
         hparams = hparams.with_overrides(micro_batch=args.micro_batch, sink_ratio=1e9)
-        two = hparams.hierarchy.integration == "hierarchical"
-        steps = f"{hparams.hierarchy.fact_steps}+{hparams.hierarchy.subject_steps}"
 
-        def run_ours(n: int, hparams: Any = hparams) -> Callable[[], Any]:
+        def measured(n: int, hparams: Any = hparams) -> Seconds:
             requests = made_up_requests(n)
-            return lambda: edit.compute_edit(model, tokenizer, requests, hparams)
+            run = partial(edit.compute_edit, model, tokenizer, requests, hparams)
+            return seconds_of(run, edit, "compute_targets", clock)
 
         with TemporaryDirectory() as cache, mock.patch.dict(os.environ, ROSE_EASYEDIT_CACHE=cache):
-            first = seconds_of(device, run_ours(2))
-            print(f"{row:24} {2:5} {'first':>6} {first:9.2f} s", flush=True)
+            print(f"{row:24} {2:5} {'first':>6} {measured(2).total:9.2f} s", flush=True)
             for n_facts in args.batch:
-                found = measured(device, run_ours(n_facts), edit, "compute_targets")
-                print(line(row, n_facts, steps if two else str(STEPS), found), flush=True)
-
-
-def _embedded() -> Any:
-    from rose_easyedit.embedded import embedded_model
-
-    return embedded_model()
+                peak_of(device)
+                found = measured(n_facts)
+                print(line(row, n_facts, steps_of(hparams), found, peak_of(device)), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from rose_easyedit.method.tokens import Query
 
 # What one more piece costs, in tokens: its calls, and reading every matrix once more. A GPU is
 # through with the tokens long before it is through with the calls.
-_PRICES = {"cpu": 64}
+_PRICE_ON_A_CPU = 64
 _PRICE_ON_A_GPU = 512
 
 
@@ -91,7 +91,7 @@ def make_rows(groups: Sequence[Group], n_turns: int) -> list[list[Row]]:
 
 def price_of_a_piece(device: torch.device) -> int:
     """What one more piece costs on a device, in tokens run."""
-    return _PRICES.get(device.type, _PRICE_ON_A_GPU)
+    return _PRICE_ON_A_CPU if device.type == "cpu" else _PRICE_ON_A_GPU
 
 
 def cut(rows: Sequence[Row], most: int, price: int) -> list[list[Row]]:
