@@ -101,6 +101,7 @@ def watched(meter: Meter, seen: Seen, spectra: Path) -> Iterator[None]:
         (Stack, "before", Stack.before, "keys"),
         (Stack, "advanced", Stack.advanced, "keys"),
         (Stack, "read", Stack.read, "keys"),
+        (Stack, "read_keys", Stack.read_keys, "keys"),
         (solving, "align", solving.align, "solve"),
         (Factors, "compressed", Factors.compressed, "compress"),
         (edit, "_rounding_loss", edit._rounding_loss, "report"),

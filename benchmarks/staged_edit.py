@@ -20,7 +20,6 @@ from rose_easyedit.extending import extend
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method import edit
 from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.plan import STAY
 from rose_easyedit.method.precision import computing_dtype
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.statistics import load_spectra
@@ -135,8 +134,8 @@ def measure_stages(job: Job) -> dict[str, Any]:
         "kind": "stages",
         **described(editor, len(requests)),
         "subjects": len({request.subject for request in requests}),
-        "columns": len(columns.target),
-        "preserved": int((columns.target == STAY).sum()),
+        "columns": len(columns.queries) + len(columns.preserved),
+        "preserved": len(columns.preserved),
         "solver": sorted(seen.solvers),
         "rank": max(factors.rank for factors in delta.layers.values()),
         "loaded_mib": editor.loaded,

@@ -86,6 +86,12 @@ def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple
     return ids.to(device), mask.to(device)
 
 
+def last_tokens(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of the last real token of each row of a mask [B, T], each [B]."""
+    last = mask.sum(1) - 1
+    return torch.arange(len(last), device=last.device), last
+
+
 class Enough(Exception):
     """Ends a forward pass once everything wanted has been read."""
 
@@ -164,12 +170,11 @@ def _read_states(
     order: list[int] = []
     prefixes, place_of = distinct([query.key_prefix for query in queries], tuple)
     for part in batches(prefixes, batch, editable.device):
-        last = part.mask.sum(1) - 1
-        rows = torch.arange(len(last), device=last.device)
+        at = last_tokens(part.mask)
         seen = _read(editable, part, key_layer, hidden_layer)
-        keys.append(seen["key"][rows, last].float())
-        outputs.append(seen["output"][rows, last].float())
-        hidden.append(seen["hidden"][rows, last].float())
+        keys.append(seen["key"][at].float())
+        outputs.append(seen["output"][at].float())
+        hidden.append(seen["hidden"][at].float())
         order += part.indices
     back = torch.tensor(order, device=editable.device).argsort()[place_of]
     return SubjectStates(

@@ -18,7 +18,7 @@ from torch import Tensor
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
-from rose_easyedit.method.activations import with_updates
+from rose_easyedit.method.activations import SubjectStates, with_updates
 from rose_easyedit.method.stack import Reader, Stack
 from rose_easyedit.method.tokens import Query
 
@@ -91,16 +91,15 @@ def calibrate(
     reader = Reader(partial(Stack.before, editable, whole, first, last), batch)
 
     @torch.no_grad()
-    def next_token() -> Tensor:
+    def next_token(states: SubjectStates) -> Tensor:
         """Log-probabilities of the token after each query [Q, vocabulary]."""
-        hidden = reader.states(first).hidden
-        return editable.log_probabilities(hidden.to(editable.model.dtype))
+        return editable.log_probabilities(states.hidden.to(editable.model.dtype))
 
-    before = next_token()
+    before = next_token(reader.unedited.states)
 
     def drift_at(scale: float) -> float:
         with with_updates(editable, scaled(updates, scale)):
-            after = next_token()
+            after = next_token(reader.states(first))
         return float(
             torch.nn.functional.kl_div(after, before, reduction="batchmean", log_target=True)
         )

@@ -15,9 +15,6 @@ from rose_easyedit.method.forms import essence_form, statement_forms, subject_fo
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.requests import EditRequest, group_by_subject
 
-# In place of a target: the hidden state of this column shall stay.
-STAY = -1
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -115,21 +112,23 @@ def make_plan(
 
 @dataclass(frozen=True)
 class Columns:
-    """Key columns: N places whose hidden states an edit sets or preserves.
+    """Key columns: N places whose hidden states an edit sets, and P whose hidden states shall stay.
 
     Attributes:
-        queries: one a column.
-        target: index of the value that each column shall get, [N]; STAY keeps what it has.
+        queries: one a column that moves.
+        target: index of the value that each of them shall get, [N].
         statement: whether a column comes from a statement, [N].
+        preserved: one a column that stays.
     """
 
-    queries: list[Query]
+    queries: Sequence[Query]
     target: Tensor
     statement: Tensor
+    preserved: Sequence[Query]
 
 
 def make_columns(plan: Plan, per_fact: bool, preserved: Sequence[Query] = ()) -> Columns:
-    """Every different text up to a subject, once per target, and then what shall stay.
+    """Every different text up to a subject, once per target, and what shall stay.
 
     Args:
         plan: the usable queries.
@@ -146,9 +145,8 @@ def make_columns(plan: Plan, per_fact: bool, preserved: Sequence[Query] = ()) ->
             for target in indices if per_fact else [number]:
                 places.setdefault((query.key_prefix, target), (query, False))
     return Columns(
-        queries=[*(query for query, _ in places.values()), *preserved],
-        target=torch.tensor([target for _, target in places] + [STAY] * len(preserved)),
-        statement=torch.tensor(
-            [statement for _, statement in places.values()] + [False] * len(preserved)
-        ),
+        queries=[query for query, _ in places.values()],
+        target=torch.tensor([target for _, target in places]),
+        statement=torch.tensor([statement for _, statement in places.values()]),
+        preserved=preserved,
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from rose_easyedit.architectures import EditableModel
@@ -15,9 +15,10 @@ from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import with_updates
 from rose_easyedit.method.alignment import align
 from rose_easyedit.method.constraints import Spectrum
-from rose_easyedit.method.plan import STAY, Columns
+from rose_easyedit.method.plan import Columns
 from rose_easyedit.method.precision import precision_context
-from rose_easyedit.method.stack import Reader, Stack
+from rose_easyedit.method.stack import Reader, Stack, Unedited
+from rose_easyedit.method.tokens import Query
 
 # The effect of rounding is judged by so many columns.
 _JUDGED = 1024
@@ -32,7 +33,8 @@ class Solved:
         keys: some of the columns that gain by it, [n, d_ff].
         columns: how many columns there were.
         residual: mean norm of what they lacked before it, over the layers still to come.
-        disturbance: mean distance of the preserved columns from where they were.
+        disturbance: mean distance of the preserved columns' hidden states before this layer from
+            where they were without an edit.
     """
 
     update: Factors
@@ -53,9 +55,9 @@ def solve_layers(
 
     Args:
         editable: the model.
-        columns: N key columns. Those to preserve shall gain nothing; what earlier layers did to
-            them all the same is not taken back, so the rank of an update stays at the number of
-            the others.
+        columns: N that move and P that are preserved. The preserved shall gain nothing; what
+            earlier layers did to them all the same is not taken back, so the rank of an update
+            stays at the number of the others.
         targets: the hidden state that each target index shall have, [n, d].
         spectra: of generic keys, where the constraint needs them.
         hparams: layers and constraint.
@@ -68,50 +70,56 @@ def solve_layers(
             sequence.
     """
     found: dict[int, Solved] = {}
-    target = columns.target.to(targets.device)
-    moving = target != STAY
-    unmoved = None
+    values = targets[columns.target.to(targets.device)]
     merge = _merging(columns, len(targets)).to(targets) if hparams.key_columns == "merged" else None
     n_layers = len(hparams.layers)
     autocast = precision_context(hparams.precision, editable.model)
     first, last = hparams.layers[0], hparams.target_layer
 
-    def start(batch: int) -> Stack:
-        with autocast():
-            return Stack.before(editable, columns.queries, first, last, batch)
+    def reader(queries: Sequence[Query]) -> Reader:
+        def start(batch: int) -> tuple[Stack, Unedited]:
+            with autocast():
+                return Stack.before(editable, queries, first, last, batch)
 
-    reader = Reader(start, hparams.micro_batch)
+        return Reader(start, hparams.micro_batch)
+
+    moving = reader(columns.queries)
+    staying = reader(columns.preserved) if columns.preserved else None
     for place, layer in enumerate(tqdm(hparams.layers, desc="layers", leave=False, disable=None)):
         updates = {before: solved.update for before, solved in found.items()}
         with with_updates(editable, updates), autocast():
-            states = reader.states(layer)
-        unmoved = states.hidden[~moving] if unmoved is None else unmoved
-        gap = torch.where(moving[:, None], targets[target] - states.hidden, 0.0)  # [N, d]
+            states = moving.states(layer) if found else moving.unedited.states
+            if staying is not None:
+                kept = staying.keys(layer) if found else staying.unedited.key_states
+        gap = values - states.hidden  # [N, d]
         wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs)
         keys = states.keys
         if merge is not None:
             keys, wanted = merge @ keys, merge @ wanted
+        disturbance = 0.0
+        if staying is not None:
+            were = staying.unedited.before[:, layer - first]
+            disturbance = float((kept.before - were).norm(dim=1).mean())
+            keys = torch.cat([keys, kept.keys])  # [N + P, d_ff]
+            wanted = nn.functional.pad(wanted, (0, 0, 0, len(kept.keys)))  # they gain nothing
         factors = align(keys, wanted, spectra.get(layer), hparams.alignment)
         update = Factors(factors.left, factors.right, editable.is_transposed(layer)).compressed()
         found[layer] = Solved(
             update,
             keys=keys[:_JUDGED].clone(),
             columns=len(keys),
-            residual=float(gap[moving].norm(dim=1).mean()),
-            disturbance=float((states.hidden[~moving] - unmoved).norm(dim=1).sum())
-            / max(1, len(unmoved)),
+            residual=float(gap.norm(dim=1).mean()),
+            disturbance=disturbance,
         )
     return found
 
 
 def _merging(columns: Columns, n_targets: int) -> Tensor:
-    """The matrix that averages the statements of each target, and leaves what is preserved."""
-    n_columns = len(columns.target)
-    member = torch.zeros(n_targets, n_columns)
+    """The matrix that averages the statements of each target, [n, N]."""
+    member = torch.zeros(n_targets, len(columns.queries))
     stated = columns.statement.nonzero()[:, 0]
     member[columns.target[stated], stated] = 1.0
-    staying = torch.eye(n_columns)[columns.target == STAY]
-    return torch.cat([member / member.sum(1, keepdim=True), staying])
+    return member / member.sum(1, keepdim=True)
 
 
 def _before_norm(editable: EditableModel, layer: int, wanted: Tensor, outputs: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from rose_easyedit.method.foreign import (
     preserved_queries,
 )
 from rose_easyedit.method.generic import generic_subjects, held_out_subjects
-from rose_easyedit.method.plan import STAY, make_columns, make_plan
+from rose_easyedit.method.plan import make_columns, make_plan
 from rose_easyedit.method.targets import compute_targets
 from rose_easyedit.requests import EditRequest, as_requests
 
@@ -117,15 +117,13 @@ def test_the_held_out_are_others(plain_tokenizer: Any) -> None:
     assert all(any(text.endswith(subject) for subject in held_out_subjects()) for text in found)
 
 
-def test_they_come_last_among_the_columns(plain_tokenizer: Any) -> None:
+def test_they_are_apart_from_the_columns_that_move(plain_tokenizer: Any) -> None:
     plan = make_plan(plain_tokenizer, REQUESTS, settings(), 256)
     queries = preserved_queries(plain_tokenizer, REQUESTS, settings(), 7, 256)
     without = make_columns(plan, per_fact=False)
     columns = make_columns(plan, per_fact=False, preserved=queries)
-    n = len(without.queries)
-    assert columns.queries == [*without.queries, *queries]
-    assert columns.target.tolist() == [*without.target.tolist(), *[STAY] * len(queries)]
-    assert not columns.statement[n:].any()
+    assert columns.queries == without.queries and list(columns.preserved) == queries
+    assert columns.target.tolist() == without.target.tolist() and not without.preserved
 
 
 @pytest.mark.parametrize("key_columns", ["per_query", "merged"])

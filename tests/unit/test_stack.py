@@ -11,7 +11,12 @@ from transformers.cache_utils import Cache
 
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.factors import Factors
-from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
+from rose_easyedit.method.activations import (
+    SubjectStates,
+    frozen,
+    read_subject_states,
+    with_updates,
+)
 from rose_easyedit.method.stack import Stack
 from rose_easyedit.method.tokens import Query
 
@@ -42,38 +47,86 @@ def random_update(editable: Any, layer: int) -> Factors:
     return Factors(left, right, transposed)
 
 
+def whole_model(editable: Any, key_layer: int, hidden_layer: int) -> SubjectStates:
+    return read_subject_states(
+        editable, QUERIES, key_layer=key_layer, hidden_layer=hidden_layer, batch=3
+    )
+
+
+def assert_close(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    torch.testing.assert_close(found, wanted, atol=2e-4, rtol=2e-4)
+
+
+def assert_same_states(found: SubjectStates, wanted: SubjectStates) -> None:
+    for field in ("keys", "outputs", "hidden"):
+        assert_close(getattr(found, field), getattr(wanted, field))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_each_layer_is_read_under_the_updates_before_it(name: str) -> None:
     model = build_model(name)
     editable = read_architecture(model)
     updates: dict[int, Factors] = {}
     with frozen(model):
-        stack = Stack.before(editable, QUERIES, LAYERS[0], LAST, batch=3)
-        unedited = stack.read().hidden
+        stack, unedited = Stack.before(editable, QUERIES, LAYERS[0], LAST, batch=3)
         for layer in LAYERS:
             with with_updates(editable, updates):
                 stack = stack.advanced(layer)
-                found = stack.read()
-                wanted = read_subject_states(
-                    editable, QUERIES, key_layer=layer, hidden_layer=LAST, batch=3
-                )
-            for field in ("keys", "outputs", "hidden"):
-                torch.testing.assert_close(
-                    getattr(found, field), getattr(wanted, field), atol=2e-4, rtol=2e-4
-                )
+                found, keys = stack.read(), stack.read_keys()
+                wanted = whole_model(editable, layer, LAST)
+                if layer:  # nothing is before the first
+                    assert_close(keys.before, whole_model(editable, layer, layer - 1).hidden)
+            assert_same_states(found, wanted)
+            assert_close(keys.keys, wanted.keys)
             updates[layer] = random_update(editable, layer)
     # or the comparison would not have seen an update
-    assert (found.hidden - unedited).abs().max() > 0.1
+    assert (found.hidden - unedited.states.hidden).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_there_unedited_is_read_on_the_way(name: str) -> None:
+    model = build_model(name)
+    editable = read_architecture(model)
+    with frozen(model):
+        _, unedited = Stack.before(editable, QUERIES, 1, LAST, batch=3)
+        assert_same_states(unedited.states, whole_model(editable, 1, LAST))
+        for place, layer in enumerate((1, 2, 3)):
+            before = whole_model(editable, layer, layer - 1).hidden
+            assert_close(unedited.before[:, place], before)
+    assert unedited.before.shape[1] == 3
+    assert unedited.key_states.keys is unedited.states.keys
+    assert torch.equal(unedited.key_states.before, unedited.before[:, 0])
+
+
+def test_a_key_is_read_without_what_comes_after_it() -> None:
+    model = build_model("llama-tied")
+    editable = read_architecture(model)
+    with frozen(model):
+        stack, _ = Stack.before(editable, QUERIES, 1, LAST, batch=8)
+        seen: list[str] = []
+        for layer in (1, 2, 3):
+            editable.layers[layer].register_forward_pre_hook(
+                lambda *_, name=f"layer {layer}": seen.append(name)
+            )
+            editable.down_projections[layer].register_forward_hook(
+                lambda *_, name=f"down {layer}": seen.append(name)
+            )
+        stack.advanced(2).read_keys()
+    # of three batches the first two have an opening, which goes through the whole layer
+    assert seen == (["layer 1", "down 1"] * 2) * 2 + ["layer 1", "down 1"] + (
+        ["layer 2", "down 2", "layer 2"] * 2 + ["layer 2"]
+    )
 
 
 def test_reading_leaves_nothing_behind() -> None:
     model = build_model("llama-tied")
     before = weights_of(model)
     with frozen(model):
-        stack = Stack.before(read_architecture(model), QUERIES, 1, 2, batch=8)
+        stack, _ = Stack.before(read_architecture(model), QUERIES, 1, 2, batch=8)
         first = stack.read()
         again = stack.read()
         stack.advanced(2).read()
+        stack.read_keys()
         assert torch.equal(first.keys, again.keys) and torch.equal(first.hidden, again.hidden)
         assert torch.equal(stack.read().keys, first.keys)
     assert same_weights(model, before)
@@ -83,7 +136,7 @@ def test_reading_leaves_nothing_behind() -> None:
 def test_what_was_cached_is_not_kept() -> None:
     model = build_model("llama-tied")
     with frozen(model):
-        stack = Stack.before(read_architecture(model), QUERIES, 1, 2, batch=8)
+        stack, _ = Stack.before(read_architecture(model), QUERIES, 1, 2, batch=8)
     rows = [rows for part in stack.parts for rows in (part.opening, part.rows) if rows is not None]
     arguments = [
         value for each in rows for args, kwargs in each.calls for value in (*args, *kwargs.values())

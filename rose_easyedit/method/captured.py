@@ -1,0 +1,122 @@
+"""One pass through the unedited model, which keeps what it takes to start anew in its midst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache
+
+from rose_easyedit.architectures import EditableModel, first_tensor
+from rose_easyedit.method.activations import Batch, Enough, last_tokens, run_until_enough
+from rose_easyedit.method.replay import Call, further_arguments
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows on their way through the stack.
+
+    Attributes:
+        hidden: residual stream before the layer that comes next, [B, T, d].
+        calls: for each layer of the stack, the further arguments of the model's own call.
+    """
+
+    hidden: Tensor
+    calls: Sequence[Call]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One batch.
+
+    Attributes:
+        batch: its tokens.
+        opening: what opens every row, as one row, if anything does.
+        rows: what comes behind it.
+    """
+
+    batch: Batch
+    opening: Rows | None
+    rows: Rows
+
+    @property
+    def subjects(self) -> tuple[Tensor, Tensor]:
+        """Row and column of each subject, the last token of its row, [B] each."""
+        return last_tokens(self.batch.mask)
+
+
+# keys and outputs of the first layer, hidden states before each layer and after the last, [B, ...]
+Seen = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def captured(editable: EditableModel, batch: Batch, first: int, last: int) -> tuple[Part, Seen]:
+    """A batch before the layer `first`, and what its rows hold there and up to the layer `last`."""
+    n_shared = len(batch.opening)
+    positions = torch.arange(n_shared + batch.ids.shape[1], device=batch.ids.device)[None]
+    run = partial(_capture, editable, first=first, last=last)
+    if not n_shared:
+        rows, seen = run(batch.ids, batch.mask, positions, None)
+        return Part(batch, None, rows), seen
+    cache = DynamicCache()
+    ids = torch.tensor([batch.opening], device=batch.ids.device)
+    opening, _ = run(ids, torch.ones_like(ids), positions[:, :n_shared], cache)
+    cache.batch_repeat_interleave(len(batch.ids))
+    mask = nn.functional.pad(batch.mask, (n_shared, 0), value=1)
+    rows, seen = run(batch.ids, mask, positions[:, n_shared:], cache)
+    return Part(batch, opening, rows), seen
+
+
+def _capture(
+    editable: EditableModel,
+    ids: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    cache: Cache | None,
+    *,
+    first: int,
+    last: int,
+) -> tuple[Rows, Seen]:
+    """Runs rows [B, T] behind what is cached to the last layer; the mask is of both, [B, O + T]."""
+    calls: list[Call] = []
+    start: list[Tensor] = []
+    before: list[Tensor] = []
+    found: list[Tensor] = []
+    at = last_tokens(mask[:, -ids.shape[1] :])
+
+    def keep_call(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if not calls:
+            start.append(hidden)
+        before.append(hidden[at].float())
+        # what the cache held is made anew at each step, and would be most of what a stack keeps
+        calls.append(with_cache(further_arguments(args, kwargs), DynamicCache()))
+
+    def keep_key(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        found.extend((args[0][at].float(), output[at].float()))
+
+    def keep_hidden(_module: nn.Module, _args: Any, output: Any) -> None:
+        found.append(first_tensor(output)[at].float())
+        raise Enough
+
+    wanted = editable.layers[first : last + 1]
+    handles = [layer.register_forward_pre_hook(keep_call, with_kwargs=True) for layer in wanted]
+    handles.append(editable.down_projections[first].register_forward_hook(keep_key))
+    handles.append(wanted[-1].register_forward_hook(keep_hidden))
+    run_until_enough(editable.model.base_model, ids, mask, positions, cache, handles)
+    keys, outputs, hidden = found
+    return Rows(start[0], calls), (keys, outputs, torch.stack(before, dim=1), hidden)
+
+
+def with_cache(call: Call, cache: Cache) -> Call:
+    """A layer's call with a cache in place of the one that was used, if one was."""
+    swap = partial(_swapped, cache=cache)
+    args, kwargs = call
+    return tuple(map(swap, args)), {name: swap(value) for name, value in kwargs.items()}
+
+
+def _swapped(value: Any, cache: Cache) -> Any:
+    return cache if isinstance(value, Cache) else value
