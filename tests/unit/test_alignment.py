@@ -256,6 +256,22 @@ def test_preserved_keys_do_not_hide_that_the_written_ones_are_forbidden() -> Non
     assert not align(keys, 0 * residuals, spectrum, hparams).dense().any()
 
 
+@pytest.mark.parametrize("n_written", [1, 4, 5, 9])
+def test_few_written_keys_among_many_make_few_factors(n_written: int) -> None:
+    keys, residuals = normal(9, 12), normal(9, 5, seed=1)
+    residuals[torch.randperm(9, generator=torch.Generator().manual_seed(2))[n_written:]] = 0.0
+    free_keys = keys * torch.linspace(0.5, 2.0, 12, dtype=torch.float64)
+    inverse = torch.linspace(0.5, 2.0, 12, dtype=torch.float64).diag()
+    found = solve_rows(keys, residuals, free_keys, 0.3)
+    torch.testing.assert_close(found.dense(), dense_update(keys, residuals, inverse, 0.3))
+    assert found.rank == (n_written if n_written < 5 else 9)
+
+
+def test_nothing_to_write_is_an_update_of_zero() -> None:
+    keys = normal(3, 6)
+    assert not solve_rows(keys, torch.zeros(3, 4).double(), keys, 0.3).compressed().dense().any()
+
+
 def test_the_plain_identity_needs_no_spectrum() -> None:
     keys, residuals = normal(3, 6), normal(3, 2)
     hparams = AlignmentHyperParams(protected_directions=0)
