@@ -46,8 +46,8 @@ def solve_rows(keys: Tensor, residuals: Tensor, free_keys: Tensor, weight: float
         left = torch.linalg.solve(gram, residuals)  # [N, d]
         return Factors(left.T.contiguous(), free_keys)
     # dW = R^T S K A^-1, and of S = (K A^-1 K^T + weight * I)^-1 only the rows that R has.
-    chosen = torch.zeros(len(gram), len(written)).to(gram)
-    chosen[written, torch.arange(len(written))] = 1.0
+    chosen = gram.new_zeros(len(gram), len(written))
+    chosen[written, torch.arange(len(written), device=written.device)] = 1.0
     inner = torch.linalg.solve(gram, chosen)  # [N, M]
     return Factors(residuals[written].T.contiguous(), inner.T @ free_keys)
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
-from rose_easyedit.method.activations import Batch, Enough, last_tokens, run_until_enough
+from rose_easyedit.method.activations import Enough, run_until_enough
+from rose_easyedit.method.batches import Batch, last_tokens
 from rose_easyedit.method.replay import Call, further_arguments
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel
-from rose_easyedit.method.activations import Batch, batches, run_batch
+from rose_easyedit.method.activations import run_batch
+from rose_easyedit.method.batches import Batch, batches
 from rose_easyedit.method.precision import autocast_dtype
 
 

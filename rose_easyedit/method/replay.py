@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
-from rose_easyedit.method.activations import pad_right
+from rose_easyedit.method.batches import pad_right
 from rose_easyedit.method.precision import attention_as_now
 from rose_easyedit.method.prefixes import FrozenLayer, Prefixes
 from rose_easyedit.method.tokens import Query

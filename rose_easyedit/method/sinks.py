@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.errors import FactError
 from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.activations import Enough, batches, run_batch
+from rose_easyedit.method.activations import Enough, run_batch
+from rose_easyedit.method.batches import batches
 from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.plan import Plan

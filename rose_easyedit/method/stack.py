@@ -18,7 +18,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel, first_tensor
-from rose_easyedit.method.activations import Enough, SubjectStates, batches
+from rose_easyedit.method.activations import Enough, SubjectStates
+from rose_easyedit.method.batches import batches
 from rose_easyedit.method.captured import Part, Rows, captured, with_cache
 from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.prefixes import FrozenLayer

@@ -25,7 +25,8 @@ from rose_easyedit.architectures import EditableModel
 from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import computation_fingerprint
 from rose_easyedit.hparams import AlignmentHyperParams
-from rose_easyedit.method.activations import batches, read_keys
+from rose_easyedit.method.activations import read_keys
+from rose_easyedit.method.batches import batches
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.generic import Passage, generic_passages
 from rose_easyedit.method.halving import is_out_of_memory, within_memory

@@ -10,7 +10,8 @@ from tiny_models import build_model
 from transformers import DynamicCache
 
 from rose_easyedit.architectures import read_architecture
-from rose_easyedit.method.activations import batches, frozen, read_subject_states
+from rose_easyedit.method.activations import frozen, read_subject_states
+from rose_easyedit.method.batches import batches
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.opening import common_opening, distinct, families, read_opening
 

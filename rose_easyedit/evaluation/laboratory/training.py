@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from rose_easyedit.evaluation.laboratory.tokenizer import ASSISTANT, BEGIN, END, USER
 from rose_easyedit.evaluation.laboratory.world import Person, Turn, relations, tell
-from rose_easyedit.method.activations import pad_right
+from rose_easyedit.method.batches import pad_right
 
 
 @dataclass(frozen=True)
