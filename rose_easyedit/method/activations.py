@@ -20,6 +20,7 @@ from rose_easyedit.factors import Factors
 from rose_easyedit.method.batches import Batch, batches, last_tokens
 from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.tokens import Query
+from rose_easyedit.offload import is_offloaded
 from rose_easyedit.opening import distinct, read_opening
 
 
@@ -143,11 +144,13 @@ def read_keys(
         layers: the layers to read.
     """
     seen: dict[int, Tensor] = {}
+    # a layer whose weights come for its pass alone must end it, or they stay
+    in_full = is_offloaded(editable.layers[max(layers)])
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             seen[layer] = args[0][wanted].float()
-            if layer == max(layers):
+            if layer == max(layers) and not in_full:
                 raise Enough
 
         return hook

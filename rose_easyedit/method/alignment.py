@@ -36,20 +36,20 @@ def solve_rows(keys: Tensor, residuals: Tensor, free_keys: Tensor, weight: float
         weight: of the constraint.
 
     Returns:
-        left [d, r] and right [r, d_ff] with dW = left @ right, in the precision given; r is N, or
-        how many residuals are not zero, if that is less than d.
+        left [d, r] and right [r, d_ff] with dW = left @ right, in the precision given. r is N, or
+        how many residuals are not zero, if there are some, and fewer than N and than d.
     """
     gram = free_keys @ keys.T  # [N, N], symmetric
     gram.diagonal().add_(weight)
-    written = residuals.any(dim=1).nonzero()[:, 0]  # M of them
-    if not 0 < len(written) < residuals.shape[1]:
+    places = residuals.any(dim=1).nonzero()[:, 0]  # M of them
+    if not 0 < len(places) < min(residuals.shape):
         left = torch.linalg.solve(gram, residuals)  # [N, d]
         return Factors(left.T.contiguous(), free_keys)
     # dW = R^T S K A^-1, and of S = (K A^-1 K^T + weight * I)^-1 only the rows that R has.
-    chosen = gram.new_zeros(len(gram), len(written))
-    chosen[written, torch.arange(len(written), device=written.device)] = 1.0
+    chosen = gram.new_zeros(len(gram), len(places))
+    chosen[places, torch.arange(len(places), device=places.device)] = 1.0
     inner = torch.linalg.solve(gram, chosen)  # [N, M]
-    return Factors(residuals[written].T.contiguous(), inner.T @ free_keys)
+    return Factors(residuals[places].T.contiguous(), inner.T @ free_keys)
 
 
 def solve_entries(half_keys: Tensor, residuals: Tensor, root: Root, weight: float) -> Factors:

@@ -88,14 +88,14 @@ def calibrate(
     """
     whole = [Query(query.ids, len(query.ids) - 1, 0) for query in queries]
     first, last = min(updates), editable.n_layers - 1
-    reader = Reader(partial(Stack.before, editable, whole, first, last), batch)
+    reader, unedited = Reader.begin(partial(Stack.before, editable, whole, first, last), batch)
 
     @torch.no_grad()
     def next_token(states: SubjectStates) -> Tensor:
         """Log-probabilities of the token after each query [Q, vocabulary]."""
         return editable.log_probabilities(states.hidden.to(editable.model.dtype))
 
-    before = next_token(reader.unedited.states)
+    before = next_token(unedited)
 
     def drift_at(scale: float) -> float:
         with with_updates(editable, scaled(updates, scale)):

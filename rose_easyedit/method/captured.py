@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
 from rose_easyedit.architectures import EditableModel, first_tensor
-from rose_easyedit.method.activations import Enough, run_until_enough
+from rose_easyedit.method.activations import Enough, SubjectStates, run_until_enough
 from rose_easyedit.method.batches import Batch, last_tokens
 from rose_easyedit.method.replay import Call, further_arguments
 
@@ -50,12 +50,10 @@ class Part:
         return last_tokens(self.batch.mask)
 
 
-# keys and outputs of the first layer, hidden states before each layer and after the last, [B, ...]
-Seen = tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def captured(editable: EditableModel, batch: Batch, first: int, last: int) -> tuple[Part, Seen]:
-    """A batch before the layer `first`, and what its rows hold there and up to the layer `last`."""
+def captured(
+    editable: EditableModel, batch: Batch, first: int, last: int
+) -> tuple[Part, SubjectStates]:
+    """A batch before the layer `first`, and what its rows hold at it and after the layer `last`."""
     n_shared = len(batch.opening)
     positions = torch.arange(n_shared + batch.ids.shape[1], device=batch.ids.device)[None]
     run = partial(_capture, editable, first=first, last=last)
@@ -80,19 +78,16 @@ def _capture(
     *,
     first: int,
     last: int,
-) -> tuple[Rows, Seen]:
-    """Runs rows [B, T] behind what is cached to the last layer; the mask is of both, [B, O + T]."""
+) -> tuple[Rows, SubjectStates]:
+    """Runs rows [B, T] behind what is cached, up to the layer `last`; the mask is [B, O + T]."""
     calls: list[Call] = []
     start: list[Tensor] = []
-    before: list[Tensor] = []
     found: list[Tensor] = []
     at = last_tokens(mask[:, -ids.shape[1] :])
 
     def keep_call(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
         if not calls:
-            start.append(hidden)
-        before.append(hidden[at].float())
+            start.append(args[0] if args else kwargs["hidden_states"])
         # what the cache held is made anew at each step, and would be most of what a stack keeps
         calls.append(with_cache(further_arguments(args, kwargs), DynamicCache()))
 
@@ -108,8 +103,7 @@ def _capture(
     handles.append(editable.down_projections[first].register_forward_hook(keep_key))
     handles.append(wanted[-1].register_forward_hook(keep_hidden))
     run_until_enough(editable.model.base_model, ids, mask, positions, cache, handles)
-    keys, outputs, hidden = found
-    return Rows(start[0], calls), (keys, outputs, torch.stack(before, dim=1), hidden)
+    return Rows(start[0], calls), SubjectStates(*found)
 
 
 def with_cache(call: Call, cache: Cache) -> Call:

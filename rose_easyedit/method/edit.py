@@ -108,15 +108,16 @@ def solve_edit(
             if hparams.alignment.needs_statistics
             else {}
         )
-        solved = solve_layers(editable, columns, targets.values, spectra, hparams)
+        solved, disturbance = solve_layers(editable, columns, targets.values, spectra, hparams)
         updates = {layer: found.update for layer, found in solved.items()}
         updates, calibration = _calibrated(editable, tokenizer, targets, updates, hparams)
         report = [_report(editable, layer, solved[layer], updates[layer]) for layer in updates]
     names = {layer: editable.weight_name(layer) for layer in updates}
+    about = _provenance(model, targets, hparams, report)
     return EditDelta(
         layers={names[layer]: update for layer, update in updates.items()},
         base=base_fingerprint(model, hparams),
-        provenance=_provenance(model, targets, hparams, report) | calibration,
+        provenance=about | {"disturbance": disturbance} | calibration,
         targets=targets.values.float().cpu(),
     )
 
@@ -168,7 +169,6 @@ def _report(
         "layer": layer,
         "columns": solved.columns,
         "residual": solved.residual,
-        "disturbance": solved.disturbance,
         "update_norm": float(update.dense().norm()),
         "rounding_loss": _rounding_loss(editable.weight(layer), update, solved.keys),
     }

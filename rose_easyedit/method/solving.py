@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +13,12 @@ from tqdm.auto import tqdm
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.factors import Factors
 from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.activations import with_updates
+from rose_easyedit.method.activations import SubjectStates, with_updates
 from rose_easyedit.method.alignment import align
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.plan import Columns
 from rose_easyedit.method.precision import precision_context
-from rose_easyedit.method.stack import Reader, Stack, Unedited
+from rose_easyedit.method.stack import Reader, Stack
 from rose_easyedit.method.tokens import Query
 
 # The effect of rounding is judged by so many columns.
@@ -33,15 +34,12 @@ class Solved:
         keys: some of the columns that gain by it, [n, d_ff].
         columns: how many columns there were.
         residual: mean norm of what they lacked before it, over the layers still to come.
-        disturbance: mean distance of the preserved columns' hidden states before this layer from
-            where they were without an edit.
     """
 
     update: Factors
     keys: Tensor
     columns: int
     residual: float
-    disturbance: float
 
 
 def solve_layers(
@@ -50,7 +48,7 @@ def solve_layers(
     targets: Tensor,
     spectra: Mapping[int, Spectrum],
     hparams: RoSEHyperParams,
-) -> dict[int, Solved]:
+) -> tuple[dict[int, Solved], float | None]:
     """Stage 2 (IGA): the update of each layer, the residual shared over the layers still to come.
 
     Args:
@@ -63,7 +61,9 @@ def solve_layers(
         hparams: layers and constraint.
 
     Returns:
-        Layer to what was found for it.
+        Layer to what was found for it, and how far the updates move the preserved columns: the mean
+        distance of their hidden states after the target layer from where they were; None without
+        any.
 
     Raises:
         RoSEError: the constraint leaves no direction to write in, or the memory does not hold one
@@ -76,42 +76,47 @@ def solve_layers(
     autocast = precision_context(hparams.precision, editable.model)
     first, last = hparams.layers[0], hparams.target_layer
 
-    def reader(queries: Sequence[Query]) -> Reader:
-        def start(batch: int) -> tuple[Stack, Unedited]:
+    def begin(queries: Sequence[Query], batch: int) -> tuple[Reader, SubjectStates]:
+        def start(batch: int) -> tuple[Stack, SubjectStates]:
             with autocast():
                 return Stack.before(editable, queries, first, last, batch)
 
-        return Reader(start, hparams.micro_batch)
+        return Reader.begin(start, batch)
 
-    moving = reader(columns.queries)
-    staying = reader(columns.preserved) if columns.preserved else None
+    def updated() -> AbstractContextManager[None]:
+        return with_updates(editable, {layer: solved.update for layer, solved in found.items()})
+
+    moving, states = begin(columns.queries, hparams.micro_batch)
+    kept, staying = states.keys[:0], None
+    if columns.preserved:
+        staying, preserved = begin(columns.preserved, moving.batch)
+        kept, unmoved = preserved.keys, preserved.hidden
     for place, layer in enumerate(tqdm(hparams.layers, desc="layers", leave=False, disable=None)):
-        updates = {before: solved.update for before, solved in found.items()}
-        with with_updates(editable, updates), autocast():
-            states = moving.states(layer) if found else moving.unedited.states
-            if staying is not None:
-                kept = staying.keys(layer) if found else staying.unedited.key_states
+        if found:
+            with updated(), autocast():
+                states = moving.states(layer)
+                kept = staying.keys(layer) if staying is not None else kept
         gap = values - states.hidden  # [N, d]
         wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs)
         keys = states.keys
         if merge is not None:
             keys, wanted = merge @ keys, merge @ wanted
-        disturbance = 0.0
-        if staying is not None:
-            were = staying.unedited.before[:, layer - first]
-            disturbance = float((kept.before - were).norm(dim=1).mean())
-            keys = torch.cat([keys, kept.keys])  # [N + P, d_ff]
-            wanted = nn.functional.pad(wanted, (0, 0, 0, len(kept.keys)))  # they gain nothing
+        gaining = len(keys)
+        keys = torch.cat([keys, kept])  # [N + P, d_ff]
+        wanted = nn.functional.pad(wanted, (0, 0, 0, len(kept)))  # what is kept gains nothing
         factors = align(keys, wanted, spectra.get(layer), hparams.alignment)
         update = Factors(factors.left, factors.right, editable.is_transposed(layer)).compressed()
         found[layer] = Solved(
             update,
-            keys=keys[:_JUDGED].clone(),
+            keys=keys[: min(gaining, _JUDGED)].clone(),
             columns=len(keys),
             residual=float(gap.norm(dim=1).mean()),
-            disturbance=disturbance,
         )
-    return found
+    if staying is None:
+        return found, None
+    with updated(), autocast():
+        moved = staying.states(layer).hidden - unmoved
+    return found, float(moved.norm(dim=1).mean())
 
 
 def _merging(columns: Columns, n_targets: int) -> Tensor:

@@ -1,13 +1,13 @@
 """Columns read through the edited layers, one layer after the other, without starting anew.
 
 The residual of a layer is found under the updates of the layers before it. The layers before the
-first edited one never change, so what they give is kept. For a residual, the edited layers still to
-come are gone through; for a key alone, the next one, up to its down projection.
+first edited one never change, so what they give is kept. For a residual, the layers from the next
+to the target layer are gone through; for a key alone, the next one, up to its down projection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -24,39 +24,9 @@ from rose_easyedit.method.captured import Part, Rows, captured, with_cache
 from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.prefixes import FrozenLayer
 from rose_easyedit.method.tokens import Query
+from rose_easyedit.offload import is_offloaded
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class KeyStates:
-    """What N queries hold at their subjects at one layer.
-
-    Attributes:
-        keys: input of the down projection, [N, d_ff].
-        before: residual stream before the layer, [N, d].
-    """
-
-    keys: Tensor
-    before: Tensor
-
-
-@dataclass(frozen=True)
-class Unedited:
-    """What N queries hold at their subjects before anything is written.
-
-    Attributes:
-        states: of the first edited layer, and behind the last.
-        before: residual stream before each layer from the one to the other, [N, L, d].
-    """
-
-    states: SubjectStates
-    before: Tensor
-
-    @property
-    def key_states(self) -> KeyStates:
-        """Those of the first edited layer."""
-        return KeyStates(self.states.keys, self.before[:, 0])
 
 
 @dataclass(frozen=True)
@@ -65,7 +35,7 @@ class Stack:
 
     Attributes:
         editable: the model.
-        first: the layer that the calls begin with.
+        first: the layer that the stack began before.
         next: the layer that comes next.
         last: the layer after which hidden states are read.
         batch: most of them in a batch.
@@ -83,15 +53,15 @@ class Stack:
     @torch.no_grad()
     def before(
         cls, editable: EditableModel, queries: Sequence[Query], first: int, last: int, batch: int
-    ) -> tuple[Stack, Unedited]:
-        """The queries up to their subjects, before the layer `first`, and what they hold there.
+    ) -> tuple[Stack, SubjectStates]:
+        """The queries up to their subjects, before the layer `first`, and what `read` gives there.
 
         They are run to the layer `last` once, which also says what the model calls its layers with.
 
         Args:
             editable: the model; call inside `frozen`.
             queries: N queries.
-            first: the layer to stop before.
+            first: the layer that the stack begins before.
             last: the layer after which hidden states will be read.
             batch: sequences at once; fewer where the memory does not hold them. Their hidden
                 states are kept, [T, d] for each.
@@ -101,14 +71,13 @@ class Stack:
         """
         rows = [query.key_prefix for query in queries]
 
-        def run(size: int) -> tuple[Stack, Unedited]:
+        def run(size: int) -> tuple[Stack, SubjectStates]:
             found = [
                 captured(editable, part, first, last)
                 for part in batches(rows, size, editable.device)
             ]
             stack = cls(editable, first, first, last, size, [part for part, _ in found])
-            keys, outputs, before, hidden = stack._in_order(seen for _, seen in found)
-            return stack, Unedited(SubjectStates(keys, outputs, hidden), before)
+            return stack, stack._in_order([states for _, states in found])
 
         return within_memory(run, batch)[0]
 
@@ -123,20 +92,28 @@ class Stack:
     @torch.no_grad()
     def read(self) -> SubjectStates:
         """Keys of the next layer, and hidden states after the last one, at each subject."""
-        return SubjectStates(*self._in_order(map(self._read, self.parts)))
+        return self._in_order(list(map(self._read, self.parts)))
 
     @torch.no_grad()
-    def read_keys(self) -> KeyStates:
-        """Keys of the next layer, and hidden states before it, at each subject."""
-        return KeyStates(*self._in_order(map(self._read_keys, self.parts)))
+    def read_keys(self) -> Tensor:
+        """Keys of the next layer at each subject, [N, d_ff]."""
+        return self._placed(list(map(self._read_keys, self.parts)))
 
-    def _in_order(self, found: Iterable[Sequence[Tensor]]) -> list[Tensor]:
-        """What was found for each part [B, ...], as one tensor each in the order of the queries."""
+    def _in_order(self, found: Sequence[SubjectStates]) -> SubjectStates:
+        """What each part holds, in the order of the queries."""
+        return SubjectStates(
+            self._placed([states.keys for states in found]),
+            self._placed([states.outputs for states in found]),
+            self._placed([states.hidden for states in found]),
+        )
+
+    def _placed(self, found: Sequence[Tensor]) -> Tensor:
+        """Rows of each part, in the order of the queries."""
         order = [index for part in self.parts for index in part.batch.indices]
         back = torch.tensor(order, device=self.editable.device).argsort()
-        return [torch.cat(tensors)[back] for tensors in zip(*found, strict=True)]
+        return torch.cat(list(found))[back]
 
-    def _read(self, part: Part) -> tuple[Tensor, Tensor, Tensor]:
+    def _read(self, part: Part) -> SubjectStates:
         at = part.subjects
         seen: list[Tensor] = []
 
@@ -148,20 +125,23 @@ class Stack:
         for number in range(self.next + 1, self.last + 1):
             part = self._through(part, number)
         keys, outputs = seen
-        return keys, outputs, part.rows.hidden[at].float()
+        return SubjectStates(keys, outputs, part.rows.hidden[at].float())
 
-    def _read_keys(self, part: Part) -> tuple[Tensor, Tensor]:
+    def _read_keys(self, part: Part) -> Tensor:
         at = part.subjects
         seen: list[Tensor] = []
+        # a layer whose weights come for its pass alone must end it, or they stay
+        in_full = is_offloaded(self.editable.layers[self.next])
 
         def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             seen.append(args[0][at].float())
-            raise Enough
+            if not in_full:
+                raise Enough
 
         down = self.editable.down_projections[self.next]
         with suppress(Enough):
             self._through(part, self.next, lambda: down.register_forward_pre_hook(keep))
-        return seen[0], part.rows.hidden[at].float()
+        return seen[0]
 
     def _through(
         self, part: Part, layer: int, register: Callable[[], RemovableHandle] | None = None
@@ -186,19 +166,27 @@ class Stack:
         return replace(rows, hidden=first_tensor(output))
 
 
+Start = Callable[[int], tuple[Stack, SubjectStates]]
+
+
 class Reader:
     """Reads columns layer after layer, fewer at once where the memory does not hold them.
 
     Attributes:
-        unedited: what they hold before anything is written.
+        batch: how many at once.
     """
 
-    def __init__(self, start: Callable[[int], tuple[Stack, Unedited]], batch: int) -> None:
-        """`start` gives the stack before its first layer, of so many sequences at once."""
+    def __init__(self, start: Start, stack: Stack) -> None:
+        """`start` gives the stack before its first layer again, of so many sequences at once."""
         self._start = start
-        self._stack: Stack | None
-        self._stack, self.unedited = start(batch)
-        self._batch = self._stack.batch
+        self._stack: Stack | None = stack
+        self.batch = stack.batch
+
+    @classmethod
+    def begin(cls, start: Start, batch: int) -> tuple[Reader, SubjectStates]:
+        """A reader, and what its columns hold as long as nothing is written."""
+        stack, unedited = start(batch)
+        return cls(start, stack), unedited
 
     def states(self, layer: int) -> SubjectStates:
         """What the columns hold at a layer, with the model's weights and hooks as they are now.
@@ -211,20 +199,20 @@ class Reader:
         """
         return self._read(layer, Stack.read)
 
-    def keys(self, layer: int) -> KeyStates:
-        """As `states`, but nothing of the layers behind it."""
+    def keys(self, layer: int) -> Tensor:
+        """As `states`, but the keys alone, [N, d_ff]."""
         return self._read(layer, Stack.read_keys)
 
     def _read(self, layer: int, read: Callable[[Stack], Result]) -> Result:
         def run(batch: int) -> Result:
             stack = self._stack
-            if stack is None or batch != self._batch:
+            if stack is None or batch != self.batch:
                 self._stack = stack = None  # given up before another takes its place
                 stack, _ = self._start(batch)
             self._stack = stack = stack.advanced(layer)
             return read(stack)
 
-        found, self._batch = within_memory(run, self._batch)
+        found, self.batch = within_memory(run, self.batch)
         return found
 
 

@@ -122,8 +122,9 @@ def test_they_are_apart_from_the_columns_that_move(plain_tokenizer: Any) -> None
     queries = preserved_queries(plain_tokenizer, REQUESTS, settings(), 7, 256)
     without = make_columns(plan, per_fact=False)
     columns = make_columns(plan, per_fact=False, preserved=queries)
-    assert columns.queries == without.queries and list(columns.preserved) == queries
-    assert columns.target.tolist() == without.target.tolist() and not without.preserved
+    assert queries and columns.preserved == queries and not without.preserved
+    assert columns.queries == without.queries
+    assert columns.target.tolist() == without.target.tolist()
 
 
 @pytest.mark.parametrize("key_columns", ["per_query", "merged"])
@@ -165,12 +166,25 @@ def test_an_update_has_no_larger_rank_for_it(tiny_tokenizer: Any) -> None:
 
 def test_the_report_says_how_far_they_were_moved(tiny_tokenizer: Any) -> None:
     model = build_model("llama-untied")
-    delta = compute_edit(
-        model, tiny_tokenizer, FACTS, settings(alignment={"preserved_columns": 12})
-    )
-    first, second = delta.provenance["layers"]
-    assert first["disturbance"] == 0.0  # nothing has been written yet
-    assert 0.0 < second["disturbance"] < second["residual"]
+    editable = read_architecture(model)
+    n = 12
+    hparams = settings(layers=[0, 2], z_layer=2, alignment={"preserved_columns": n})
+    delta = compute_edit(model, tiny_tokenizer, FACTS, hparams)
+    queries = preserved_queries(tiny_tokenizer, as_requests(FACTS), hparams, n, 256)
+
+    def hidden() -> torch.Tensor:
+        return read_subject_states(editable, queries, key_layer=2, hidden_layer=2, batch=8).hidden
+
+    with frozen(model):
+        before = hidden()
+        with delta.applied(model):
+            moved = (hidden() - before).norm(dim=1).mean()
+    assert delta.provenance["disturbance"] == pytest.approx(float(moved), rel=1e-3)
+
+
+def test_without_any_nothing_is_said_of_them(tiny_tokenizer: Any) -> None:
+    delta = compute_edit(build_model("llama-untied"), tiny_tokenizer, FACTS, settings())
+    assert delta.provenance["disturbance"] is None
 
 
 def test_columns_to_preserve_leave_directions_to_write_in(

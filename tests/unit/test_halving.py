@@ -265,13 +265,13 @@ def test_statistics_that_run_out_of_memory_are_the_same(narrow: Any, tiny_tokeni
     torch.testing.assert_close(halved[1].eigenvalues, whole[1].eigenvalues, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("budget", [None, 1e6])
+@pytest.mark.parametrize(("budget", "preserved"), [(None, 0), (None, 9), (1e6, 9)])
 def test_columns_that_run_out_of_memory_are_read_in_smaller_batches(
-    budget: float | None, narrow: Any, tiny_tokenizer: Any
+    budget: float | None, preserved: int, narrow: Any, tiny_tokenizer: Any
 ) -> None:
     model = build_model("llama-untied")
     hparams = settings(
-        micro_batch=16, alignment={"locality_budget": budget, "preserved_columns": 9}
+        micro_batch=16, alignment={"locality_budget": budget, "preserved_columns": preserved}
     )
     targets = compute_targets(model, tiny_tokenizer, FACTS, hparams)
     whole = solve_edit(model, tiny_tokenizer, targets, hparams)

@@ -44,11 +44,15 @@ def on_disk(model: Any, folder: Path) -> Any:
     return model
 
 
+def layer_by_layer(model: Any, _folder: Path) -> Any:
+    return cpu_offload(model, preload_module_classes=["LlamaDecoderLayer"])
+
+
 def in_part(model: Any, folder: Path) -> Any:
     return dispatch_model(model, PLACES, offload_dir=folder)
 
 
-WAYS = (in_memory, on_disk, in_part)
+WAYS = (in_memory, layer_by_layer, on_disk, in_part)
 
 
 def logits(model: Any) -> Tensor:
@@ -58,7 +62,7 @@ def logits(model: Any) -> Tensor:
 
 def brief(**values: Any) -> Any:
     hierarchy = {"fact_steps": 3, "subject_steps": 3, "smoothing_radius": 0.1, "kl_factor": 0.1}
-    alignment = {"protected_directions": 4, "statistics_tokens": 200}
+    alignment = {"protected_directions": 4, "statistics_tokens": 200, "preserved_columns": 12}
     return settings(hierarchy=hierarchy, alignment=alignment, **values)
 
 
