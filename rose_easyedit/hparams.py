@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams_checks import settings_faults
+from rose_easyedit.hparams_typed import UNUSABLE, key_faults, typed
 from rose_easyedit.hparams_types import is_series
 from rose_easyedit.paths import conf_dir, hparams_dir
 from rose_easyedit.settings_files import find_yaml, read_yaml
-
-_UNUSABLE = "These RoSE settings cannot be used:"
 
 
 @dataclass
@@ -173,8 +171,8 @@ class RoSEHyperParams:
 
     def __post_init__(self) -> None:
         groups = {name: getattr(self, name) for name in _GROUPS}
-        if faults := _key_faults(groups):
-            raise RoSEError.of(_UNUSABLE, faults)
+        if faults := key_faults(groups, RoSEHyperParams, _GROUPS):
+            raise RoSEError.of(UNUSABLE, faults)
         for name, group in groups.items():
             if isinstance(group, Mapping):
                 setattr(self, name, _GROUPS[name](**group))
@@ -195,7 +193,7 @@ class RoSEHyperParams:
             RoSEError: with every fault, its value and what would do.
         """
         if faults := settings_faults(self):
-            raise RoSEError.of(_UNUSABLE, faults)
+            raise RoSEError.of(UNUSABLE, faults)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as plain nested data, as `from_dict` reads it.
@@ -257,46 +255,4 @@ _GROUPS: dict[str, type[Any]] = {
 
 
 def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    faults = [fault for layer in layers for fault in _key_faults(layer)]
-    if faults:
-        raise RoSEError.of(_UNUSABLE, faults)
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(RoSEHyperParams), *map(dict, layers))
-        return OmegaConf.to_object(merged)  # type: ignore[return-value]
-    except OmegaConfBaseException as error:
-        message = str(error).splitlines()[0]
-        raise RoSEError(
-            f"{_UNUSABLE} {error.full_key} is a {_kind(error.full_key)}: {message}"
-        ) from error
-
-
-def _kind(key: str | None) -> str:
-    """Of what type a setting is."""
-    group, _, name = str(key).rpartition(".")
-    schema = _GROUPS.get(group, RoSEHyperParams)
-    kinds = {field.name: str(field.type) for field in fields(schema)}
-    return kinds.get(name.partition("[")[0], "setting of another type")
-
-
-def _key_faults(values: Mapping[str, Any]) -> list[str]:
-    faults = _unknown_in(values, RoSEHyperParams, "")
-    for name, schema in _GROUPS.items():
-        group = values.get(name, {})
-        if isinstance(group, Mapping):
-            faults += _unknown_in(group, schema, f"{name}.")
-        elif not isinstance(group, schema):
-            faults.append(f"{name} is {group!r}; give a group of settings (`key: value`)")
-    return faults
-
-
-def _unknown_in(values: Mapping[str, Any], schema: type, prefix: str) -> list[str]:
-    known = [f.name for f in fields(schema)]
-    faults = []
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-            faults.append(f"{prefix}{key} is not a setting; did you mean {prefix}{near[0]}?")
-    return faults
+    return typed(RoSEHyperParams, _GROUPS, layers)

@@ -1,4 +1,4 @@
-"""Of what type each setting is, for settings that are built by hand and not read from a file."""
+"""Of what type each setting is, which those that are built by hand are held to."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ def type_faults(settings: Any, prefix: str = "") -> list[str]:
         value = getattr(settings, field.name)
         if kind not in _KINDS or field.name in _OF_ANY_TYPE or (none and value is None):
             continue
-        is_one, wanted = _KINDS[kind]
+        is_one, _ = _KINDS[kind]
         if not is_one(value):
-            also = ", or null" if none else ""
-            faults.append(f"{prefix}{field.name} is {shown(value)}; give {wanted}{also}")
+            wanted = wanted_type(settings, field.name)
+            faults.append(f"{prefix}{field.name} is {shown(value)}; give {wanted}")
     return faults
+
+
+def wanted_type(schema: Any, name: str) -> str:
+    """What a setting takes, as a message calls it."""
+    kind, _, none = next(str(f.type) for f in fields(schema) if f.name == name).partition(" | ")
+    wanted = _KINDS[kind][1] if kind in _KINDS else kind
+    return wanted + (", or null" if none else "")
 
 
 def is_series(value: Any) -> bool:

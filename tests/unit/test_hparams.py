@@ -210,11 +210,23 @@ def test_a_number_without_bound_is_refused(key: str) -> None:
         RoSEHyperParams.from_dict({**LAYERS, **nested(key, float("inf"))})
 
 
-def test_a_value_of_another_type_is_told_what_the_setting_is() -> None:
-    with pytest.raises(RoSEError, match=r"layers is a list\[int\]: "):
-        RoSEHyperParams.from_dict({"layers": "foo"})
-    with pytest.raises(RoSEError, match=r"alignment.strength is a float: .*'strong'"):
-        RoSEHyperParams.from_dict({**LAYERS, "alignment": {"strength": "strong"}})
+def test_values_of_another_type_are_told_together_with_what_the_settings_are() -> None:
+    values = {
+        "layers": "foo",
+        "seed": "abc",
+        "z_layer": [1],
+        "precision": "auto",
+        "alignment": {"strength": "strong", "locality_budget": {}, "shrinkage": 0.1},
+    }
+    with pytest.raises(RoSEError) as caught:
+        RoSEHyperParams.from_dict(values)
+    assert caught.value.faults == (
+        "layers is 'foo'; give a list of whole numbers",
+        "seed is 'abc'; give a whole number",
+        "z_layer is [1]; give a whole number, or null",
+        "alignment.strength is 'strong'; give a number",
+        "alignment.locality_budget is {}; give a number, or null",
+    )
 
 
 def test_a_preset_is_told_by_its_name() -> None:
