@@ -36,15 +36,15 @@ def solve_rows(keys: Tensor, residuals: Tensor, free_keys: Tensor, weight: float
         weight: of the constraint.
 
     Returns:
-        left [d, r] and right [r, d_ff] with dW = left @ right, in the precision given. r is N, or
-        how many residuals are not zero, if there are some, and fewer than N and than d.
+        left [d, r] and right [r, d_ff] with dW = left @ right, in the precision given; r is the
+        least of N, d and, if there are some, how many residuals are not zero.
     """
     gram = free_keys @ keys.T  # [N, N], symmetric
     gram.diagonal().add_(weight)
     places = residuals.any(dim=1).nonzero()[:, 0]  # M of them
     if not 0 < len(places) < min(residuals.shape):
-        left = torch.linalg.solve(gram, residuals)  # [N, d]
-        return Factors(left.T.contiguous(), free_keys)
+        left = torch.linalg.solve(gram, residuals).T.contiguous()  # [d, N]
+        return Factors(left, free_keys) if len(gram) <= len(left) else _whole(left @ free_keys)
     # dW = R^T S K A^-1, and of S = (K A^-1 K^T + weight * I)^-1 only the rows that R has.
     chosen = gram.new_zeros(len(gram), len(places))
     chosen[places, torch.arange(len(places), device=places.device)] = 1.0
@@ -67,7 +67,7 @@ def solve_entries(half_keys: Tensor, residuals: Tensor, root: Root, weight: floa
     gram = half_keys.T @ half_keys  # [d_ff, d_ff]
     gram.diagonal().add_(weight)
     inner = torch.linalg.solve(gram, half_keys.T @ residuals)  # [d_ff, d]
-    return Factors(torch.eye(inner.shape[1]).to(inner), root(inner.T))
+    return _whole(root(inner.T))
 
 
 def align(
@@ -110,6 +110,11 @@ def align(
     if n_keys <= width:
         return solve_rows(keys, residuals, free_keys, weight)
     return solve_entries(root(keys), residuals, root, weight)
+
+
+def _whole(update: Tensor) -> Factors:
+    """An update [d, d_ff] as factors, of which the left one is the identity."""
+    return Factors(torch.eye(len(update)).to(update), update)
 
 
 def _identity(rows: Tensor) -> Tensor:
