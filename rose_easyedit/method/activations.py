@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache
 from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.evaluation_mode import evaluation_mode
 from rose_easyedit.factors import Factors
-from rose_easyedit.method.batches import Batch, batches, last_tokens
+from rose_easyedit.method.batches import Batch, batches, last_tokens, places_in
 from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.offload import is_offloaded
@@ -38,9 +38,23 @@ class SubjectStates:
     outputs: Tensor
     hidden: Tensor
 
+    @classmethod
+    def of_parts(cls, parts: Sequence[SubjectStates], places: Tensor) -> SubjectStates:
+        """What several parts hold, one after the other, at some places among them [N]."""
+        return cls(
+            keys=torch.cat([part.keys for part in parts])[places],
+            outputs=torch.cat([part.outputs for part in parts])[places],
+            hidden=torch.cat([part.hidden for part in parts])[places],
+        )
+
 
 class Enough(Exception):
     """Ends a forward pass once everything wanted has been read."""
+
+
+def may_end_within(layer: nn.Module) -> bool:
+    """Whether a pass may end within a layer: weights that come for its pass alone would stay."""
+    return not is_offloaded(layer)
 
 
 @contextmanager
@@ -113,22 +127,15 @@ def _read_states(
     hidden_layer: int,
     batch: int,
 ) -> SubjectStates:
-    keys, outputs, hidden = [], [], []
-    order: list[int] = []
     prefixes, place_of = distinct([query.key_prefix for query in queries], tuple)
-    for part in batches(prefixes, batch, editable.device):
+    parts = list(batches(prefixes, batch, editable.device))
+    found = []
+    for part in parts:
         at = last_tokens(part.mask)
         seen = _read(editable, part, key_layer, hidden_layer)
-        keys.append(seen["key"][at].float())
-        outputs.append(seen["output"][at].float())
-        hidden.append(seen["hidden"][at].float())
-        order += part.indices
-    back = torch.tensor(order, device=editable.device).argsort()[place_of]
-    return SubjectStates(
-        keys=torch.cat(keys)[back],
-        outputs=torch.cat(outputs)[back],
-        hidden=torch.cat(hidden)[back],
-    )
+        wanted = (seen[name][at].float() for name in ("key", "output", "hidden"))
+        found.append(SubjectStates(*wanted))
+    return SubjectStates.of_parts(found, places_in(parts, editable.device)[place_of])
 
 
 @torch.no_grad()
@@ -144,13 +151,12 @@ def read_keys(
         layers: the layers to read.
     """
     seen: dict[int, Tensor] = {}
-    # a layer whose weights come for its pass alone must end it, or they stay
-    in_full = is_offloaded(editable.layers[max(layers)])
+    may_end = may_end_within(editable.layers[max(layers)])
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             seen[layer] = args[0][wanted].float()
-            if layer == max(layers) and not in_full:
+            if layer == max(layers) and may_end:
                 raise Enough
 
         return hook

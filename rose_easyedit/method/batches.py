@@ -49,6 +49,12 @@ def batches(
             yield Batch(indices, tuple(members[0][:shared]), ids, mask)
 
 
+def places_in(parts: Sequence[Batch], device: torch.device) -> Tensor:
+    """Where each row is among those of its batches, one batch after the other, [N]."""
+    order = [index for part in parts for index in part.indices]
+    return torch.tensor(order, device=device).argsort()
+
+
 def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids [B, T] padded on the right with 0, and the mask of real tokens [B, T]."""
     width = max(len(sequence) for sequence in sequences)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -91,19 +91,25 @@ def _capture(
         # what the cache held is made anew at each step, and would be most of what a stack keeps
         calls.append(with_cache(further_arguments(args, kwargs), DynamicCache()))
 
-    def keep_key(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        found.extend((args[0][at].float(), output[at].float()))
-
     def keep_hidden(_module: nn.Module, _args: Any, output: Any) -> None:
         found.append(first_tensor(output)[at].float())
         raise Enough
 
     wanted = editable.layers[first : last + 1]
     handles = [layer.register_forward_pre_hook(keep_call, with_kwargs=True) for layer in wanted]
-    handles.append(editable.down_projections[first].register_forward_hook(keep_key))
+    handles.append(editable.down_projections[first].register_forward_hook(key_kept(found, at)))
     handles.append(wanted[-1].register_forward_hook(keep_hidden))
     run_until_enough(editable.model.base_model, ids, mask, positions, cache, handles)
     return Rows(start[0], calls), SubjectStates(*found)
+
+
+def key_kept(found: list[Tensor], at: tuple[Tensor, Tensor]) -> Callable[..., None]:
+    """A hook that adds a down projection's key and output at some tokens, [B, ...] each."""
+
+    def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        found.extend((args[0][at].float(), output[at].float()))
+
+    return hook
 
 
 def with_cache(call: Call, cache: Cache) -> Call:

@@ -101,14 +101,14 @@ def solve_layers(
         keys = states.keys
         if merge is not None:
             keys, wanted = merge @ keys, merge @ wanted
-        gaining = len(keys)
+        judged = keys[:_JUDGED].clone()
         keys = torch.cat([keys, kept])  # [N + P, d_ff]
         wanted = nn.functional.pad(wanted, (0, 0, 0, len(kept)))  # what is kept gains nothing
         factors = align(keys, wanted, spectra.get(layer), hparams.alignment)
         update = Factors(factors.left, factors.right, editable.is_transposed(layer)).compressed()
         found[layer] = Solved(
             update,
-            keys=keys[: min(gaining, _JUDGED)].clone(),
+            keys=judged,
             columns=len(keys),
             residual=float(gap.norm(dim=1).mean()),
         )

@@ -18,13 +18,12 @@ from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from rose_easyedit.architectures import EditableModel, first_tensor
-from rose_easyedit.method.activations import Enough, SubjectStates
-from rose_easyedit.method.batches import batches
-from rose_easyedit.method.captured import Part, Rows, captured, with_cache
+from rose_easyedit.method.activations import Enough, SubjectStates, may_end_within
+from rose_easyedit.method.batches import batches, places_in
+from rose_easyedit.method.captured import Part, Rows, captured, key_kept, with_cache
 from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.prefixes import FrozenLayer
 from rose_easyedit.method.tokens import Query
-from rose_easyedit.offload import is_offloaded
 
 Result = TypeVar("Result")
 
@@ -77,7 +76,7 @@ class Stack:
                 for part in batches(rows, size, editable.device)
             ]
             stack = cls(editable, first, first, last, size, [part for part, _ in found])
-            return stack, stack._in_order([states for _, states in found])
+            return stack, SubjectStates.of_parts([states for _, states in found], stack._places)
 
         return within_memory(run, batch)[0]
 
@@ -92,35 +91,23 @@ class Stack:
     @torch.no_grad()
     def read(self) -> SubjectStates:
         """Keys of the next layer, and hidden states after the last one, at each subject."""
-        return self._in_order(list(map(self._read, self.parts)))
+        return SubjectStates.of_parts(list(map(self._read, self.parts)), self._places)
 
     @torch.no_grad()
     def read_keys(self) -> Tensor:
         """Keys of the next layer at each subject, [N, d_ff]."""
-        return self._placed(list(map(self._read_keys, self.parts)))
+        return torch.cat(list(map(self._read_keys, self.parts)))[self._places]
 
-    def _in_order(self, found: Sequence[SubjectStates]) -> SubjectStates:
-        """What each part holds, in the order of the queries."""
-        return SubjectStates(
-            self._placed([states.keys for states in found]),
-            self._placed([states.outputs for states in found]),
-            self._placed([states.hidden for states in found]),
-        )
-
-    def _placed(self, found: Sequence[Tensor]) -> Tensor:
-        """Rows of each part, in the order of the queries."""
-        order = [index for part in self.parts for index in part.batch.indices]
-        back = torch.tensor(order, device=self.editable.device).argsort()
-        return torch.cat(list(found))[back]
+    @property
+    def _places(self) -> Tensor:
+        """Where each query is among the rows of the parts, [N]."""
+        return places_in([part.batch for part in self.parts], self.editable.device)
 
     def _read(self, part: Part) -> SubjectStates:
         at = part.subjects
         seen: list[Tensor] = []
-
-        def keep(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            seen.extend((args[0][at].float(), output[at].float()))
-
         down = self.editable.down_projections[self.next]
+        keep = key_kept(seen, at)
         part = self._through(part, self.next, lambda: down.register_forward_hook(keep))
         for number in range(self.next + 1, self.last + 1):
             part = self._through(part, number)
@@ -130,12 +117,11 @@ class Stack:
     def _read_keys(self, part: Part) -> Tensor:
         at = part.subjects
         seen: list[Tensor] = []
-        # a layer whose weights come for its pass alone must end it, or they stay
-        in_full = is_offloaded(self.editable.layers[self.next])
+        may_end = may_end_within(self.editable.layers[self.next])
 
         def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             seen.append(args[0][at].float())
-            if not in_full:
+            if may_end:
                 raise Enough
 
         down = self.editable.down_projections[self.next]
