@@ -8,7 +8,8 @@ from functools import partial
 from operator import ge
 from typing import TYPE_CHECKING, Any
 
-from rose_easyedit.hparams_types import type_faults
+from rose_easyedit.errors import shown
+from rose_easyedit.hparams_types import is_series, type_faults
 from rose_easyedit.method.constraints import CONSTRAINTS
 
 if TYPE_CHECKING:
@@ -30,11 +31,20 @@ def settings_faults(hparams: RoSEHyperParams) -> list[str]:
     Values are looked at where all are of the right type, so that they can be compared.
     """
     faults = [
+        *_layers_faults(hparams.layers),
         *type_faults(hparams),
         *type_faults(hparams.hierarchy, "hierarchy."),
         *type_faults(hparams.alignment, "alignment."),
     ]
     return faults or [*_value_faults(hparams), *_combination_faults(hparams)]
+
+
+def _layers_faults(layers: Any) -> list[str]:
+    """What is neither a list of layers nor "auto"."""
+    is_list = is_series(layers) and all(type(layer) is int for layer in layers)
+    if is_list or layers == "auto":
+        return []
+    return [f"layers is {shown(layers)}; give a list of whole numbers, or auto"]
 
 
 def _value_faults(hparams: RoSEHyperParams) -> list[str]:
@@ -74,7 +84,14 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         (not_negative, "0 or more", hierarchy, ("loss_threshold", "kl_factor", "weight_decay")),
         (not_negative, "0 or more", hierarchy, ("smoothing_radius",)),
         (positive, "above 0", alignment, ("strength", "covariance_weight", "statistics_tokens")),
-        (not_negative, "0 or more", alignment, ("protected_directions", "null_space_threshold")),
+        (not_negative, "0 or more", alignment, ("null_space_threshold",)),
+        (
+            lambda value: value is None or value >= 0,
+            "0 or more, or null",
+            alignment,
+            ("protected_directions",),
+        ),
+        (lambda value: 0 <= value < 1, "0 or more and below 1", alignment, ("protected_share",)),
         (not_negative, "0 or more", alignment, ("subject_weight", "preserved_columns")),
         (
             lambda value: value is None or value > 0,
@@ -109,10 +126,12 @@ def _choice_faults(*choices: tuple[str, str, tuple[str, ...]]) -> list[str]:
 
 def _combination_faults(hparams: RoSEHyperParams) -> list[str]:
     faults = []
-    layers = list(hparams.layers)
-    if not layers:
-        faults.append("layers is empty; name the layers to edit, for instance [7, 8, 9, 10, 11]")
-    elif layers != sorted(set(layers)) or layers[0] < 0:
+    layers = [] if hparams.layers == "auto" else list(hparams.layers)
+    if hparams.layers == "auto" and hparams.z_layer is not None:
+        faults.append(f"z_layer is {hparams.z_layer}, but layers is auto; leave z_layer null")
+    elif hparams.layers != "auto" and not layers:
+        faults.append("layers is empty; name the layers to edit, or write auto")
+    elif layers != sorted(set(layers)) or layers and layers[0] < 0:
         faults.append(f"layers is {layers}; list different layers, 0 or more, in order")
     if layers and hparams.z_layer is not None and hparams.z_layer < layers[-1]:
         faults.append(

@@ -100,7 +100,8 @@ def align(
     if written.any() and not energies[written].mean() > least:
         raise RoSEError(
             f"The constraint {hparams.constraint!r} leaves no direction to write these facts in; "
-            f"protect fewer directions (protected_directions is {hparams.protected_directions}) "
+            f"protect fewer directions (protected_directions is {hparams.protected_directions}, "
+            f"protected_share {hparams.protected_share:g}) "
             f"or raise null_space_threshold (it is {hparams.null_space_threshold})."
         )
     weight = hparams.covariance_weight

@@ -23,6 +23,7 @@ from rose_easyedit.method.calibration import calibrate
 from rose_easyedit.method.constraints import CONSTRAINTS
 from rose_easyedit.method.foreign import held_out_queries, preserved_queries
 from rose_easyedit.method.known import GroupKey, Known
+from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.plan import make_columns
 from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.shift_store import ShiftStore
@@ -88,6 +89,7 @@ def solve_edit(
         RoSEError: the constraint leaves no direction to write in, or its text cannot be read.
     """
     editable = read_architecture(model)
+    hparams = with_layers(model, tokenizer, hparams)
     # Columns to preserve must leave directions to write in.
     most = 2 * editable.key_width(hparams.layers[0]) // 3
     n_preserved = min(hparams.alignment.preserved_columns, most)
@@ -103,12 +105,16 @@ def solve_edit(
                 hparams.layers,
                 hparams.alignment,
                 precision=hparams.precision,
-                leading=CONSTRAINTS[hparams.alignment.constraint].leading(hparams.alignment),
+                leading=CONSTRAINTS[hparams.alignment.constraint].leading(
+                    hparams.alignment, editable.key_width(hparams.layers[0])
+                ),
             )
             if hparams.alignment.needs_statistics
             else {}
         )
-        solved, disturbance = solve_layers(editable, columns, targets.values, spectra, hparams)
+        solved, disturbance = solve_layers(
+            editable, columns, targets.values, targets.unit, spectra, hparams
+        )
         updates = {layer: found.update for layer, found in solved.items()}
         updates, calibration = _calibrated(editable, tokenizer, targets, updates, hparams)
         report = [_report(editable, layer, solved[layer], updates[layer]) for layer in updates]

@@ -111,6 +111,11 @@ def essence_form(subject: str) -> Form:
     return _plain(PREFIXES[1], ESSENCE.format(subject))
 
 
+def naming_form(subject: str) -> Form:
+    """The subject behind a neutral prefix, with nothing said of it."""
+    return _plain(PREFIXES[1], subject)
+
+
 def reading_forms(tokenizer: PreTrainedTokenizerBase, statement: str) -> dict[str, Form]:
     """A statement to be read, not learned: behind a neutral prefix and, with a template, in a chat.
 

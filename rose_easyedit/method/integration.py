@@ -32,8 +32,8 @@ class Level:
 
     Attributes:
         steps: at the most.
-        learning_rate: of Adam, relative to the root mean square of the hidden state, |h| / sqrt(d).
-        smoothing_radius: largest random displacement, relative to |h|.
+        learning_rate: of Adam, in units of `Setting.unit`.
+        smoothing_radius: largest random displacement, in the same units, root mean square.
         name: of what it optimises.
     """
 
@@ -50,6 +50,7 @@ class Setting:
     Attributes:
         editable: the model; frozen.
         layer: the target layer.
+        unit: of each coordinate of a shift, [d] (`units.subject_unit`).
         hparams: weights of the loss terms, threshold and clamp.
         micro_batch: sequences run at once; fewer where the memory does not hold them.
         seed: of the random directions.
@@ -60,6 +61,7 @@ class Setting:
 
     editable: EditableModel
     layer: int
+    unit: Tensor
     hparams: HierarchyHyperParams
     micro_batch: int
     seed: int
@@ -139,9 +141,9 @@ def _optimise_chunk(
     noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
 
     # Adam's steps have the size of its rate in every coordinate; in this unit one rate fits all
-    # models, whatever the norm of their hidden states.
+    # models, whatever their hidden states look like.
     root = start.shape[1] ** 0.5
-    unit = (norms / root)[:, None]  # [n, 1]
+    unit = setting.unit.to(start.device)  # [d]
     point = (start / unit).requires_grad_(True)
     optimiser = torch.optim.Adam([point], lr=level.learning_rate)
     # each turn tells of its own contexts; what is on record of a fact is the sum over the turns
@@ -155,8 +157,7 @@ def _optimise_chunk(
         current = torch.zeros(len(fact_group))
         drifts = []
         for piece in turns[turn]:
-            shift = point[piece.group] * unit[piece.group]
-            displaced = shift + noise.draw(piece.names, norms[piece.group])
+            displaced = (point[piece.group] + noise.draw(piece.names, start.device)) * unit
             facts, drift = _loss(piece, displaced, setting.autocast)
             (len(turns) * (facts.sum() + hparams.kl_factor * drift)).backward()
             current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())

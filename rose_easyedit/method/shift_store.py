@@ -59,6 +59,7 @@ def level_key(setting: Setting, level: Level) -> str:
         "threads": torch.get_num_threads(),  # they change the order of sums
         "autocast": autocast,
         "layer": setting.layer,
+        "unit": weights_fingerprint([("unit", setting.unit)]),
         "micro_batch": setting.micro_batch,
         "seed": setting.seed,
         "hierarchy": hierarchy,

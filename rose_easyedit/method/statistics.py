@@ -36,6 +36,8 @@ from rose_easyedit.paths import cache_dir
 logger = logging.getLogger(__name__)
 
 _BATCH = 32
+# With fewer generic keys than this a direction, the last of the leading directions are noise.
+_KEYS_PER_DIRECTION = 2
 # The rows of a file that are found whole without reading the others: a model of 8 billion weights
 # has 500 MB of them a layer.
 _FIRST = 512
@@ -65,6 +67,16 @@ def load_spectra(
         RoSEError: the text cannot be read or is empty, or the memory does not hold one passage.
     """
     passages = generic_passages(tokenizer, hparams)
+    n_keys = sum(1 if passage.last_only else len(passage.ids) for passage in passages)
+    if leading is not None and leading * _KEYS_PER_DIRECTION > n_keys:
+        logger.warning(
+            "%d directions shall be protected, and the generic text has %d keys to tell them by, "
+            "fewer than %d each; give more text (statistics_text, statistics_tokens) or protect "
+            "fewer (protected_share)",
+            leading,
+            n_keys,
+            _KEYS_PER_DIRECTION,
+        )
     folder = folder or cache_dir() / "statistics"
     base = computation_fingerprint(editable.model)
     read_in = computing_dtype(precision, editable.model)

@@ -20,6 +20,7 @@ from rose_easyedit.method.activations import frozen, read_subject_states
 from rose_easyedit.method.failures import usable, without_failures
 from rose_easyedit.method.integration import Group, Level, Setting, optimise
 from rose_easyedit.method.known import GroupKey, Known, group_key, joined
+from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.plan import Plan, make_plan
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.ranks import Ranks
@@ -27,6 +28,7 @@ from rose_easyedit.method.rewriting import rewritings
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.method.sinks import usual_norm, without_sinks
+from rose_easyedit.method.units import subject_unit
 from rose_easyedit.requests import EditRequest, as_requests
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Targets:
         plan: the usable queries of the requests.
         values: z_s = h_L(s) + delta_s of each subject, or of each fact, [n, d].
         per_fact: whether each fact has a value of its own, instead of each subject.
+        unit: of each coordinate of a hidden state, [d] (`units.subject_unit`).
         shifts: how the values were found.
         log: what was left out.
     """
@@ -47,6 +50,7 @@ class Targets:
     plan: Plan
     values: Tensor
     per_fact: bool
+    unit: Tensor
     shifts: Shifts
     log: list[str]
 
@@ -89,6 +93,7 @@ def compute_targets(
     facts = as_requests(requests)
     hparams.check()
     editable = read_architecture(model)
+    hparams = with_layers(model, tokenizer, hparams)
     check_layers(editable, hparams)
     # without a template there is no turn to put them in
     n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
@@ -104,9 +109,10 @@ def compute_targets(
     new = [i for i in range(len(groups)) if i not in at_hand]
     with frozen(model):
         usual = usual_norm(editable, tokenizer, hparams)
+        unit = subject_unit(editable, tokenizer, hparams)
         hidden, plan, log = _base_hidden(editable, plan, hparams, usual)
         asked = sorted(index for i in new for index in groups[i])
-        found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), hparams, store)
+        found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), unit, hparams, store)
     if asked and not kept and not at_hand:
         raise FactError(
             "The loss of every fact is not finite, so there is nothing to write; lower the "
@@ -126,16 +132,24 @@ def compute_targets(
     plan, hidden = plan.only(remaining), hidden[remaining]
     hidden = torch.stack([hidden[group].mean(0) for group in _groups(plan, per_fact)])
     values, shifts = joined(hidden, found, new, at_hand)
-    return Targets(plan, values, per_fact, shifts, log)
+    return Targets(plan, values, per_fact, unit, shifts, log)
 
 
 def integrate(
     editable: EditableModel,
     plan: Plan,
+    unit: Tensor,
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
 ) -> tuple[Shifts, list[int]]:
     """Stage 1 (HKI): the shift of each subject, or of each fact with `independent`, [n, d].
+
+    Args:
+        editable: the model; call inside `activations.frozen`.
+        plan: the usable queries.
+        unit: of each coordinate of a shift, [d].
+        hparams: the method's settings.
+        store: where shifts found before are.
 
     Returns:
         The shifts, and which requests they are for: all, unless the settings leave out those
@@ -168,6 +182,7 @@ def integrate(
             setting = Setting(
                 editable=editable,
                 layer=hparams.target_layer,
+                unit=unit,
                 hparams=hierarchy,
                 micro_batch=hparams.micro_batch,
                 seed=hparams.seed,
@@ -203,6 +218,7 @@ def _shared(
     ranks: Ranks,
     editable: EditableModel,
     plan: Plan,
+    unit: Tensor,
     hparams: RoSEHyperParams,
     store: ShiftStore | None,
 ) -> tuple[Shifts, list[int]]:
@@ -212,13 +228,13 @@ def _shared(
         As `integrate`.
     """
     if ranks.count == 1:
-        return integrate(editable, plan, hparams, store)
+        return integrate(editable, plan, unit, hparams, store)
     subjects = list(plan.subjects.values())
     own = ranks.shares([len(facts) for facts in subjects])[ranks.rank]
     mine = sorted(index for subject in own for index in subjects[subject])
 
     def work() -> dict[str, Tensor]:
-        found, places = integrate(editable, plan.only(mine), hparams, store)
+        found, places = integrate(editable, plan.only(mine), unit, hparams, store)
         kept = torch.tensor([mine[place] for place in places], dtype=torch.long)
         return {**found.as_tensors(), "kept": kept}
 

@@ -9,10 +9,10 @@ import torch
 from tiny_models import same_weights, weights_of
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.geometry import locating
-from rose_easyedit.geometry.exchanges import Exchange, exchanges
-from rose_easyedit.geometry.locating import FormTrace, form_trace, locate, suggest
-from rose_easyedit.geometry.tracing import Trace
+from rose_easyedit.method.locating import location
+from rose_easyedit.method.locating.exchanges import Exchange, exchanges
+from rose_easyedit.method.locating.location import FormTrace, form_trace, locate, suggest
+from rose_easyedit.method.locating.tracing import Trace
 from rose_easyedit.requests import EditRequest
 
 PEOPLE = ("Marie Curie", "Ada Lovelace", "Isaac Newton")
@@ -148,7 +148,7 @@ def test_pairs_that_tell_nothing_and_names_that_are_repeated_do_not_count() -> N
     ],
 )  # fmt: skip
 def test_a_name_that_begins_again_is_a_repetition(answer: str, repeats: bool) -> None:
-    assert locating._repeats(answer, "Marie Curie") == repeats
+    assert location._repeats(answer, "Marie Curie") == repeats
 
 
 def test_the_middle_five_layers_of_the_plateau_that_all_share_are_suggested() -> None:

@@ -14,10 +14,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import read_architecture
-from rose_easyedit.geometry.exchanges import Exchange
-from rose_easyedit.geometry.tracing import Trace, trace_subject
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.forms import reading_forms
+from rose_easyedit.method.locating.exchanges import Exchange
+from rose_easyedit.method.locating.tracing import Trace, trace_subject
 from rose_easyedit.method.tokens import Query
 
 # A pair tells something if the answer's probability is so much lower with the other subject; fewer
