@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.errors import FactError
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.forms import essence_form, statement_forms, subject_forms
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.requests import EditRequest, group_by_subject
+from rose_easyedit.token_ids import check_ids, ids_fault
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,23 @@ def make_plan(
     if faults:
         raise FactError.of("These requests are too long for the model:", faults)
     return plan
+
+
+def check_tokens(model: PreTrainedModel, plan: Plan) -> None:
+    """Refuses a plan with tokens that the model does not have.
+
+    Raises:
+        FactError: with every request whose own contexts have such tokens.
+        RoSEError: only what an edit adds to the requests has them.
+    """
+    faults = [
+        f"{request.label}: {fault}"
+        for request, queries in zip(plan.requests, plan.statements, strict=True)
+        if (fault := ids_fault(model, (query.ids for query in queries)))
+    ]
+    if faults:
+        raise FactError.of("These requests cannot be put to the model:", faults)
+    check_ids(model, (query.ids for query in (*plan.queries, *plan.essences.values())))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel
+from rose_easyedit.chat import Arguments
 from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import computation_fingerprint
 from rose_easyedit.hparams import AlignmentHyperParams
@@ -32,6 +33,7 @@ from rose_easyedit.method.generic import Passage, generic_passages
 from rose_easyedit.method.halving import is_out_of_memory, within_memory
 from rose_easyedit.method.precision import computing_dtype, precision_context
 from rose_easyedit.paths import cache_dir
+from rose_easyedit.token_ids import check_ids
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ def load_spectra(
     folder: Path | None = None,
     precision: str = "weights",
     leading: int | None = None,
+    arguments: Arguments | None = None,
 ) -> dict[int, Spectrum]:
     """The spectrum of each layer, from disk where a whole and matching file is there.
 
@@ -60,11 +63,13 @@ def load_spectra(
         folder: where the files are; None takes the user's cache folder.
         precision: in which the model reads the text, as `precision_context` has it.
         leading: how many directions are wanted, those of the largest eigenvalues; None is all.
+        arguments: what the chat template is told (`chat.arguments_used`).
 
     Raises:
         RoSEError: the text cannot be read or is empty, or the memory does not hold one passage.
     """
-    passages = generic_passages(tokenizer, hparams)
+    passages = generic_passages(tokenizer, hparams, arguments)
+    check_ids(editable.model, (passage.ids for passage in passages))
     folder = folder or cache_dir() / "statistics"
     base = computation_fingerprint(editable.model)
     read_in = computing_dtype(precision, editable.model)

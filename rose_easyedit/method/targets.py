@@ -20,7 +20,7 @@ from rose_easyedit.method.activations import frozen, read_subject_states
 from rose_easyedit.method.failures import usable, without_failures
 from rose_easyedit.method.integration import Group, Level, Setting, optimise
 from rose_easyedit.method.known import GroupKey, Known, group_key, joined
-from rose_easyedit.method.plan import Plan, make_plan
+from rose_easyedit.method.plan import Plan, check_tokens, make_plan
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.rewriting import rewritings
@@ -93,6 +93,7 @@ def compute_targets(
     # without a template there is no turn to put them in
     n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
     plan = make_plan(tokenizer, facts, hparams, editable.context_length)
+    check_tokens(model, plan)
     if n_rewritings:  # only now, since what is too long is refused before anything is generated
         own_words = rewritings(model, tokenizer, facts, n_rewritings)
         plan = make_plan(tokenizer, facts, hparams, editable.context_length, own_words)
