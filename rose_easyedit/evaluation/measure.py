@@ -105,7 +105,9 @@ def measure(
     return Measurement(
         answers=dict(zip(queries, answers, strict=True)),
         readings=dict(zip(targets, readings, strict=True)),
-        logprobs=torch.stack(rows) if rows else torch.empty(0, 1),
+        logprobs=torch.stack(rows)
+        if rows
+        else torch.empty(0, 1, dtype=torch.float32, device="cpu"),
         locality_answers=tuple(kept),
         generic=read_text(model, tokenizer, generic_sentences(), **how),
     )

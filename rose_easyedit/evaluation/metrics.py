@@ -58,7 +58,8 @@ def next_token_logprobs(
         progress: Called with the number of rows finished after each batch.
     """
     rows = encode(tokenizer, texts, chat=chat, template_arguments=template_arguments)
-    result = torch.empty(len(rows), model.config.get_text_config().vocab_size)
+    width = model.config.get_text_config().vocab_size
+    result = torch.empty(len(rows), width, dtype=torch.float32, device="cpu")
     for indices in length_batches(rows, batch_size):
         with inference(model, autocast):
             logits = last_logits(model, [rows[i] for i in indices], [1] * len(indices))

@@ -54,7 +54,7 @@ class Bench:
     def landscape_radii(self) -> Tensor:
         """In multiples of |h|, the target itself in the middle."""
         extent, points = self.settings.landscape_extent, self.settings.landscape_points
-        return torch.linspace(-extent, extent, 2 * points + 1)
+        return torch.linspace(-extent, extent, 2 * points + 1, dtype=torch.float32, device="cpu")
 
     def tolerance(
         self, targets: Tensor, hparams: RoSEHyperParams

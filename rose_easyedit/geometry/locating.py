@@ -122,7 +122,7 @@ def form_trace(trace: Trace, repeats: Sequence[bool]) -> FormTrace:
         repeats: whether the answer is only the subject's name again, n.
     """
     lost = trace.clean - trace.exchanged
-    telling = (lost >= LEAST_LOST) & ~torch.tensor(repeats)
+    telling = (lost >= LEAST_LOST) & ~torch.tensor(repeats, dtype=torch.bool, device="cpu")
     n_telling = int(telling.sum())
     restored: tuple[float, ...] = ()
     if n_telling:

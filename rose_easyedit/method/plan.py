@@ -164,7 +164,7 @@ def make_columns(plan: Plan, per_fact: bool, preserved: Sequence[Query] = ()) ->
                 places.setdefault((query.key_prefix, target), (query, False))
     return Columns(
         queries=[query for query, _ in places.values()],
-        target=torch.tensor([target for _, target in places]),
-        statement=torch.tensor([statement for _, statement in places.values()]),
+        target=torch.tensor([target for _, target in places], device="cpu"),
+        statement=torch.tensor([stated for _, stated in places.values()], device="cpu"),
         preserved=preserved,
     )

@@ -132,7 +132,9 @@ def _collect(
     with tqdm(total=len(passages), desc="statistics", leave=False, disable=None) as bar:
         for last_only in (False, True):
             chosen = [passage for passage in passages if passage.last_only == last_only]
-            weights = torch.tensor([passage.weight for passage in chosen], device=editable.device)
+            weights = torch.tensor(
+                [passage.weight for passage in chosen], dtype=torch.float32, device=editable.device
+            )
             rows = [passage.ids for passage in chosen]
             for batch in batches(rows, batch_size, editable.device, share=last_only):
                 wanted = batch.mask.bool()
@@ -153,7 +155,8 @@ def _key(of_layer: str, passages: Sequence[Passage]) -> str:
 def _load(path: Path, leading: int | None) -> Spectrum | None:
     first = leading is not None and leading <= _FIRST
     try:
-        with safe_open(path, framework="pt") as file:
+        # a slice is made on the default device, unlike a whole tensor
+        with safe_open(path, framework="pt") as file, torch.device("cpu"):
             directions = file.get_slice("directions")
             spectrum = Spectrum(
                 file.get_tensor("eigenvalues"), directions[:_FIRST] if first else directions[:]

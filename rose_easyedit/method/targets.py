@@ -146,7 +146,7 @@ def integrate(
     width = editable.model.config.get_text_config().hidden_size
     if not plan.requests:
         return Shifts.none(width), []
-    device = editable.device
+    zeros = partial(_zeros, width=width, device=editable.device)
     fact_groups = [
         Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), plan.essences[r.subject])
         for r, queries in zip(plan.requests, plan.statements, strict=True)
@@ -189,8 +189,8 @@ def integrate(
         return usable(found, list(plan.subjects.values()))
 
     if hierarchy.integration == "joint":
-        return run_subjects(plan, torch.zeros(len(plan.subjects), width, device=device))
-    start = torch.zeros(len(fact_groups), width, device=device)
+        return run_subjects(plan, zeros(len(plan.subjects)))
+    start = zeros(len(fact_groups))
     facts, kept = usable(run(fact_groups, start, fact_level), [[i] for i in range(len(start))])
     if hierarchy.integration == "independent" or not kept:
         return facts, kept
@@ -220,7 +220,7 @@ def _shared(
 
     def work() -> dict[str, Tensor]:
         found, places = integrate(editable, plan.only(mine), hparams, store)
-        kept = torch.tensor([mine[place] for place in places], dtype=torch.long)
+        kept = torch.tensor([mine[place] for place in places], dtype=torch.long, device="cpu")
         return {**found.as_tensors(), "kept": kept}
 
     sent = ranks.exchange(work)
@@ -247,6 +247,10 @@ def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:
     if per_fact:
         return [[index] for index in range(len(plan.requests))]
     return list(plan.subjects.values())
+
+
+def _zeros(n: int, width: int, device: torch.device) -> Tensor:
+    return torch.zeros(n, width, dtype=torch.float32, device=device)
 
 
 def _base_hidden(
