@@ -148,6 +148,17 @@ def pad_left(
     }
 
 
+def filler(model: Any, tokenizer: Any) -> int:
+    """What fills a row before its text and behind its end: a token that the model can read.
+
+    In place of a padding token that the model lacks, one that is not shown in an answer.
+    """
+    end, special = stop_tokens(model, tokenizer), tokenizer.all_special_ids
+    unseen = [token for token in end if token in special]
+    candidates = (tokenizer.pad_token_id, *unseen, *special, *end, 0)
+    return next(t for t in candidates if t is not None and t < n_embeddings(model))
+
+
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
     """The tokens that end an answer: the model's own, else the tokenizer's; perhaps none."""
     end = model.generation_config.eos_token_id
@@ -196,16 +207,5 @@ def _greedy_config(model: Any, tokenizer: Any, max_new_tokens: int) -> Generatio
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=end or None,
-        pad_token_id=_filler(model, tokenizer, end),
+        pad_token_id=filler(model, tokenizer),
     )
-
-
-def _filler(model: Any, tokenizer: Any, end: Sequence[int]) -> int:
-    """What fills a row before its text and behind its end: a token that the model can read.
-
-    In place of a padding token that the model lacks, one that is not shown in an answer.
-    """
-    special = tokenizer.all_special_ids
-    unseen = [token for token in end if token in special]
-    candidates = (tokenizer.pad_token_id, *unseen, *special, *end, 0)
-    return next(t for t in candidates if t is not None and t < n_embeddings(model))

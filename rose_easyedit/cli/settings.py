@@ -60,7 +60,9 @@ def shipped_settings(model: str | None) -> str:
             return name
     raise RoSEError(
         f"There are no shipped settings for the model {model!r}; add --hparams with a YAML file or "
-        f"one of {', '.join(shipped)}."
+        f"one of {', '.join(shipped)}. A file for another model needs its layers, which "
+        f"`rose-edit locate --model {model}` suggests: `model_name: {model}` and `layers: [...]` "
+        "are enough."
     )
 
 

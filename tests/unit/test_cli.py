@@ -480,8 +480,9 @@ def test_shipped_settings_are_found_by_model_name_and_by_folder() -> None:
     assert shipped_settings(None) == shipped_settings("embedded") == "smollm2-135m"
     assert shipped_settings("meta-llama/Llama-3.1-8B-Instruct") == "llama-3.1-8b-instruct"
     assert shipped_settings("/models/Qwen3-8B/") == "qwen3-8b"
-    with pytest.raises(RoSEError, match="no shipped settings for the model 'my-model'"):
-        shipped_settings("my-model")
+    with pytest.raises(RoSEError, match="no shipped settings for the model 'gpt2'.*") as error:
+        shipped_settings("gpt2")
+    assert "`rose-edit locate --model gpt2`" in str(error.value)
 
 
 def test_every_shipped_model_finds_its_settings() -> None:
