@@ -233,6 +233,7 @@ def _around(host: type, name: str) -> Callable[..., Any]:
     """An editing method of the host that gives back its `OriginalWeights` for the whole call."""
     host_method: Callable[..., Any] = getattr(host, name)
     parameters = inspect.signature(host_method).parameters
+    lacks = "prompts" in parameters and not takes(host_method, "subject")
 
     @functools.wraps(host_method)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -241,18 +242,17 @@ def _around(host: type, name: str) -> Callable[..., Any]:
         for now, former in _FORMER_NAMES.items():
             if now in kwargs and former in parameters:
                 kwargs[former] = kwargs.pop(now)
-        subjects = {} if takes(host_method, "subject") else {"subject": kwargs.pop("subject", None)}
+        # what the host does not pass on; edits are given it here
+        own = listed({"subject": kwargs.pop("subject")}) if lacks and "subject" in kwargs else {}
         bound = inspect.signature(host_method).bind(
             self, *args, **without_words_of_restoring(host_method, kwargs)
         )
-        given = listed(flat(bound) | subjects)
+        given = listed(flat(bound))
         del given["self"]
         stay = edits_stay(kwargs | given)
-        warn_of_ignored(host_method, host, {k: v for k, v in given.items() if k not in subjects})
-        check_requests(name, given, _AT_ONCE[name](self.hparams))
-        for subject in subjects:
-            subjects[subject] = given.pop(subject)
-        with _call(self, stay, name in _ONE_AT_A_TIME, subjects.get("subject") or ()) as written:
+        warn_of_ignored(host_method, host, given)
+        check_requests(name, given | own, _AT_ONCE[name](self.hparams))
+        with _call(self, stay, name in _ONE_AT_A_TIME, own.get("subject", ())) as written:
             metrics, model, _ = host_method(self, **given)
             track_metrics(metrics, self.hparams.tracking)
         return metrics, model, written

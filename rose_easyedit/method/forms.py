@@ -118,16 +118,14 @@ def essence_form(subject: str) -> Form:
     return _plain(PREFIXES[1], ESSENCE.format(subject))
 
 
-def reading_forms(
-    tokenizer: PreTrainedTokenizerBase, statement: str, arguments: Arguments | None = None
-) -> dict[str, Form]:
+def reading_forms(tokenizer: PreTrainedTokenizerBase, statement: str) -> dict[str, Form]:
     """A statement to be read, not learned: behind a neutral prefix and, with a template, in a chat.
 
     The chat form wraps it in a user's turn; what follows begins the assistant's.
     """
     forms = {"statement": _plain(PREFIXES[1], statement)}
     if tokenizer.chat_template is not None:
-        forms["chat"] = _in_context(tokenizer, CHAT_CONTEXTS[1], statement, arguments)
+        forms["chat"] = _in_context(tokenizer, CHAT_CONTEXTS[1], statement, None)
     return forms
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from rose_easyedit.cli import main
+from rose_easyedit.cli.assignments import assigned
 from rose_easyedit.cli.settings import shipped_settings
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
@@ -285,6 +287,13 @@ def test_info_shows_facts_and_settings(workplace: Path, capsys: pytest.CaptureFi
     assert "Marie Curie speaks" in shown
     assert "hierarchy.fact_steps = 3" in shown
     assert "model.layers.1.mlp.down_proj.weight, rank" in shown
+
+
+def test_a_word_sets_what_the_chat_template_is_told() -> None:
+    words = Namespace(
+        set=["template_arguments.enable_thinking=true"], model=None, device=None, seed=None
+    )
+    assert assigned(words) == {"template_arguments": {"enable_thinking": True}}
 
 
 @pytest.mark.parametrize(

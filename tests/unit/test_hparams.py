@@ -124,7 +124,7 @@ def test_settings_of_easyedits_memit_are_told_as_what_they_are(tmp_path: Path) -
     with pytest.raises(RoSEError) as error:
         RoSEHyperParams.from_hparams(tmp_path / "gpt2-xl.yaml")
     message = str(error.value)
-    assert "v_lr, v_loss_layer" not in message and "did you mean" not in message
+    assert "did you mean" not in message
     for part in (
         "settings of EasyEdit's MEMIT, in other units",
         "take model_name: ./hugging_cache/gpt2-xl and layers: [13, 14, 15, 16, 17]",
