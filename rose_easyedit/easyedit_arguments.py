@@ -149,7 +149,8 @@ def _lengths(given: Mapping[str, Any], n_prompts: int) -> Iterator[str]:
 def _names_read(host_method: Callable[..., Any], host: type) -> set[str] | None:
     """The arguments that a method of the host knows, by its source; None without a source."""
     names: set[str] = set()
-    pending, seen = [host_method], set()
+    pending: list[Any] = [host_method]
+    seen: set[Any] = set()
     while pending:
         function = pending.pop()
         if function in seen or not inspect.isfunction(function):
