@@ -18,7 +18,7 @@ from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.requests import EditRequest
 
-_MAPPINGS = ("hparams", "versions", "curves")
+_MAPPINGS = ("hparams", "versions", "curves", "template_arguments")
 _TEXTS = ("architecture", "dtype")
 _REPLACED = ("subject", "prompt", "old", "new")
 

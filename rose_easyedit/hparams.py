@@ -151,6 +151,8 @@ class RoSEHyperParams:
         self_paraphrases: how many of the model's own rewritings of each statement are learned as a
             user's turn, for tokenizers with a chat template: 0, 1 (a question), 2 (an instruction
             as well).
+        template_arguments: what the tokenizer's chat template is told beside the messages, by name;
+            `enable_thinking` is false where the template knows it, unless it is given here.
         sink_ratio: a subject token whose hidden norm exceeds this many times the median of generic
             text is an attention sink; its context is left out.
         precision: in which the model runs for an edit: `auto` is bfloat16 autocast where the
@@ -183,6 +185,7 @@ class RoSEHyperParams:
     key_columns: str = "per_query"
     query_formats: int = 4
     self_paraphrases: int = 0
+    template_arguments: dict[str, Any] = field(default_factory=dict)
     sink_ratio: float = 3.0
     precision: str = "auto"
     micro_batch: int = 64

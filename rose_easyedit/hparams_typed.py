@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from rose_easyedit.errors import RoSEError, first_line, shown
+from rose_easyedit.hparams_other import RENAMED, of_another_method
 from rose_easyedit.hparams_types import wanted_type
 
 UNUSABLE = "These RoSE settings cannot be used:"
@@ -31,7 +32,9 @@ def typed(schema: Schema, groups: Groups, layers: Sequence[Mapping[str, Any]]) -
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    faults = [fault for layer in layers for fault in key_faults(layer, schema, groups)]
+    known = [f.name for f in fields(schema)]
+    others = [fault for layer in layers if (fault := of_another_method(layer, known))]
+    faults = others or [fault for layer in layers for fault in key_faults(layer, schema, groups)]
     if faults:
         raise RoSEError.of(UNUSABLE, faults)
     try:
@@ -44,7 +47,8 @@ def typed(schema: Schema, groups: Groups, layers: Sequence[Mapping[str, Any]]) -
 
 def key_faults(values: Mapping[str, Any], schema: Schema, groups: Groups) -> list[str]:
     """Every key that is no setting, and every group that is none."""
-    faults = _unknown_in(values, schema, "")
+    of_groups = {f.name: f"{name}.{f.name}" for name, of in groups.items() for f in fields(of)}
+    faults = _unknown_in(values, schema, "", of_groups | RENAMED)
     for name, group_schema in groups.items():
         group = values.get(name, {})
         if isinstance(group, Mapping):
@@ -54,13 +58,20 @@ def key_faults(values: Mapping[str, Any], schema: Schema, groups: Groups) -> lis
     return faults
 
 
-def _unknown_in(values: Mapping[str, Any], schema: Schema, prefix: str) -> list[str]:
+def _unknown_in(
+    values: Mapping[str, Any],
+    schema: Schema,
+    prefix: str,
+    elsewhere: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Every key that the schema does not have, with the one that is meant: elsewhere, or near."""
     known = [f.name for f in fields(schema)]
     faults = []
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-            faults.append(f"{prefix}{key} is not a setting; did you mean {prefix}{near[0]}?")
+            meant = (elsewhere or {}).get(str(key), f"{prefix}{near[0]}")
+            faults.append(f"{prefix}{key} is not a setting; did you mean {meant}?")
     return faults
 
 

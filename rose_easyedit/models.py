@@ -38,6 +38,7 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     Raises:
         RoSEError: no such model, dtype or device, with what would do.
     """
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place, precision = _device(device), _dtype(dtype)
@@ -48,7 +49,9 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
         return model.to(place, None if precision == "auto" else precision).eval(), tokenizer
     source = str(_folder(name))
     try:
-        with transformers_progress(shown=sys.stderr.isatty() and name not in BUILT_IN):
+        shown = sys.stderr.isatty() and name not in BUILT_IN
+        # there first, whatever the default device of the process is
+        with transformers_progress(shown=shown), torch.device("cpu"):
             # an edit from elsewhere may name the model: its code is never run
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(

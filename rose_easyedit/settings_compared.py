@@ -10,6 +10,8 @@ _INCIDENTAL = (
     *("model_name", "device", "model_parallel", "fp16"),
     *("batch_size", "max_length", "micro_batch", "tracking"),
 )
+# Settings that hold names of the user's own, and are one value.
+_WHOLE = ("template_arguments",)
 _ABSENT = object()
 
 
@@ -36,7 +38,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings on one level, those of a group under `group.name`."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and name not in _WHOLE:
             found |= flat(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value

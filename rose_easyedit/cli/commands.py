@@ -54,7 +54,9 @@ def ask(arguments: Namespace) -> None:
     check_question(arguments)
     delta = EditDelta.load(arguments.delta)
     model, tokenizer = load_base(delta, arguments)
-    answer(arguments, model, tokenizer, lambda: delta.applied(model), {"delta": arguments.delta})
+    told = delta.provenance.get("hparams", {}).get("template_arguments")
+    source = {"delta": arguments.delta}
+    answer(arguments, model, tokenizer, lambda: delta.applied(model), source, told)
 
 
 def answer(
@@ -63,15 +65,21 @@ def answer(
     tokenizer: Any,
     edited: Callable[[], AbstractContextManager[Any]],
     source: dict[str, Any],
+    told: dict[str, Any] | None,
 ) -> None:
-    """Asks a model as it is and as it is inside `edited`; the report begins with `source`."""
+    """Asks a model as it is and as it is inside `edited`; the report begins with `source`.
+
+    The chat template is told what it was for the edit (`told`).
+    """
     chat = tokenizer.chat_template is not None and not arguments.plain
 
     def answers(before: Sequence[Text], after: Sequence[Text]) -> list[tuple[str, str]]:
         """Of the base model to `before`, of the edited one to `after`."""
         from rose_easyedit.generation import generate_greedy
 
-        settings = dict(chat=chat, max_new_tokens=arguments.max_new_tokens)
+        settings: dict[str, Any] = dict(
+            chat=chat, max_new_tokens=arguments.max_new_tokens, template_arguments=told
+        )
         old = generate_greedy(model, tokenizer, before, **settings)
         with edited():
             new = generate_greedy(model, tokenizer, after, **settings)

@@ -62,7 +62,8 @@ def _evaluate(
     from rose_easyedit.evaluation.harness import run_harness
     from rose_easyedit.evaluation.summary import plain
 
-    settings, notes = _settings(arguments), list(selection.notes)
+    told = delta.provenance.get("hparams", {}).get("template_arguments") or {}
+    settings, notes = _settings(arguments, told), list(selection.notes)
     locality = selection.locality
     if tokenizer.chat_template is None:
         settings = replace(settings, forms=plain_forms(settings.forms))
@@ -98,7 +99,7 @@ def _evaluate(
     }
 
 
-def _settings(arguments: Namespace) -> EvaluationSettings:
+def _settings(arguments: Namespace, template_arguments: dict[str, Any]) -> EvaluationSettings:
     import torch
 
     from rose_easyedit.evaluation.facts import FORMS
@@ -109,4 +110,5 @@ def _settings(arguments: Namespace) -> EvaluationSettings:
         forms=ALL_FORMS if arguments.all_forms else FORMS,
         autocast=torch.bfloat16 if arguments.autocast else None,
         locality_text=True,
+        template_arguments=template_arguments,
     )

@@ -76,7 +76,8 @@ def ask(arguments: Namespace) -> None:
     check_question(arguments)
     memory = _opened(arguments)
     memory.delta()  # computed before anything is asked
-    answer(arguments, *memory.base(), memory.edited, {"memory": arguments.memory})
+    told = memory.hparams.template_arguments
+    answer(arguments, *memory.base(), memory.edited, {"memory": arguments.memory}, told)
 
 
 def export(arguments: Namespace) -> None:

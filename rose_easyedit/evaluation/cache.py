@@ -77,7 +77,11 @@ def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationS
         "settings": settings.on_record(model, tokenizer),
         "texts": texts,
         # as the tokenizer reads them
-        "ids": [encode(tokenizer, each, chat=chat) for chat, each in by_chat.items() if each],
+        "ids": [
+            encode(tokenizer, each, chat=chat, template_arguments=settings.template_arguments)
+            for chat, each in by_chat.items()
+            if each
+        ],
         "written": encode(tokenizer, written, chat=False),
         "forms": [query.form for query in questions.queries],
         "targets": [(astuple(query), target) for query, target in questions.targets],

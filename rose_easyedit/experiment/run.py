@@ -169,7 +169,8 @@ def _baseline(
     from rose_easyedit.evaluation.evaluate import Baseline
     from rose_easyedit.evaluation.selection import native_rates, plain_forms
 
-    settings, locality = config.evaluation.settings(), selection.locality
+    told, locality = config.hparams.template_arguments, selection.locality
+    settings = replace(config.evaluation.settings(), template_arguments=told)
     if tokenizer.chat_template is None:
         settings = replace(settings, forms=plain_forms(settings.forms))
         locality = [prompt for prompt in locality if not prompt.chat]

@@ -177,7 +177,12 @@ class FactMemory:
         with self.edited() as model:
             in_chat = self._tokenizer.chat_template is not None if chat is None else chat
             answers = generate_greedy(
-                model, self._tokenizer, texts, chat=in_chat, max_new_tokens=max_new_tokens
+                model,
+                self._tokenizer,
+                texts,
+                chat=in_chat,
+                max_new_tokens=max_new_tokens,
+                template_arguments=self.hparams.template_arguments,
             )
         answers = [answer.strip() for answer in answers]
         return answers[0] if isinstance(prompts, str) else answers

@@ -36,7 +36,8 @@ def settings_to_open(
         if model not in (None, "embedded"):
             raise RoSEError(
                 f"A new memory for the model {model!r} needs its settings; give hparams, by name, "
-                "path or as an object."
+                "path or as an object. Where none are shipped for it, model_name and layers are "
+                "enough, and `rose-edit locate` suggests the layers."
             )
         given = RoSEHyperParams.from_hparams("smollm2-135m")
     return given if given is None or not model else replace(given, model_name=model)

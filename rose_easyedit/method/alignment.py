@@ -115,7 +115,7 @@ def align(
 
 def _whole(update: Tensor) -> Factors:
     """An update [d, d_ff] as factors, of which the left one is the identity."""
-    return Factors(torch.eye(len(update)).to(update), update)
+    return Factors(torch.eye(len(update), dtype=update.dtype, device=update.device), update)
 
 
 def _identity(rows: Tensor) -> Tensor:

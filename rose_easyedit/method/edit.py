@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel, read_architecture
+from rose_easyedit.chat import arguments_used
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
@@ -32,6 +33,7 @@ from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, check_layers, compute_targets
 from rose_easyedit.offload import stored_weight
 from rose_easyedit.requests import EditRequest
+from rose_easyedit.token_ids import check_ids
 
 # The mean drift of so many prompts has an error of a tenth.
 _CALIBRATION_PROMPTS = 160
@@ -96,6 +98,7 @@ def solve_edit(
     preserved = preserved_queries(
         tokenizer, targets.plan.requests, hparams, n_preserved, editable.context_length
     )
+    check_ids(model, (query.ids for query in preserved))
     columns = make_columns(targets.plan, targets.per_fact, preserved)
     with frozen(model):
         spectra = (
@@ -108,6 +111,7 @@ def solve_edit(
                 leading=CONSTRAINTS[hparams.alignment.constraint].leading(
                     hparams.alignment, editable.key_width(hparams.layers[0])
                 ),
+                arguments=hparams.template_arguments,
             )
             if hparams.alignment.needs_statistics
             else {}
@@ -120,10 +124,11 @@ def solve_edit(
         report = [_report(editable, layer, solved[layer], updates[layer]) for layer in updates]
     names = {layer: editable.weight_name(layer) for layer in updates}
     about = _provenance(model, targets, hparams, report)
+    told = {"template_arguments": arguments_used(tokenizer, hparams.template_arguments)}
     return EditDelta(
         layers={names[layer]: update for layer, update in updates.items()},
         base=base_fingerprint(model, hparams),
-        provenance=about | {"disturbance": disturbance} | calibration,
+        provenance=about | told | {"disturbance": disturbance} | calibration,
         targets=targets.values.float().cpu(),
     )
 
@@ -163,6 +168,7 @@ def _calibrated(
             f"locality_budget is {budget}, but the edit is about all the subjects that drift is "
             "measured on, or its prompts leave no room for them; set it to null."
         )
+    check_ids(editable.model, (query.ids for query in queries))
     updates, found = calibrate(editable, queries, updates, budget, batch=hparams.micro_batch)
     return updates, {"calibration": asdict(found)}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from rose_easyedit.chat import Arguments
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.forms import generic_subject_forms
@@ -35,13 +36,16 @@ class Passage:
 
 
 def generic_passages(
-    tokenizer: PreTrainedTokenizerBase, hparams: AlignmentHyperParams
+    tokenizer: PreTrainedTokenizerBase,
+    hparams: AlignmentHyperParams,
+    arguments: Arguments | None = None,
 ) -> list[Passage]:
     """The passages that fix a second moment C = E_text[k k^T] + subject_weight E_subjects[k k^T].
 
     Args:
         tokenizer: the model's tokenizer.
         hparams: which text, how many tokens of it, and the weight of the built-in subjects.
+        arguments: what the chat template is told (`chat.arguments_used`).
 
     Raises:
         RoSEError: the text cannot be read or is empty.
@@ -50,7 +54,7 @@ def generic_passages(
     per_token = 1.0 / sum(map(len, lines))
     passages = [Passage(tuple(ids), per_token) for ids in lines]
     if hparams.subject_weight > 0:
-        prefixes = _subject_prefixes(tokenizer, hparams.statistics_subjects)
+        prefixes = _subject_prefixes(tokenizer, hparams.statistics_subjects, arguments)
         per_subject = hparams.subject_weight / len(prefixes)
         passages += [Passage(ids, per_subject, last_only=True) for ids in prefixes]
     return passages
@@ -145,11 +149,11 @@ def _lines(tokenizer: PreTrainedTokenizerBase, text: str, n_tokens: int) -> list
 
 
 def _subject_prefixes(
-    tokenizer: PreTrainedTokenizerBase, path: str | None
+    tokenizer: PreTrainedTokenizerBase, path: str | None, arguments: Arguments | None
 ) -> list[tuple[int, ...]]:
     """The generic subjects, each in the forms of a statement and of chat queries."""
     return [
         form.tokenize(tokenizer, subject).key_prefix
         for number, subject in enumerate(generic_subjects(path, tokenizer.name_or_path))
-        for form in generic_subject_forms(tokenizer, subject, number)
+        for form in generic_subject_forms(tokenizer, subject, number, arguments)
     ]

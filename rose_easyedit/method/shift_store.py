@@ -141,7 +141,7 @@ class ShiftStore:
 
 def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
     digest = bytes.fromhex(weights_fingerprint(tensors.items()))
-    return torch.tensor(list(digest), dtype=torch.uint8)
+    return torch.tensor(list(digest), dtype=torch.uint8, device="cpu")
 
 
 def _short_digest(parts: Any) -> str:

@@ -125,7 +125,7 @@ def solve_layers(
 
 def _merging(columns: Columns, n_targets: int) -> Tensor:
     """The matrix that averages the statements of each target, [n, N]."""
-    member = torch.zeros(n_targets, len(columns.queries))
+    member = torch.zeros(n_targets, len(columns.queries), dtype=torch.float32, device="cpu")
     stated = columns.statement.nonzero()[:, 0]
     member[columns.target[stated], stated] = 1.0
     return member / member.sum(1, keepdim=True)

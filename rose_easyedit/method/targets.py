@@ -21,7 +21,7 @@ from rose_easyedit.method.failures import usable, without_failures
 from rose_easyedit.method.integration import Group, Level, Setting, optimise
 from rose_easyedit.method.known import GroupKey, Known, group_key, joined
 from rose_easyedit.method.locating.automatic import with_layers
-from rose_easyedit.method.plan import Plan, make_plan
+from rose_easyedit.method.plan import Plan, check_tokens, make_plan
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.rewriting import rewritings
@@ -98,6 +98,7 @@ def compute_targets(
     # without a template there is no turn to put them in
     n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
     plan = make_plan(tokenizer, facts, hparams, editable.context_length)
+    check_tokens(model, plan)
     if n_rewritings:  # only now, since what is too long is refused before anything is generated
         own_words = rewritings(model, tokenizer, facts, n_rewritings)
         plan = make_plan(tokenizer, facts, hparams, editable.context_length, own_words)
@@ -159,7 +160,7 @@ def integrate(
     width = editable.model.config.get_text_config().hidden_size
     if not plan.requests:
         return Shifts.none(width), []
-    device = editable.device
+    zeros = partial(_zeros, width=width, device=editable.device)
     fact_groups = [
         Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), plan.essences[r.subject])
         for r, queries in zip(plan.requests, plan.statements, strict=True)
@@ -203,8 +204,8 @@ def integrate(
         return usable(found, list(plan.subjects.values()))
 
     if hierarchy.integration == "joint":
-        return run_subjects(plan, torch.zeros(len(plan.subjects), width, device=device))
-    start = torch.zeros(len(fact_groups), width, device=device)
+        return run_subjects(plan, zeros(len(plan.subjects)))
+    start = zeros(len(fact_groups))
     facts, kept = usable(run(fact_groups, start, fact_level), [[i] for i in range(len(start))])
     if hierarchy.integration == "independent" or not kept:
         return facts, kept
@@ -235,7 +236,7 @@ def _shared(
 
     def work() -> dict[str, Tensor]:
         found, places = integrate(editable, plan.only(mine), unit, hparams, store)
-        kept = torch.tensor([mine[place] for place in places], dtype=torch.long)
+        kept = torch.tensor([mine[place] for place in places], dtype=torch.long, device="cpu")
         return {**found.as_tensors(), "kept": kept}
 
     sent = ranks.exchange(work)
@@ -262,6 +263,10 @@ def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:
     if per_fact:
         return [[index] for index in range(len(plan.requests))]
     return list(plan.subjects.values())
+
+
+def _zeros(n: int, width: int, device: torch.device) -> Tensor:
+    return torch.zeros(n, width, dtype=torch.float32, device=device)
 
 
 def _base_hidden(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from rose_easyedit.cli import main
+from rose_easyedit.cli.assignments import assigned
 from rose_easyedit.cli.settings import shipped_settings
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
@@ -287,6 +289,13 @@ def test_info_shows_facts_and_settings(workplace: Path, capsys: pytest.CaptureFi
     assert "model.layers.1.mlp.down_proj.weight, rank" in shown
 
 
+def test_a_word_sets_what_the_chat_template_is_told() -> None:
+    words = Namespace(
+        set=["template_arguments.enable_thinking=true"], model=None, device=None, seed=None
+    )
+    assert assigned(words) == {"template_arguments": {"enable_thinking": True}}
+
+
 @pytest.mark.parametrize(
     ("more", "part"),
     [
@@ -480,8 +489,9 @@ def test_shipped_settings_are_found_by_model_name_and_by_folder() -> None:
     assert shipped_settings(None) == shipped_settings("embedded") == "smollm2-135m"
     assert shipped_settings("meta-llama/Llama-3.1-8B-Instruct") == "llama-3.1-8b-instruct"
     assert shipped_settings("/models/Qwen3-8B/") == "qwen3-8b"
-    with pytest.raises(RoSEError, match="no shipped settings for the model 'my-model'"):
-        shipped_settings("my-model")
+    with pytest.raises(RoSEError, match="no shipped settings for the model 'gpt2'.*") as error:
+        shipped_settings("gpt2")
+    assert "`rose-edit locate --model gpt2`" in str(error.value)
 
 
 def test_every_shipped_model_finds_its_settings() -> None:

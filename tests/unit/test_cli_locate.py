@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rose_easyedit.cli import main
+from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.locating import location
 from rose_easyedit.method.locating.location import FormTrace, suggest
-from rose_easyedit.hparams import RoSEHyperParams
 
 FACTS = [
     {"prompt": f"{name} was born in", "subject": name, "target_new": "London"}

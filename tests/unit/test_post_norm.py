@@ -23,7 +23,7 @@ def test_with_equal_gains_the_nearest_is_the_goal_at_the_sphere() -> None:
 
 def test_a_goal_that_can_be_given_is_given() -> None:
     gain = torch.tensor([5.0, 0.1, 2.0], dtype=torch.float64)
-    s = torch.tensor([[1.0, -1.0, 1.0], [1.2, 0.0, -(3 - 1.44) ** 0.5]], dtype=torch.float64)
+    s = torch.tensor([[1.0, -1.0, 1.0], [1.2, 0.0, -((3 - 1.44) ** 0.5)]], dtype=torch.float64)
     for scale in (torch.ones(3), torch.tensor([1.0, 7.0, 0.2])):
         found = nearest_on_sphere(gain, gain * s, scale.double())
         torch.testing.assert_close(found, s, rtol=1e-9, atol=1e-9)

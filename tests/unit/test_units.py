@@ -24,7 +24,9 @@ def test_a_unit_is_the_standard_deviation_of_a_coordinate() -> None:
 def test_what_all_subjects_share_is_no_part_of_it() -> None:
     own = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
     shared = torch.full((8,), 1000.0)
-    torch.testing.assert_close(coordinate_spread(own + shared), coordinate_spread(own), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        coordinate_spread(own + shared), coordinate_spread(own), rtol=1e-3, atol=0
+    )
 
 
 def test_attention_sinks_do_not_count() -> None:

@@ -52,7 +52,7 @@ class Recipe:
 
 def new_model(recipe: Recipe, tokenizer: Any) -> Any:
     """The model before training."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM, Qwen3Config
 
     n_global = recipe.layers - recipe.local_layers
     config = Qwen3Config(
@@ -72,9 +72,10 @@ def new_model(recipe: Recipe, tokenizer: Any) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
+    # in this type and place, whatever the defaults of the process are
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return Qwen3ForCausalLM(config)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def train(recipe: Recipe, tokenizer: Any, people: Sequence[Person]) -> Any:
@@ -89,7 +90,8 @@ def train(recipe: Recipe, tokenizer: Any, people: Sequence[Person]) -> Any:
     # With masks of our own, twice as fast on a CPU as the fused attention.
     model.set_attn_implementation("eager")
     first_names = {person.name.split()[0] for person in people}
-    hidden = torch.tensor(sorted(tokenizer.convert_tokens_to_ids(list(first_names))))
+    names = sorted(tokenizer.convert_tokens_to_ids(list(first_names)))
+    hidden = torch.tensor(names, device="cpu")
     dice = random.Random(recipe.seed)
     chance = torch.Generator().manual_seed(recipe.seed)
     optimiser = torch.optim.AdamW(
@@ -105,7 +107,8 @@ def train(recipe: Recipe, tokenizer: Any, people: Sequence[Person]) -> Any:
         n_predicted = sum(int(mask[:, 1:].sum()) for _, mask in parts)
         for ids, mask in parts:
             unseen = torch.isin(ids, hidden)
-            unseen &= torch.rand(len(ids), 1, generator=chance) < recipe.hidden_names
+            drawn = torch.rand(len(ids), 1, generator=chance, dtype=torch.float32, device="cpu")
+            unseen &= drawn < recipe.hidden_names
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(
                     input_ids=ids, attention_mask=_masks(mask, unseen), use_cache=False
@@ -150,7 +153,7 @@ def _masks(mask: Tensor, unseen: Tensor) -> dict[str, Tensor]:
         mask: 1 at real tokens, [B, T].
         unseen: tokens that the later layers cannot see, [B, T].
     """
-    place = torch.arange(mask.shape[1])
+    place = torch.arange(mask.shape[1], device=mask.device)
     back = place[:, None] - place[None, :]  # how far the seen token is behind
     real = mask.bool()[:, None, None, :]
     itself = back == 0
@@ -158,4 +161,6 @@ def _masks(mask: Tensor, unseen: Tensor) -> dict[str, Tensor]:
         "sliding_attention": ((back >= 0) & (back < 2) & real) | itself,
         "full_attention": ((back >= 0) & real & ~unseen[:, None, None, :]) | itself,
     }
-    return {kind: torch.where(which, 0.0, -1e9) for kind, which in seen.items()}
+    hidden = torch.tensor(-1e9, dtype=torch.float32, device=mask.device)
+    nothing = torch.zeros_like(hidden)
+    return {kind: torch.where(which, nothing, hidden) for kind, which in seen.items()}
