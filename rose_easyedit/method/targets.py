@@ -42,6 +42,7 @@ class Targets:
         per_fact: whether each fact has a value of its own, instead of each subject.
         shifts: how the values were found.
         log: what was left out.
+        unedited: per request, h_L at the subject in each of its contexts, [contexts, d].
     """
 
     plan: Plan
@@ -49,6 +50,7 @@ class Targets:
     per_fact: bool
     shifts: Shifts
     log: list[str]
+    unedited: Sequence[Tensor]
 
     @property
     def groups(self) -> list[list[int]]:
@@ -104,7 +106,7 @@ def compute_targets(
     new = [i for i in range(len(groups)) if i not in at_hand]
     with frozen(model):
         usual = usual_norm(editable, tokenizer, hparams)
-        hidden, plan, log = _base_hidden(editable, plan, hparams, usual)
+        unedited, plan, log = _base_hidden(editable, plan, hparams, usual)
         asked = sorted(index for i in new for index in groups[i])
         found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), hparams, store)
     if asked and not kept and not at_hand:
@@ -123,10 +125,11 @@ def compute_targets(
     new = [place for place, i in enumerate(alive) if i not in at_hand]
     at_hand = {place: at_hand[i] for place, i in enumerate(alive) if i in at_hand}
     remaining = [index for index in range(len(facts)) if index not in lost]
-    plan, hidden = plan.only(remaining), hidden[remaining]
+    plan, unedited = plan.only(remaining), [unedited[index] for index in remaining]
+    hidden = torch.stack([contexts.mean(0) for contexts in unedited])
     hidden = torch.stack([hidden[group].mean(0) for group in _groups(plan, per_fact)])
     values, shifts = joined(hidden, found, new, at_hand)
-    return Targets(plan, values, per_fact, shifts, log)
+    return Targets(plan, values, per_fact, shifts, log, unedited)
 
 
 def integrate(
@@ -250,8 +253,8 @@ def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:
 
 def _base_hidden(
     editable: EditableModel, plan: Plan, hparams: RoSEHyperParams, usual: float
-) -> tuple[Tensor, Plan, list[str]]:
-    """h_L of each request [n, d], averaged over its usable statements, and the usable plan."""
+) -> tuple[list[Tensor], Plan, list[str]]:
+    """h_L of each request in each of its usable contexts [contexts, d], and the usable plan."""
     with precision_context(hparams.precision, editable.model)():
         states = read_subject_states(
             editable,
@@ -263,7 +266,7 @@ def _base_hidden(
     plan, rows, log = without_sinks(plan, states.hidden, usual, hparams.sink_ratio)
     n_statements = [len(queries) for queries in plan.statements]
     of_statements = states.hidden[rows[: sum(n_statements)]].split(n_statements)
-    return torch.stack([group.mean(0) for group in of_statements]), plan, log
+    return list(of_statements), plan, log
 
 
 def check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
