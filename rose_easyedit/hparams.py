@@ -107,7 +107,8 @@ class SelfCheckHyperParams:
     Attributes:
         most_loss: of a fact, when it has been learned and once it is written (-log P of a target
             token, nats).
-        least_reached: share of its way to the target that a subject's hidden state shall go.
+        least_reached: share of its way to the target that a subject's hidden state shall go at the
+            least; it may go as much too far.
         most_drift: of what follows generic texts (KL, nats).
         most_neighbour_drift: of what follows the edit's own prompts with other subjects in them.
         must_answer: whether a fact is written only if its target is what the model goes on with.
@@ -115,8 +116,8 @@ class SelfCheckHyperParams:
 
     most_loss: float = 1.0
     least_reached: float = 0.5
-    most_drift: float = 0.5
-    most_neighbour_drift: float = 1.0
+    most_drift: float = 0.25
+    most_neighbour_drift: float = 0.5
     must_answer: bool = True
 
 

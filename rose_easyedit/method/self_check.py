@@ -89,6 +89,7 @@ def warnings_of(
         labels: what each fact is called.
         limits: what is no damage yet.
     """
+    missed = 1 - limits.least_reached
     unanswered = "the target does not follow, or " if limits.must_answer else ""
     sorts: list[tuple[str, str, Callable[[float, CheckedFact], str]]] = [
         (
@@ -102,10 +103,10 @@ def warnings_of(
             lambda loss, _: f"loss {loss:.2f}" if loss > limits.most_loss else "",
         ),
         (
-            f"not reached: less than {limits.least_reached:g} of the way to its target is gone",
+            f"not reached by {missed:g} of the way",
             "lower alignment.strength, edit more layers, or write fewer facts at once",
             lambda _, fact: (
-                f"{fact.reached:.2f} of its way" if fact.reached < limits.least_reached else ""
+                f"{fact.reached:.2f} of its way" if abs(1 - fact.reached) > missed else ""
             ),
         ),
         (
@@ -139,7 +140,7 @@ def warnings_of(
 def _drift_warning(name: str, drift: Drift, most: float) -> str:
     if drift.kl <= most:
         return ""
-    texts = {"generic": "generic texts", "neighbours": "its prompts with other subjects"}[name]
+    texts = {"generic": "generic texts", "neighbours": "of its prompts with other subjects"}[name]
     far = f"by {drift.kl:.2f} nats" if math.isfinite(drift.kl) else "to numbers not finite"
     return (
         f"the edit moves what follows {drift.prompts} {texts} {far}, where {most:g} is the most "

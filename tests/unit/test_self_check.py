@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_models import FACTS, LENIENT, build_model, same_weights, settings, top_tokens, weights_of
 
+from rose_easyedit.architectures import read_architecture
 from rose_easyedit.cli import main
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import DamageError, RoSEError
@@ -21,19 +22,23 @@ from rose_easyedit.experiment.tracking import NoTracker
 from rose_easyedit.extending import extend
 from rose_easyedit.hparams import RoSEHyperParams, SelfCheckHyperParams
 from rose_easyedit.memory import FactMemory
+from rose_easyedit.method.activations import frozen
+from rose_easyedit.method.calibration import scaled
 from rose_easyedit.method.edit import compute_edit, solve_edit
 from rose_easyedit.method.foreign import held_out_queries
 from rose_easyedit.method.self_check import CheckedFact, Drift, Measured, warnings_of
 from rose_easyedit.method.targets import compute_targets
-from rose_easyedit.method.verification import generic_texts, share_of_way
+from rose_easyedit.method.verification import generic_texts, self_check, share_of_way
 from rose_easyedit.model_card import LORA, model_card
 from rose_easyedit.requests import as_requests
 from rose_easyedit.settings_compared import differences, missing_settings
 
 GOOD = CheckedFact(reached=0.97, least_reached=0.9, written=0.05, answered=True)
 STILL = {"generic": Drift(0.01, 0.97, 24), "neighbours": Drift(0.02, 0.9, 24)}
-LIMITS = SelfCheckHyperParams(1.0, 0.5, 0.5, 1.0)
-STRICT = {**LENIENT, "most_drift": 0.0}
+LIMITS = SelfCheckHyperParams(
+    most_loss=1.0, least_reached=0.5, most_drift=0.25, most_neighbour_drift=0.5
+)
+STRICT = {**LENIENT, "most_drift": 0.0, "most_neighbour_drift": 0.0}
 
 
 def found(
@@ -62,7 +67,8 @@ def test_a_good_edit_is_not_warned_of() -> None:
         (GOOD, 3.0, "1 of 1 facts not learned: the loss of stage 1 is above 1: fact 0 (loss 3.00)"),
         (GOOD, math.nan, "1 of 1 facts gave numbers that are not finite: fact 0"),
         (replace(GOOD, written=math.inf), 0.1, "1 of 1 facts gave numbers that are not finite"),
-        (replace(GOOD, reached=0.2), 0.1, "is gone: fact 0 (0.20 of its way)"),
+        (replace(GOOD, reached=0.2), 0.1, "not reached by 0.5 of the way: fact 0 (0.20 of its"),
+        (replace(GOOD, reached=9.0), 0.1, "not reached by 0.5 of the way: fact 0 (9.00 of its"),
         (replace(GOOD, written=1.5), 0.1, "not written: the target does not follow, or the loss"),
         (replace(GOOD, answered=False), 0.1, "not written: the target does not follow, or the"),
     ],
@@ -94,7 +100,7 @@ def test_of_many_facts_the_first_are_named() -> None:
 @pytest.mark.parametrize("kl", [1.5, math.nan, math.inf])
 def test_a_drift_is_told_by_what_drifts(name: str, kl: float) -> None:
     (text,) = found(GOOD, drift={name: Drift(kl, 0.25, 24)})
-    what = {"generic": "24 generic texts", "neighbours": "24 its prompts with other subjects"}
+    what = {"generic": "24 generic texts", "neighbours": "24 of its prompts with other subjects"}
     assert what[name] in text and "after 25% of them" in text
     assert ("by 1.50 nats" if kl == 1.5 else "numbers not finite") in text
 
@@ -186,26 +192,27 @@ def test_the_same_edit_says_the_same(tiny_tokenizer: Any) -> None:
 
 
 def test_generic_texts_name_no_subject_of_the_edit(tiny_tokenizer: Any, tmp_path: Path) -> None:
-    lines = [f"Line {number} tells of Marie Curie and her work" for number in range(30)]
-    lines += ["Ships pass the lighthouse at night", "Bread is made of flour and water"]
-    (tmp_path / "text.txt").write_text("\n".join(lines))
+    about = [f"Marie Curie was a physicist and worked in Paris, {number}" for number in range(30)]
+    others = ["Ada Lovelace lived in London, England", "He speaks German and plays the violin"]
+    (tmp_path / "text.txt").write_text("\n".join([*about, *others]))
     hparams = settings(alignment={"statistics_text": str(tmp_path / "text.txt")})
-    found_texts = generic_texts(tiny_tokenizer, ["Marie Curie"], hparams, 256)
-    whole = [tiny_tokenizer.decode(text) for text in found_texts]
-    assert [text.split()[0] for text in whole if "Line" not in text] != []
-    assert not any("Marie Curie" in text for text in whole)
-    assert len(generic_texts(tiny_tokenizer, [], hparams, 256)) == 24
+    texts = generic_texts(tiny_tokenizer, ["Marie Curie"], hparams, 256)
+    begins = [tiny_tokenizer.decode(text) for text in texts]
+    assert len(begins) == 2
+    assert all(whole.startswith(begin) for whole, begin in zip(others, begins, strict=True))
+    assert all(2 <= len(text) <= 10 for text in texts)
 
 
 def test_damage_is_warned_of_with_the_facts_names(
     tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     hparams = settings(self_check={**LENIENT, "least_reached": 1.0})
+    hparams = hparams.with_overrides(alignment={"strength": 10.0})
     with caplog.at_level(logging.WARNING):
         delta = compute_edit(build_model("llama-untied"), tiny_tokenizer, FACTS, hparams)
     (text,) = delta.provenance["self_check"]["warnings"]
     assert text in caplog.messages
-    assert "'Tell me about Marie Curie'" in text or "Tell me about Marie Curie" in text
+    assert "facts not reached" in text and "(subject 'Ada Lovelace')" in text
 
 
 def test_a_damaged_edit_is_refused_where_the_settings_say_so(tiny_tokenizer: Any) -> None:
@@ -220,7 +227,7 @@ def test_a_damaged_edit_is_refused_where_the_settings_say_so(tiny_tokenizer: Any
     assert compute_edit(model, tiny_tokenizer, FACTS, whole).provenance["self_check"]
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e300])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_updates_that_are_not_finite_are_no_edit(bad: float, tiny_tokenizer: Any) -> None:
     model = build_model("llama-untied")
     before = weights_of(model)
@@ -234,9 +241,16 @@ def test_updates_that_are_not_finite_are_no_edit(bad: float, tiny_tokenizer: Any
 def test_values_beyond_the_model_are_caught(tiny_tokenizer: Any) -> None:
     model = build_model("llama-untied")
     targets = compute_targets(model, tiny_tokenizer, FACTS, settings())
-    far = replace(targets, values=targets.values * 1e25)
-    checked = solve_edit(model, tiny_tokenizer, far, settings()).provenance["self_check"]
-    assert any("not finite" in text for text in checked["warnings"])
+    delta = solve_edit(model, tiny_tokenizer, targets, settings(), check=False)
+    assert "self_check" not in delta.provenance
+    layers = dict(zip(settings().layers, delta.layers.values(), strict=True))
+    for scale, wanted in [(1e38, "numbers that are not finite"), (1e10, "of its way")]:
+        with frozen(model):
+            checked = self_check(
+                read_architecture(model), tiny_tokenizer, targets, scaled(layers, scale), settings()
+            )
+        assert wanted in checked["warnings"][0]
+        assert "3 of 3 facts" in checked["warnings"][0]
 
 
 @pytest.mark.parametrize(
