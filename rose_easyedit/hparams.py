@@ -116,7 +116,7 @@ class SelfCheckHyperParams:
 
     most_loss: float = 1.0
     least_reached: float = 0.5
-    most_drift: float = 0.25
+    most_drift: float = 0.3
     most_neighbour_drift: float = 0.5
     must_answer: bool = True
 

@@ -230,17 +230,13 @@ def _provenance(
     report: list[dict[str, float]],
 ) -> dict[str, Any]:
     requests, groups = targets.plan.requests, targets.groups
-    losses = [0.0] * len(requests)
-    for indices, values in zip(groups, targets.shifts.losses, strict=True):
-        for index, value in zip(indices, values, strict=True):
-            losses[index] = value
     return {
         "requests": [request.as_dict() for request in requests],
         "hparams": hparams.as_dict(),
         "architecture": model.config.get_text_config().model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "groups": groups,
-        "losses": losses,
+        "losses": targets.losses,
         "steps": targets.shifts.steps,
         "curves": targets.shifts.curves,
         "layers": report,

@@ -57,6 +57,15 @@ class Targets:
         """The requests that share each value, by index, in the order of `values`."""
         return _groups(self.plan, self.per_fact)
 
+    @property
+    def losses(self) -> list[float]:
+        """The last loss of each request, nats per target token."""
+        losses = [0.0] * len(self.plan.requests)
+        for indices, values in zip(self.groups, self.shifts.losses, strict=True):
+            for index, value in zip(indices, values, strict=True):
+                losses[index] = value
+        return losses
+
 
 # The shifts need gradients, even where the caller has turned them off, and tensors that can be kept
 # for them; those of inference mode cannot.

@@ -65,16 +65,8 @@ def self_check(
         RoSEError: as `measure`.
     """
     measured = measure(editable, tokenizer, targets, updates, hparams)
-    losses: dict[int, float] = {}
-    for group, of_group in zip(targets.groups, targets.shifts.losses, strict=True):
-        losses |= zip(group, of_group, strict=True)
-    requests = targets.plan.requests
-    found = warnings_of(
-        measured,
-        [losses[index] for index in range(len(requests))],
-        [request.label for request in requests],
-        hparams.self_check,
-    )
+    labels = [request.label for request in targets.plan.requests]
+    found = warnings_of(measured, targets.losses, labels, hparams.self_check)
     if found and hparams.on_damage == "refuse":
         raise DamageError.of("The edit is damaged, and on_damage is refuse:", found)
     for text in found:
