@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 _PROMPTS = 24
 # Generic text is cut there, in the midst of a sentence, where much can follow.
 _TEXT_TOKENS = 10
+# Statements that are read at the most, but for one of each fact: all of an edit of a hundred facts.
+_STATEMENTS = 600
 # Statements whose prefixes are held at once, in micro-batches: as many as a turn of stage 1 has.
 _MICRO_BATCHES = 4
 
@@ -154,8 +156,13 @@ def facts_written(
     updates: Mapping[int, Factors],
     hparams: RoSEHyperParams,
 ) -> list[CheckedFact]:
-    """What became of each fact of an edit, over the contexts that it was learned in."""
-    statements = targets.plan.statements
+    """What became of each fact of an edit, over the contexts that it was learned in.
+
+    Of a large edit some contexts of each fact stand for all of them.
+    """
+    most = max(1, _STATEMENTS // len(targets.plan.statements))
+    statements = [spread(contexts, most) for contexts in targets.plan.statements]
+    unedited = torch.cat([states[:: _apart(len(states), most)] for states in targets.unedited])
     queries = [query for contexts in statements for query in contexts]  # C of all facts
     counts = [len(contexts) for contexts in statements]
     value_of = {index: n for n, group in enumerate(targets.groups) for index in group}
@@ -166,7 +173,7 @@ def facts_written(
         after, losses, greedy = read_statements(
             editable, queries, hparams.target_layer, hparams.micro_batch
         )
-    gone = share_of_way(torch.cat(list(targets.unedited)), after, wanted.to(after))
+    gone = share_of_way(unedited, after, wanted.to(after))
     return [
         CheckedFact(
             reached=float(of_fact.mean()),
@@ -178,6 +185,15 @@ def facts_written(
             gone.split(counts), losses.split(counts), greedy.split(counts), strict=True
         )
     ]
+
+
+def spread(contexts: Sequence[Query], most: int) -> Sequence[Query]:
+    """Some of a fact's contexts, `most` at the most: the first, and others from all over them."""
+    return contexts[:: _apart(len(contexts), most)]
+
+
+def _apart(count: int, most: int) -> int:
+    return -(-count // most)
 
 
 def share_of_way(before: Tensor, after: Tensor, wanted: Tensor) -> Tensor:

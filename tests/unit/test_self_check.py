@@ -16,6 +16,7 @@ from tiny_models import FACTS, LENIENT, build_model, same_weights, settings, top
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.cli import main
 from rose_easyedit.delta import EditDelta
+from rose_easyedit.easyedit import apply_rose_to_model
 from rose_easyedit.errors import DamageError, RoSEError
 from rose_easyedit.experiment.curves import FACT_MEASURES, log_edit
 from rose_easyedit.experiment.tracking import NoTracker
@@ -28,7 +29,8 @@ from rose_easyedit.method.edit import compute_edit, solve_edit
 from rose_easyedit.method.foreign import held_out_queries
 from rose_easyedit.method.self_check import CheckedFact, Drift, Measured, warnings_of
 from rose_easyedit.method.targets import compute_targets
-from rose_easyedit.method.verification import generic_texts, self_check, share_of_way
+from rose_easyedit.method.tokens import Query
+from rose_easyedit.method.verification import generic_texts, self_check, share_of_way, spread
 from rose_easyedit.model_card import LORA, model_card
 from rose_easyedit.requests import as_requests
 from rose_easyedit.settings_compared import differences, missing_settings
@@ -55,6 +57,27 @@ def test_how_much_of_its_way_a_state_has_gone() -> None:
     after = torch.tensor([[1.0, 0.0], [1.0, 4.0], [9.0, 2.0], [1.0, -2.0]])
     wanted = torch.tensor([[1.0, 4.0]] * 4)
     assert share_of_way(before, after, wanted).tolist() == [0.0, 1.0, 0.5, -0.5]
+
+
+@pytest.mark.parametrize(("most", "kept"), [(9, [0, 1, 2, 3, 4]), (4, [0, 2, 4]), (1, [0])])
+def test_of_a_large_edit_some_contexts_stand_for_all(most: int, kept: list[int]) -> None:
+    contexts = [Query((number,), 0, 0) for number in range(5)]
+    assert [query.ids[0] for query in spread(contexts, most)] == kept
+
+
+def test_the_bare_statement_of_each_fact_is_always_read(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rose_easyedit.method.verification._STATEMENTS", 0)
+    model = build_model("llama-untied")
+    delta = compute_edit(model, tiny_tokenizer, FACTS, settings(self_check=LENIENT))
+    facts = delta.provenance["self_check"]["facts"]
+    assert len(facts) == len(FACTS)
+    assert all(fact["reached"] == fact["least_reached"] for fact in facts)
+    with delta.applied(model):
+        for fact, told in zip(facts, FACTS, strict=True):
+            top, wanted = top_tokens(model, tiny_tokenizer, told["prompt"], told["target_new"])
+            assert fact["answered"] == (top == wanted)
 
 
 def test_a_good_edit_is_not_warned_of() -> None:
@@ -225,6 +248,22 @@ def test_a_damaged_edit_is_refused_where_the_settings_say_so(tiny_tokenizer: Any
     assert same_weights(model, before)
     whole = settings(on_damage="refuse", self_check=LENIENT)
     assert compute_edit(model, tiny_tokenizer, FACTS, whole).provenance["self_check"]
+
+
+def test_an_edit_through_easyedit_is_judged_before_a_weight_is_touched(
+    tiny_tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = build_model("llama-untied")
+    before = weights_of(model)
+    with pytest.raises(DamageError):
+        apply_rose_to_model(
+            model, tiny_tokenizer, FACTS, settings(on_damage="refuse", self_check=STRICT)
+        )
+    assert same_weights(model, before)
+    with caplog.at_level(logging.WARNING):
+        _, written = apply_rose_to_model(model, tiny_tokenizer, FACTS, settings(self_check=STRICT))
+    assert "the edit moves what follows" in caplog.text
+    assert len(written.delta.provenance["self_check"]["warnings"]) == 2
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
