@@ -119,6 +119,27 @@ class AlignmentHyperParams:
 
 
 @dataclass
+class SelfCheckHyperParams:
+    """What an edit may look like before it is called damaged; none of it changes the edit.
+
+    Attributes:
+        most_loss: of a fact, when it has been learned and once it is written (-log P of a target
+            token, nats).
+        least_reached: share of its way to the target that a subject's hidden state shall go at the
+            least; it may go as much too far.
+        most_drift: of what follows generic texts (KL, nats).
+        most_neighbour_drift: of what follows the edit's own prompts with other subjects in them.
+        must_answer: whether a fact is written only if its target is what the model goes on with.
+    """
+
+    most_loss: float = 1.0
+    least_reached: float = 0.5
+    most_drift: float = 0.3
+    most_neighbour_drift: float = 0.5
+    must_answer: bool = True
+
+
+@dataclass
 class RoSEHyperParams:
     """All settings of an edit. The first block is what EasyEdit asks of any method.
 
@@ -163,8 +184,11 @@ class RoSEHyperParams:
         seed: of every random choice.
         tracking: of edits through EasyEdit: `auto` logs them to the W&B run that is open
             (`wandb.run`), if there is one, `none` never. The edit does not depend on it.
+        on_damage: what becomes of an edit that its own check finds damaged: `warn` and hand it
+            out, or `refuse` it.
         hierarchy: stage 1.
         alignment: stage 2.
+        self_check: from where on an edit is called damaged.
     """
 
     alg_name: str = "RoSE"
@@ -191,8 +215,10 @@ class RoSEHyperParams:
     micro_batch: int = 64
     seed: int = 0
     tracking: str = "auto"
+    on_damage: str = "warn"
     hierarchy: HierarchyHyperParams = field(default_factory=HierarchyHyperParams)
     alignment: AlignmentHyperParams = field(default_factory=AlignmentHyperParams)
+    self_check: SelfCheckHyperParams = field(default_factory=SelfCheckHyperParams)
 
     def __post_init__(self) -> None:
         groups = {name: getattr(self, name) for name in _GROUPS}
@@ -283,6 +309,7 @@ class RoSEHyperParams:
 _GROUPS: dict[str, type[Any]] = {
     "hierarchy": HierarchyHyperParams,
     "alignment": AlignmentHyperParams,
+    "self_check": SelfCheckHyperParams,
 }
 
 

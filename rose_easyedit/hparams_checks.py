@@ -20,6 +20,7 @@ KEY_COLUMNS = ("per_query", "merged")
 PRECISIONS = ("auto", "bfloat16", "weights")
 TRACKING = ("auto", "none")
 ON_FAILURE = ("refuse", "leave_out")
+ON_DAMAGE = ("warn", "refuse")
 
 # How many there are of each in method/forms.py.
 MOST_FORMS = {"n_contexts": 8, "chat_contexts": 4, "answered_queries": 2, "query_formats": 6}
@@ -35,6 +36,7 @@ def settings_faults(hparams: RoSEHyperParams) -> list[str]:
         *type_faults(hparams),
         *type_faults(hparams.hierarchy, "hierarchy."),
         *type_faults(hparams.alignment, "alignment."),
+        *type_faults(hparams.self_check, "self_check."),
     ]
     return faults or [*_value_faults(hparams), *_combination_faults(hparams)]
 
@@ -48,12 +50,13 @@ def _layers_faults(layers: Any) -> list[str]:
 
 
 def _value_faults(hparams: RoSEHyperParams) -> list[str]:
-    hierarchy, alignment = hparams.hierarchy, hparams.alignment
+    hierarchy, alignment, check = hparams.hierarchy, hparams.alignment, hparams.self_check
     faults = _choice_faults(
         ("alg_name", hparams.alg_name, ("RoSE",)),
         ("key_columns", hparams.key_columns, KEY_COLUMNS),
         ("precision", hparams.precision, PRECISIONS),
         ("tracking", hparams.tracking, TRACKING),
+        ("on_damage", hparams.on_damage, ON_DAMAGE),
         ("hierarchy.integration", hierarchy.integration, INTEGRATIONS),
         ("hierarchy.on_failure", hierarchy.on_failure, ON_FAILURE),
         ("alignment.constraint", alignment.constraint, tuple(CONSTRAINTS)),
@@ -100,11 +103,14 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
             ("locality_budget",),
         ),
         (lambda value: 0 <= value <= 1, "between 0 and 1", alignment, ("shrinkage",)),
+        (not_negative, "0 or more", check, ("most_loss", "most_drift", "most_neighbour_drift")),
+        (lambda value: value <= 1, "1 at the most", check, ("least_reached",)),
     ]
-    prefixes = {id(hparams): "", id(hierarchy): "hierarchy.", id(alignment): "alignment."}
+    groups = {"": hparams, "hierarchy.": hierarchy, "alignment.": alignment, "self_check.": check}
+    prefixes = {id(group): prefix for prefix, group in groups.items()}
     faults += [  # which all rules let pass
         f"{prefixes[id(group)]}{name} is {value}; give a number"
-        for group in (hparams, hierarchy, alignment)
+        for group in groups.values()
         for name, value in vars(group).items()
         if isinstance(value, float) and value == math.inf
     ]

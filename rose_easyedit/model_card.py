@@ -20,6 +20,7 @@ from rose_easyedit.models import EMBEDDED, EMBEDDED_ON_HUB
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
 
+_OF_FACT = ("reached", "written", "answered")
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _GIVE = "give the results.json that `rose-edit evaluate --report FOLDER` writes"
 # What Markdown would read as markup, links or mathematics within a line.
@@ -97,6 +98,8 @@ def model_card(delta: EditDelta, form: Form, result: Mapping[str, Any] | None = 
         form.use,
         "## Base model",
         _base(delta),
+        "## Checked by itself",
+        _checked(delta),
         "## Settings",
         _table(("setting", "value"), list(_settings(delta))),
         "## Measured",
@@ -177,6 +180,35 @@ def _settings(delta: EditDelta) -> Iterable[tuple[str, Any]]:
             yield from ((f"{name}.{key}", inner) for key, inner in value.items())
         else:
             yield name, value
+
+
+def _checked(delta: EditDelta) -> str:
+    """What the edit found out about itself when it was made."""
+    checked = delta.provenance.get("self_check")
+    if not checked:
+        return "This edit has not checked itself."
+    requests, losses = delta.provenance["requests"], delta.provenance["losses"]
+    facts = [
+        (request["prompt"], request["target_new"], loss, *(fact[n] for n in _OF_FACT))
+        for request, loss, fact in zip(requests, losses, checked["facts"], strict=True)
+    ]
+    limits = checked["limits"]
+    most = {"generic": limits["most_drift"], "neighbours": limits["most_neighbour_drift"]}
+    drift = [
+        (name, *(found[n] for n in ("kl", "top1", "prompts")), most[name])
+        for name, found in checked["drift"].items()
+    ]
+    parts = [
+        "When it was made, by what it then did to the base model. Losses are -log P of a target "
+        "token in nats, as learned and as written; good is near 0, and above "
+        f"{limits['most_loss']:g} is damage. Reached is the share of its way to its target that "
+        f"the subject's hidden state has gone; good is near 1, and below "
+        f"{limits['least_reached']:g} is damage.",
+        _table(("prompt", "target", "learned", "reached", "written", "answered"), facts),
+        _table(("drift of", "KL, nats", "next token kept", "prompts", "damage above"), drift),
+        "\n".join(f"- warning: {escaped(warning)}" for warning in checked["warnings"]),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def _measured(delta: EditDelta, result: Mapping[str, Any] | None) -> str:

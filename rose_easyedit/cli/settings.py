@@ -58,7 +58,7 @@ def model_settings(model: str | None) -> RoSEHyperParams:
 
 
 def shipped_settings(model: str | None) -> str | None:
-    """The name of the shipped settings for a model given by name or folder; None if there are none."""
+    """The name of the shipped settings for a model given by name or folder, if there are some."""
     if model in (None, "embedded"):
         return EMBEDDED_SETTINGS
     shipped = {path.stem: path for path in sorted((hparams_dir() / "RoSE").glob("*.yaml"))}

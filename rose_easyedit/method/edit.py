@@ -15,22 +15,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rose_easyedit.architectures import EditableModel, read_architecture
 from rose_easyedit.chat import arguments_used
 from rose_easyedit.delta import EditDelta
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import DamageError, RoSEError, first_line
 from rose_easyedit.factors import Factors
 from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.calibration import calibrate
-from rose_easyedit.method.constraints import CONSTRAINTS
+from rose_easyedit.method.constraints import CONSTRAINTS, Spectrum
 from rose_easyedit.method.foreign import held_out_queries, preserved_queries
 from rose_easyedit.method.known import GroupKey, Known
 from rose_easyedit.method.locating.automatic import with_layers
-from rose_easyedit.method.plan import make_columns
+from rose_easyedit.method.plan import Columns, make_columns
 from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.solving import Solved, solve_layers
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, check_layers, compute_targets
+from rose_easyedit.method.verification import self_check
 from rose_easyedit.offload import stored_weight
 from rose_easyedit.requests import EditRequest
 from rose_easyedit.token_ids import check_ids
@@ -77,6 +78,8 @@ def solve_edit(
     tokenizer: PreTrainedTokenizerBase,
     targets: Targets,
     hparams: RoSEHyperParams,
+    *,
+    check: bool = True,
 ) -> EditDelta:
     """Stage 2: the edit that gives the subjects their targets, without changing the model.
 
@@ -86,8 +89,11 @@ def solve_edit(
         targets: from `compute_targets`, with settings that differ in `alignment` and
             `key_columns` at the most.
         hparams: the method's settings.
+        check: whether the edit is measured, judged, and says what was found (`self_check`).
 
     Raises:
+        DamageError: the updates are not finite, or the edit is damaged and the settings refuse
+            that.
         RoSEError: the constraint leaves no direction to write in, or its text cannot be read.
     """
     editable = read_architecture(model)
@@ -116,19 +122,20 @@ def solve_edit(
             if hparams.alignment.needs_statistics
             else {}
         )
-        solved, disturbance = solve_layers(
-            editable, columns, targets.values, targets.unit, spectra, hparams
-        )
+        solved, disturbance = _solved(editable, columns, targets, spectra, hparams)
         updates = {layer: found.update for layer, found in solved.items()}
         updates, calibration = _calibrated(editable, tokenizer, targets, updates, hparams)
         report = [_report(editable, layer, solved[layer], updates[layer]) for layer in updates]
+        checked = {}
+        if check:
+            checked = {"self_check": self_check(editable, tokenizer, targets, updates, hparams)}
     names = {layer: editable.weight_name(layer) for layer in updates}
     about = _provenance(model, targets, hparams, report)
     told = {"template_arguments": arguments_used(tokenizer, hparams.template_arguments)}
     return EditDelta(
         layers={names[layer]: update for layer, update in updates.items()},
         base=base_fingerprint(model, hparams),
-        provenance=about | told | {"disturbance": disturbance} | calibration,
+        provenance=about | told | {"disturbance": disturbance} | calibration | checked,
         targets=targets.values.float().cpu(),
     )
 
@@ -143,6 +150,34 @@ def base_fingerprint(model: PreTrainedModel, hparams: RoSEHyperParams) -> str:
     check_layers(editable, hparams)
     names = map(editable.weight_name, hparams.layers)
     return weights_fingerprint((name, stored_weight(model, name)) for name in names)
+
+
+def _solved(
+    editable: EditableModel,
+    columns: Columns,
+    targets: Targets,
+    spectra: Mapping[int, Spectrum],
+    hparams: RoSEHyperParams,
+) -> tuple[dict[int, Solved], float | None]:
+    """As `solve_layers`.
+
+    Raises:
+        DamageError: an update is not finite, or its equations have no solution.
+    """
+    advice = (
+        "nothing can be written; lower the learning rates and hierarchy.clamp_norm, raise "
+        "alignment.strength, or use precision: weights"
+    )
+    try:
+        found = solve_layers(editable, columns, targets.values, targets.unit, spectra, hparams)
+    except torch.linalg.LinAlgError as error:
+        reason = first_line(str(error))
+        raise DamageError(f"The updates cannot be solved for ({reason}), so {advice}.") from error
+    bad = [n for n, solved in found[0].items() if not solved.update.is_finite]
+    if bad:
+        layers = ", ".join(map(str, bad))
+        raise DamageError(f"The updates of the layers {layers} are not finite, so {advice}.")
+    return found
 
 
 def _calibrated(
@@ -205,17 +240,13 @@ def _provenance(
     report: list[dict[str, float]],
 ) -> dict[str, Any]:
     requests, groups = targets.plan.requests, targets.groups
-    losses = [0.0] * len(requests)
-    for indices, values in zip(groups, targets.shifts.losses, strict=True):
-        for index, value in zip(indices, values, strict=True):
-            losses[index] = value
     return {
         "requests": [request.as_dict() for request in requests],
         "hparams": hparams.as_dict(),
         "architecture": model.config.get_text_config().model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "groups": groups,
-        "losses": losses,
+        "losses": targets.losses,
         "steps": targets.shifts.steps,
         "curves": targets.shifts.curves,
         "layers": report,

@@ -45,6 +45,7 @@ class Targets:
         unit: of each coordinate of a hidden state, [d] (`units.subject_unit`).
         shifts: how the values were found.
         log: what was left out.
+        unedited: per request, h_L at the subject in each of its contexts, [contexts, d].
     """
 
     plan: Plan
@@ -53,11 +54,21 @@ class Targets:
     unit: Tensor
     shifts: Shifts
     log: list[str]
+    unedited: Sequence[Tensor]
 
     @property
     def groups(self) -> list[list[int]]:
         """The requests that share each value, by index, in the order of `values`."""
         return _groups(self.plan, self.per_fact)
+
+    @property
+    def losses(self) -> list[float]:
+        """The last loss of each request, nats per target token."""
+        losses = [0.0] * len(self.plan.requests)
+        for indices, values in zip(self.groups, self.shifts.losses, strict=True):
+            for index, value in zip(indices, values, strict=True):
+                losses[index] = value
+        return losses
 
 
 # The shifts need gradients, even where the caller has turned them off, and tensors that can be kept
@@ -111,7 +122,7 @@ def compute_targets(
     with frozen(model):
         usual = usual_norm(editable, tokenizer, hparams)
         unit = subject_unit(editable, tokenizer, hparams)
-        hidden, plan, log = _base_hidden(editable, plan, hparams, usual)
+        unedited, plan, log = _base_hidden(editable, plan, hparams, usual)
         asked = sorted(index for i in new for index in groups[i])
         found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), unit, hparams, store)
     if asked and not kept and not at_hand:
@@ -130,10 +141,11 @@ def compute_targets(
     new = [place for place, i in enumerate(alive) if i not in at_hand]
     at_hand = {place: at_hand[i] for place, i in enumerate(alive) if i in at_hand}
     remaining = [index for index in range(len(facts)) if index not in lost]
-    plan, hidden = plan.only(remaining), hidden[remaining]
+    plan, unedited = plan.only(remaining), [unedited[index] for index in remaining]
+    hidden = torch.stack([contexts.mean(0) for contexts in unedited])
     hidden = torch.stack([hidden[group].mean(0) for group in _groups(plan, per_fact)])
     values, shifts = joined(hidden, found, new, at_hand)
-    return Targets(plan, values, per_fact, unit, shifts, log)
+    return Targets(plan, values, per_fact, unit, shifts, log, unedited)
 
 
 def integrate(
@@ -271,8 +283,8 @@ def _zeros(n: int, width: int, device: torch.device) -> Tensor:
 
 def _base_hidden(
     editable: EditableModel, plan: Plan, hparams: RoSEHyperParams, usual: float
-) -> tuple[Tensor, Plan, list[str]]:
-    """h_L of each request [n, d], averaged over its usable statements, and the usable plan."""
+) -> tuple[list[Tensor], Plan, list[str]]:
+    """h_L of each request in each of its usable contexts [contexts, d], and the usable plan."""
     with precision_context(hparams.precision, editable.model)():
         states = read_subject_states(
             editable,
@@ -284,7 +296,7 @@ def _base_hidden(
     plan, rows, log = without_sinks(plan, states.hidden, usual, hparams.sink_ratio)
     n_statements = [len(queries) for queries in plan.statements]
     of_statements = states.hidden[rows[: sum(n_statements)]].split(n_statements)
-    return torch.stack([group.mean(0) for group in of_statements]), plan, log
+    return list(of_statements), plan, log
 
 
 def check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:

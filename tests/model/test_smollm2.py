@@ -115,6 +115,16 @@ def test_the_losses_and_the_layers_are_on_record(rose: EditDelta) -> None:
     assert max(layer["rounding_loss"] for layer in rose.provenance["layers"]) < 1e-4
 
 
+def test_a_sound_edit_finds_nothing_wrong_with_itself(rose: EditDelta) -> None:
+    checked = rose.provenance["self_check"]
+    assert checked["warnings"] == []
+    assert all(fact["answered"] and fact["least_reached"] > 0.8 for fact in checked["facts"])
+    assert max(fact["written"] for fact in checked["facts"]) < 0.5
+    # an edit of so few facts moves what follows other texts by hundredths of a nat
+    assert checked["drift"]["generic"]["kl"] < 0.1
+    assert checked["drift"]["neighbours"]["kl"] < 0.2
+
+
 def test_the_adapter_is_the_edit(smollm2: tuple[Any, Any], rose: EditDelta, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     model, tokenizer = smollm2

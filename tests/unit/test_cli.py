@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import LENIENT
 
 from rose_easyedit.cli import main
 from rose_easyedit.cli.assignments import assigned
@@ -37,6 +38,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
         "layers: [1, 2]\n"
         "hierarchy: {fact_steps: 3, subject_steps: 3}\n"
         "alignment: {protected_directions: 0, preserved_columns: 0}\n"
+        f"self_check: {json.dumps(LENIENT)}\n"
     )
     assert main(_edit_words(folder, "edit.safetensors")) == 0
     return folder

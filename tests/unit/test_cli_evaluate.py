@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import LENIENT
 
 from rose_easyedit.cli import main
 from rose_easyedit.errors import RoSEError
@@ -28,6 +29,7 @@ def write_edit(folder: Path, model: Path, requests: list[dict[str, Any]]) -> Pat
         "layers: [1, 2]\n"
         "hierarchy: {fact_steps: 2, subject_steps: 2}\n"
         "alignment: {protected_directions: 0, preserved_columns: 0}\n"
+        f"self_check: {json.dumps(LENIENT)}\n"
     )
     words = ["edit", "--hparams", str(folder / "tiny.yaml"), "--out", str(folder / "edit.st")]
     assert main([*words, "--requests", str(folder / "facts.jsonl")]) == 0

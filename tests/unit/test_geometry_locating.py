@@ -170,8 +170,8 @@ def test_the_middle_five_layers_of_the_plateau_that_all_share_are_suggested() ->
 def test_a_model_is_traced_in_statement_and_chat_and_left_as_it_was(
     tiny_llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locating, "LEAST_LOST", 0.0)
-    monkeypatch.setattr(locating, "LEAST_PAIRS", 1)
+    monkeypatch.setattr(location, "LEAST_LOST", 0.0)
+    monkeypatch.setattr(location, "LEAST_PAIRS", 1)
     before, finished = weights_of(tiny_llama), []
     tiny_llama.train()
     location = locate(tiny_llama, tiny_tokenizer, exchanges(BORN, 6), finished.append)
