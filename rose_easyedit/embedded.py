@@ -95,6 +95,11 @@ def packaged_model(name: str) -> Path:
     return expanded(model.folder, model.megabytes, make)
 
 
+def is_installed(name: str) -> bool:
+    """Whether the packages of a model, one of `PACKAGED`, are there."""
+    return all(_found(package) is not None for package, _ in PACKAGED[name].parts)
+
+
 def write_gguf(name: str, path: Path) -> None:
     """Writes the quantised file of a model out of its packages, as llama.cpp reads it.
 

@@ -1,4 +1,4 @@
-"""Folders in the cache that are made once, whole or not at all, and checked whenever they are read."""
+"""Folders in the cache, made once, whole or not at all, and checked whenever they are read."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def expand_gguf(path: Path, folder: Path) -> None:
 def _weights(header: Header, config: Any, source: dict[str, str]) -> Any:
     """The model in float32, as if it had never been quantised."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     model, found = AutoModelForCausalLM.from_pretrained(
         **source, config=config, dtype=torch.float32, output_loading_info=True
@@ -103,7 +103,11 @@ def _weights(header: Header, config: Any, source: dict[str, str]) -> Any:
     # a title of its maker's, which is no place to load it from
     if hasattr(model.config, "_model_name_or_path"):
         del model.config._model_name_or_path
-    ends = {header.values.get(f"tokenizer.ggml.{name}") for name in _ENDS} - {None}
-    if len(ends) > 1:
-        model.generation_config.eos_token_id = sorted(ends)
+    keys = (f"tokenizer.ggml.{name}" for name in _ENDS)
+    ends = sorted({header.values[key] for key in keys if key in header.values})
+    model.generation_config = GenerationConfig(
+        bos_token_id=header.values.get("tokenizer.ggml.bos_token_id"),
+        eos_token_id=ends if len(ends) > 1 else next(iter(ends), None),
+        pad_token_id=header.values.get("tokenizer.ggml.padding_token_id"),
+    )
     return model

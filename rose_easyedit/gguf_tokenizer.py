@@ -12,7 +12,7 @@ from typing import Any
 from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.gguf_header import Header
 
-# Names of `tokenizer.ggml.pre`. GPT-2's own splitting is what transformers does where it knows none.
+# Names of `tokenizer.ggml.pre`. transformers splits as GPT-2 does where it knows none.
 _AS_GPT2 = frozenset({"gpt-2", "phi-2", "mpt", "olmo", "jais"})
 _DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "codeshell", "exaone", "minerva-7b"})
 # llama.cpp takes a word that is in the vocabulary whole, and begins each text, unless told not to.

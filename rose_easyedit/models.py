@@ -1,4 +1,4 @@
-"""Loads a model with its tokenizer: a built-in one, a folder, or a name on the hub."""
+"""Loads a model with its tokenizer: a built-in one, a folder, a GGUF file, or a hub's name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from rose_easyedit.embedded import PACKAGED, packaged_model
 from rose_easyedit.errors import RoSEError, first_line
+from rose_easyedit.gguf_file import gguf_model
 from rose_easyedit.tiny import TINY, build_tiny
 
 EMBEDDED = "embedded"
@@ -25,8 +26,8 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     Args:
         name: "embedded" (SmolLM2-135M-Instruct) or "gemma-3-270m", out of Python packages;
             "laboratory" (small, of an invented world, trained on first use), "tiny-random" (for
-            trying things out, needs nothing), a folder in Hugging Face's form, or a name on the
-            hub.
+            trying things out, needs nothing), a folder in Hugging Face's form, a GGUF file, or a
+            name on the hub.
         device: "cpu", "cuda:0", a CUDA index, or a `torch.device`.
         dtype: "auto" (as the checkpoint has it; the built-in ones are float32), "float32",
             "bfloat16", "float16", or a `torch.dtype`.
@@ -35,7 +36,8 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
         The model in evaluation mode on the device, and its tokenizer, which has a padding token.
 
     Raises:
-        RoSEError: no such model, dtype or device, with what would do.
+        RoSEError: no such model, dtype or device, with what would do; or a GGUF file of a family
+            or with a tokenizer that is not read, by its name.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -65,22 +67,25 @@ def check_name(name: str) -> None:
     """Refuses a name of no model, here or on the hub, without reading or asking anything.
 
     Raises:
-        RoSEError: it is a file, a folder without a configuration, or a path to nothing.
+        RoSEError: it is a file of another kind than GGUF, a folder without a configuration, or a
+            path to nothing.
     """
     path = Path(name)
     if name in BUILT_IN:
         return
-    if path.is_file():
+    if path.is_file() and path.suffix != ".gguf":
         raise RoSEError(
-            f"The model {name!r} is a file; name the folder of a model in Hugging Face's form."
+            f"The model {name!r} is a file; name a GGUF file (.gguf), or the folder of a model in "
+            "Hugging Face's form."
         )
     if path.is_dir() and not (path / "config.json").is_file():
         raise RoSEError(
             f"The folder {name!r} does not load as a causal language model: it has no config.json; "
             "name the folder of a model in Hugging Face's form."
         )
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~"))):
-        raise RoSEError(f"There is no model {name!r} to load: no such folder; {_OFFLINE}.")
+    placed = path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf"
+    if placed and not path.exists():
+        raise RoSEError(f"There is no model {name!r} to load: no such place; {_OFFLINE}.")
 
 
 def _without_length_warning(tokenizer: Any) -> None:
@@ -96,6 +101,8 @@ def _folder(name: str) -> Path | str:
         from rose_easyedit.evaluation.laboratory import laboratory_folder
 
         return laboratory_folder()
+    if Path(name).is_file():
+        return gguf_model(Path(name))
     return name
 
 
