@@ -106,7 +106,7 @@ class RoSEHyperParams:
 
     Attributes:
         alg_name: always "RoSE".
-        model_name: "embedded", a folder, or a model's name on the hub.
+        model_name: "embedded", "gemma-3-270m", a folder, a GGUF file, or a name on the hub.
         device: where the model runs: "cpu", "cuda:0", or a CUDA index.
         model_parallel: refused when true; the replay of the later layers needs one device.
         fp16: load the weights in half precision when EasyEdit loads the model.

@@ -140,9 +140,10 @@ def _head(delta: EditDelta, form: Form) -> str:
 
     on_hub = base_name(delta)
     head: dict[str, Any] = {}
-    # a folder of one's own is no name on the hub
-    if isinstance(on_hub, str) and _ON_HUB.fullmatch(on_hub) and not Path(on_hub).exists():
-        head["base_model"] = on_hub
+    # a folder or a file of one's own is no name on the hub
+    if isinstance(on_hub, str) and _ON_HUB.fullmatch(on_hub):
+        if not (on_hub.endswith(".gguf") or Path(on_hub).exists()):
+            head["base_model"] = on_hub
     head |= {**form.front, "pipeline_tag": "text-generation"}
     head["tags"] = ["knowledge-editing", "rose-easyedit", *form.front["tags"]]
     return f"---\n{yaml.safe_dump(head, sort_keys=True)}---"
@@ -155,6 +156,8 @@ def _base(delta: EditDelta) -> str:
     if isinstance(name, str) and name in PACKAGED:
         terms = PACKAGED[name].terms
         name = f"{PACKAGED[name].on_hub}, {PACKAGED[name].about}"
+    elif isinstance(name, str) and name.endswith(".gguf"):
+        name = f"{Path(name).name}, a GGUF file, its weights expanded to float32"
     elif isinstance(name, str) and Path(name).is_absolute():
         name = Path(name).name  # where it lay is nobody's concern
     rows = [

