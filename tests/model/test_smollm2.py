@@ -11,6 +11,7 @@ import pytest
 import torch
 from llama_cpp_process import divergence, llama_cpp_answers, needs_llama_cpp
 from made_up_facts import made_up_requests
+from wide_text import splitting
 
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.delta import EditDelta
@@ -81,6 +82,10 @@ def answered(model: Any, tokenizer: Any) -> list[bool]:
         text = tokenizer.decode(out[0, ids["input_ids"].shape[1] :])
         found.append(text.strip().startswith(fact["target_new"]))
     return found
+
+
+def test_texts_are_split_as_llama_cpp_splits_them(smollm2: tuple[Any, Any]) -> None:
+    assert splitting(smollm2[1]) == "dcb6dfb98c0010bc"
 
 
 def test_the_statements_are_answered_and_the_model_comes_back(
