@@ -145,7 +145,7 @@ class RoSEHyperParams:
 
     Attributes:
         alg_name: always "RoSE".
-        model_name: "embedded", a folder, or a model's name on the hub.
+        model_name: "embedded", "gemma-3-270m", a folder, a GGUF file, or a name on the hub.
         measured: whether these settings were measured on that model; if not, it is said when they
             are read from their file.
         device: where the model runs: "cpu", "cuda:0", or a CUDA index.

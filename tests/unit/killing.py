@@ -89,8 +89,10 @@ def merge(folder: Path) -> None:
 
 def convert(folder: Path) -> None:
     os.environ["ROSE_EASYEDIT_CACHE"] = str(folder / "cache")
-    embedded._convert, embedded._gguf_file = draft_of_a_model, lambda: Path("unread")
-    shutil.rmtree(embedded.embedded_model())  # there is something to do in the next turn, too
+    embedded.expand_gguf, embedded.write_gguf = draft_of_a_model, lambda name, path: path.touch()
+    shutil.rmtree(
+        embedded.packaged_model("embedded")
+    )  # there is something to do in the next turn, too
 
 
 def check_file(folder: Path, whole: set[bytes]) -> None:
