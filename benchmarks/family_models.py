@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,6 @@ RECIPE = Recipe(
 SCHOOLING = Schooling(masked=0.7, others=0.1, autocast=False, first_people=12, first_steps=120)
 # Of the logarithm of norm gains before training, so that none of them is 1.
 GAIN_SPREAD = 0.4
-# Gemma's residual stream is mostly one coordinate, the same for all subjects: what it has of the
-# energy of the layers' own contributions, several times over.
-OUTLIER = 30.0
 RECORD = "family.json"
 _NAMES = {
     "width": "hidden_size",
@@ -76,18 +73,32 @@ class Family:
     Attributes:
         others: Further values of the configuration.
         gpt: Whether it has GPT-2's names.
-        outlier: Whether one coordinate dominates the residual stream, as in Gemma's own models.
+        medians: Of the gains before training, by the name of the norm; 1 for any other.
+        embedding: Of the residual stream before the first layer, the root mean square; None leaves
+            what the family begins with.
+        outlier: What the first coordinate of the residual stream begins with, whatever the token.
     """
 
     others: Mapping[str, Any]
     gpt: bool = False
-    outlier: bool = False
+    medians: Mapping[str, float] = field(default_factory=dict)
+    embedding: float | None = None
+    outlier: float = 0.0
 
 
 _UNTIED = {"tie_word_embeddings": False}
 _TIED = {"tie_word_embeddings": True}
 _GPT2 = dict(embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, **_TIED)
 _HEADS = {"num_key_value_heads": 2}
+_GEMMA = dict(_HEADS, head_dim=24, query_pre_attn_scalar=24)
+_BEHIND = {"post_attention_layernorm": 0.4, "post_feedforward_layernorm": 0.4}
+# As in Gemma's own models one coordinate, which all subjects share, has most of the energy of the
+# hidden states; the norms before the layers bring the others back to their size.
+_OUTLIER = dict(
+    medians={**_BEHIND, "input_layernorm": 3.0, "pre_feedforward_layernorm": 3.0, "norm": 3.0},
+    embedding=1.0,
+    outlier=30.0,
+)
 
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(_GPT2, gpt=True),
@@ -99,17 +110,10 @@ FAMILIES: dict[str, Family] = {
     "qwen3": Family({**_HEADS, "head_dim": 24, **_TIED}),
     "phi3": Family({**_HEADS, **_UNTIED}),
     "gemma2": Family(
-        dict(
-            _HEADS,
-            head_dim=24,
-            query_pre_attn_scalar=24,
-            final_logit_softcapping=30.0,
-            attn_logit_softcapping=50.0,
-        ),
-        outlier=True,
+        {**_GEMMA, "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0}, **_OUTLIER
     ),
-    "gemma3_text": Family(dict(_HEADS, head_dim=24, query_pre_attn_scalar=24), outlier=True),
-    "olmo2": Family({**_HEADS, **_UNTIED}),
+    "gemma3_text": Family(_GEMMA, **_OUTLIER),
+    "olmo2": Family({**_HEADS, **_UNTIED}, medians=_BEHIND, embedding=1.0),
 }
 
 
@@ -185,16 +189,23 @@ def untrained(family: str, recipe: Recipe, tokenizer: Any) -> Any:
 @torch.no_grad()
 def _unsettle(model: Any, row: Family) -> None:
     """Gives norms gains, and biases values, that differ from coordinate to coordinate."""
-    for module in model.modules():
+    for name, module in model.named_modules():
         bias = getattr(module, "bias", None)
         if isinstance(bias, Tensor):
             bias.normal_(std=0.02)
         if is_norm(module):
-            gain = torch.empty_like(module.weight).log_normal_(-(GAIN_SPREAD**2), GAIN_SPREAD)
-            module.weight.copy_(gain - 1 if counts_from_one(module) else gain)
+            gains = torch.empty_like(module.weight).log_normal_(-(GAIN_SPREAD**2), GAIN_SPREAD)
+            median = row.medians.get(name.rpartition(".")[2], 1.0)
+            if row.outlier and median > 1:
+                gains[0] = 0.1  # so that what all tokens share does not drown what they are
+            gains *= median
+            module.weight.copy_(gains - 1 if counts_from_one(module) else gains)
+    embedding = model.get_input_embeddings()
+    scale = float(getattr(embedding, "embed_scale", 1.0))  # Gemma multiplies by it
+    if row.embedding is not None:
+        embedding.weight.normal_(std=row.embedding / scale)
     if row.outlier:
-        table = model.get_input_embeddings().weight
-        table[:, 0] = OUTLIER / table.shape[1] ** 0.5  # Gemma multiplies by the root of the width
+        embedding.weight[:, 0] = row.outlier / scale
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -244,7 +255,7 @@ def _key(family: str, recipe: Recipe) -> str:
     """Of all that the trained weights depend on."""
     versions = [version(name) for name in ("torch", "transformers")]
     told_in = [vocabulary(), PREFIXES, CHAT_CONTEXTS, QUERY_FORMATS]
-    start = [GAIN_SPREAD, OUTLIER, asdict(FAMILIES[family])]
+    start = [GAIN_SPREAD, asdict(FAMILIES[family])]
     parts = [asdict(recipe), asdict(SCHOOLING), start, versions, told_in]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
