@@ -174,10 +174,10 @@ def test_a_model_is_traced_in_statement_and_chat_and_left_as_it_was(
     monkeypatch.setattr(location, "LEAST_PAIRS", 1)
     before, finished = weights_of(tiny_llama), []
     tiny_llama.train()
-    location = locate(tiny_llama, tiny_tokenizer, exchanges(BORN, 6), finished.append)
-    assert list(location.forms) == ["statement", "chat"]
+    located = locate(tiny_llama, tiny_tokenizer, exchanges(BORN, 6), finished.append)
+    assert list(located.forms) == ["statement", "chat"]
     assert finished == [6, 6]
-    for found in location.forms.values():
+    for found in located.forms.values():
         assert found.pairs == 6 and found.telling >= 1
         assert len(found.restored) == 4
         # behind the subject, the state after the last layer is not read
@@ -186,7 +186,7 @@ def test_a_model_is_traced_in_statement_and_chat_and_left_as_it_was(
     assert tiny_llama.training and same_weights(tiny_llama, before)
     monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
     plain = locate(tiny_llama, tiny_tokenizer, exchanges(BORN, 6))
-    assert dict(plain.forms) == {"statement": location.forms["statement"]}
+    assert dict(plain.forms) == {"statement": located.forms["statement"]}
 
 
 def test_a_subject_that_ends_the_prompt_tells_only_in_a_chat(

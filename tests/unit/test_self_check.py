@@ -56,7 +56,14 @@ def test_how_much_of_its_way_a_state_has_gone() -> None:
     before = torch.tensor([[1.0, 0.0]] * 4)
     after = torch.tensor([[1.0, 0.0], [1.0, 4.0], [9.0, 2.0], [1.0, -2.0]])
     wanted = torch.tensor([[1.0, 4.0]] * 4)
-    assert share_of_way(before, after, wanted).tolist() == [0.0, 1.0, 0.5, -0.5]
+    gone = share_of_way(before, after, wanted, torch.ones(2))
+    assert gone.tolist() == [0.0, 1.0, 0.5, -0.5]
+
+
+def test_a_way_counts_in_units_of_each_coordinate() -> None:
+    start, half, end = torch.tensor([[[0.0, 0.0]], [[1.0, 0.0]], [[1.0, 10.0]]])
+    gone = share_of_way(start, half, end, torch.tensor([1.0, 10.0]))
+    assert gone.tolist() == [0.5]
 
 
 @pytest.mark.parametrize(("most", "kept"), [(9, [0, 1, 2, 3, 4]), (4, [0, 2, 4]), (1, [0])])

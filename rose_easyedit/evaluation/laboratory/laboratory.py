@@ -187,11 +187,11 @@ def _make(recipe: Recipe, home: Path) -> None:
     with new_folder(home) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
-        (part / CORPUS).write_text("\n".join(_corpus(everybody.people)), encoding="utf-8")
+        (part / CORPUS).write_text("\n".join(corpus(everybody.people)), encoding="utf-8")
         (part / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def _corpus(people: Sequence[Person], n_lines: int = 2000) -> list[str]:
+def corpus(people: Sequence[Person], n_lines: int = 2000) -> list[str]:
     """Texts about everybody, as the model has read them."""
     dice = random.Random(1)
     told = [

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
+from rose_easyedit.architectures import read_architecture
 from rose_easyedit.evaluation.laboratory.tokenizer import ASSISTANT, BEGIN, END, USER
 from rose_easyedit.evaluation.laboratory.world import Person, Turn, relations, tell
 from rose_easyedit.method.batches import pad_right
@@ -78,16 +82,56 @@ def new_model(recipe: Recipe, tokenizer: Any) -> Any:
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
+@dataclass(frozen=True)
+class Schooling:
+    """How a model is taught, beside the recipe; the values here are the laboratory's.
+
+    Attributes:
+        masked: Share of the texts whose early attention is local and whose first names may be
+            hidden. 1 is for a model whose early layers are local by themselves; any other has to
+            read some texts as it will read them later.
+        others: Weight of the tokens that are no value, relative to the value's own.
+        autocast: Whether matrix products are in bfloat16; slower where the CPU has none.
+        first_people: How many people it hears of first, all of them spoken of; it takes far fewer
+            steps to learn how a few are asked about, and then of the others.
+        first_steps: For how many steps.
+    """
+
+    masked: float = 1.0
+    others: float = 1.0
+    autocast: bool = True
+    first_people: int = 0
+    first_steps: int = 0
+
+
 def train(recipe: Recipe, tokenizer: Any, people: Sequence[Person]) -> Any:
-    """A model that knows these people.
+    """The laboratory's model, which knows these people.
 
     Args:
         recipe: The model and its training.
         tokenizer: Of the world.
         people: Whom the texts are about.
     """
-    model = new_model(recipe, tokenizer)
+    return teach(new_model(recipe, tokenizer), recipe, tokenizer, people, Schooling())
+
+
+def teach(
+    model: Any, recipe: Recipe, tokenizer: Any, people: Sequence[Person], schooling: Schooling
+) -> Any:
+    """Trains a causal language model of any family in `ARCHITECTURES`, in place.
+
+    Args:
+        model: The untrained model.
+        recipe: Its training; what the model itself is, is not read, but for `local_layers`.
+        tokenizer: Of the world.
+        people: Whom the texts are about.
+        schooling: How they are read.
+
+    Returns:
+        The same model, in evaluation mode.
+    """
     # With masks of our own, twice as fast on a CPU as the fused attention.
+    usual = model.config._attn_implementation
     model.set_attn_implementation("eager")
     first_names = {person.name.split()[0] for person in people}
     names = sorted(tokenizer.convert_tokens_to_ids(list(first_names)))
@@ -101,27 +145,35 @@ def train(recipe: Recipe, tokenizer: Any, people: Sequence[Person]) -> Any:
         optimiser, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
     )
     model.train()
-    for _ in tqdm(range(recipe.steps), desc="laboratory", unit="step", leave=False, disable=None):
+    steps = range(recipe.steps)
+    for step in tqdm(steps, desc="laboratory", unit="step", leave=False, disable=None):
         optimiser.zero_grad()
-        parts = list(_texts(recipe, tokenizer, people, dice))
+        # those spoken of come last
+        known = people[-schooling.first_people :] if step < schooling.first_steps else people
+        parts = list(_texts(recipe, tokenizer, known, dice))
         n_predicted = sum(int(mask[:, 1:].sum()) for _, mask in parts)
+        total = schooling.others * n_predicted + (1 - schooling.others) * recipe.batch
         for ids, mask in parts:
             unseen = torch.isin(ids, hidden)
-            drawn = torch.rand(len(ids), 1, generator=chance, dtype=torch.float32, device="cpu")
-            unseen &= drawn < recipe.hidden_names
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(
-                    input_ids=ids, attention_mask=_masks(mask, unseen), use_cache=False
-                ).logits
+            unseen &= _chance(len(ids), chance) < recipe.hidden_names
+            masked = torch.ones(len(ids), 1, dtype=torch.bool, device="cpu")
+            if schooling.masked < 1:
+                masked = _chance(len(ids), chance) < schooling.masked
+            seen = _masks(mask, unseen & masked, masked)
+            with (
+                _attention(model, recipe.local_layers, seen),
+                torch.autocast("cpu", torch.bfloat16, enabled=schooling.autocast),
+            ):
+                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             wanted = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
-            loss = cross_entropy(
-                logits[:, :-1].float().flatten(0, 1), wanted.flatten(), reduction="sum"
-            )
-            (loss / n_predicted).backward()
+            loss = schooling.others * _loss(logits, wanted)
+            if schooling.others < 1:
+                loss += (1 - schooling.others) * _loss(logits, _values(wanted, mask))
+            (loss / total).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation(usual)
     return model.eval()
 
 
@@ -146,19 +198,60 @@ def _texts(
         yield pad_right(rows[start : start + size], torch.device("cpu"))
 
 
-def _masks(mask: Tensor, unseen: Tensor) -> dict[str, Tensor]:
+def _loss(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Summed cross-entropy of the tokens that are wanted behind each, [B, T - 1]; -100 is none."""
+    return cross_entropy(logits[:, :-1].float().flatten(0, 1), wanted.flatten(), reduction="sum")
+
+
+def _values(wanted: Tensor, mask: Tensor) -> Tensor:
+    """Of the wanted tokens [B, T - 1] each text's value, which a full stop and the end follow."""
+    place = torch.arange(wanted.shape[1])
+    return wanted.masked_fill(place != mask.sum(1, keepdim=True) - 4, -100)
+
+
+@contextmanager
+def _attention(model: Any, n_local: int, seen: Mapping[str, Tensor]) -> Iterator[None]:
+    """Gives each decoder layer a mask of ours in place of the one that its model makes.
+
+    Args:
+        model: Of any family; how its layers are handed their mask is read from their signature.
+        n_local: How many of the first layers get the local mask.
+        seen: From `_masks`.
+    """
+
+    def replaced(layer: Any, args: Any, kwargs: Any, kind: str) -> Any:
+        bound = signature(layer.forward).bind(*args, **kwargs)
+        bound.arguments["attention_mask"] = seen[kind]
+        return bound.args, bound.kwargs
+
+    with ExitStack() as stack:
+        for index, layer in enumerate(read_architecture(model).layers):
+            kind = "sliding_attention" if index < n_local else "full_attention"
+            hook = partial(replaced, kind=kind)
+            stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        yield
+
+
+def _chance(rows: int, generator: torch.Generator) -> Tensor:
+    """A number from 0 to 1 for each row, [B, 1]."""
+    return torch.rand(rows, 1, generator=generator, dtype=torch.float32, device="cpu")
+
+
+def _masks(mask: Tensor, unseen: Tensor, local: Tensor | None = None) -> dict[str, Tensor]:
     """What is added to the attention scores, [B, 1, T, T], in local layers and in the others.
 
     Args:
         mask: 1 at real tokens, [B, T].
         unseen: tokens that the later layers cannot see, [B, T].
+        local: the rows whose local layers are local, [B, 1]; None for all.
     """
     place = torch.arange(mask.shape[1], device=mask.device)
     back = place[:, None] - place[None, :]  # how far the seen token is behind
     real = mask.bool()[:, None, None, :]
     itself = back == 0
+    near = back < 2 if local is None else (back < 2) | ~local[:, :, None, None]
     seen = {
-        "sliding_attention": ((back >= 0) & (back < 2) & real) | itself,
+        "sliding_attention": ((back >= 0) & near & real) | itself,
         "full_attention": ((back >= 0) & real & ~unseen[:, None, None, :]) | itself,
     }
     hidden = torch.tensor(-1e9, dtype=torch.float32, device=mask.device)
