@@ -114,7 +114,7 @@ def _print_facts(report: Report, console: Any) -> None:
         table.add_column(column)
     numbers = {"loss": "loss"}
     if checked:
-        numbers = {"loss": "loss learned", "reached": "reached", "written": "loss written"}
+        numbers = {"loss": "learned", "reached": "reached", "written": "written"}
     for column in numbers.values():
         table.add_column(column, justify="right")
     for fact in report["facts"]:
@@ -135,7 +135,7 @@ def _print_check(checked: Report, console: Any) -> None:
     limits = checked["limits"]
     line(
         console,
-        f"loss: -log P of a target token in nats; good is near 0, damaged above "
+        f"learned, written: loss, -log P of a target token in nats; good is near 0, damaged above "
         f"{limits['most_loss']:g}. reached: share of the way to the target; good is near 1, "
         f"damaged below {limits['least_reached']:g}",
     )

@@ -417,7 +417,7 @@ def test_the_shell_is_told_by_its_exit_code(
     assert report["facts"][0]["written"] > 0
     assert main(words(workplace, "b.safetensors", facts="more.jsonl")) == 3
     shown = capsys.readouterr().out
-    assert "loss learned" in shown and "reached" in shown and "loss written" in shown
+    assert "learned, written: loss, -log P of a target token in nats" in shown
     assert "good is near 0" in shown and "drift: generic" in shown and "warning: " in shown
     assert main(["info", str(workplace / "b.safetensors")]) == 0
     assert "drift: neighbours" in capsys.readouterr().out
