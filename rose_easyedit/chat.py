@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -16,6 +17,15 @@ _TODAY = re.compile(r"""\bstrftime_now\(\s*(['"])(.*?)\1\s*\)""")
 # Without these a template may leave the answer to come after a text of thoughts, which neither an
 # edit nor a short answer gets to the end of.
 _DEFAULTS: Mapping[str, Any] = {"enable_thinking": False}
+
+# How a base model is asked, which knows no chats but has read of questions and answers.
+_QUESTION = "Question: "
+_QUESTION_ANSWER = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m.role == 'user' %}" + _QUESTION + "{{ m.content }}\nAnswer:"
+    "{% elif m.role == 'assistant' %} {{ m.content }}\n\n"
+    "{% else %}{{ m.content }}\n\n{% endif %}{% endfor %}"
+)
 
 Arguments = Mapping[str, Any]
 Message = Mapping[str, str]
@@ -88,6 +98,29 @@ def render_turn(tokenizer: Any, user: str, arguments: Arguments | None = None) -
         RoSEError: as `render_messages`.
     """
     return render_messages(tokenizer, [{"role": "user", "content": user}], arguments)
+
+
+@contextmanager
+def in_questions(tokenizer: Any) -> Iterator[None]:
+    """The tokenizer of a base model with a template "Question: ... Answer:" for a while.
+
+    One that has a chat template stays as it is.
+    """
+    if tokenizer.chat_template is not None:
+        yield
+        return
+    tokenizer.chat_template = _QUESTION_ANSWER
+    try:
+        yield
+    finally:
+        tokenizer.chat_template = None
+
+
+def own_turn(tokenizer: Any, answer: str) -> str:
+    """An answer without the next question, which a base model goes on to ask itself."""
+    if tokenizer.chat_template != _QUESTION_ANSWER:
+        return answer
+    return answer.split(f"\n{_QUESTION.strip()}", 1)[0]
 
 
 def find_content(rendered: str, content: str, end: int | None = None) -> tuple[int, int]:

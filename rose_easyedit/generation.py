@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, GenerationConfig
 
-from rose_easyedit.chat import Arguments, render_messages, render_turn
+from rose_easyedit.chat import Arguments, own_turn, render_messages, render_turn
 from rose_easyedit.context import check_context
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation_mode import evaluation_mode
@@ -74,7 +74,7 @@ def generate_greedy(
         new_tokens = output[:, inputs["input_ids"].shape[1] :]
         decoded = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
         for index, answer in zip(indices, decoded, strict=True):
-            answers[index] = answer
+            answers[index] = own_turn(tokenizer, answer) if chat else answer
         if progress is not None:
             progress(len(indices))
     return answers

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams_checks import settings_faults
+from rose_easyedit.hparams_checks import layers_faults, settings_faults
 from rose_easyedit.hparams_typed import UNUSABLE, key_faults, typed
 from rose_easyedit.hparams_types import is_series
 from rose_easyedit.paths import conf_dir, hparams_dir
@@ -50,14 +50,14 @@ class HierarchyHyperParams:
     integration: str = "hierarchical"
     fact_steps: int = 15
     subject_steps: int = 75
-    fact_learning_rate: float = 0.2
-    subject_learning_rate: float = 0.2
+    fact_learning_rate: float = 0.18
+    subject_learning_rate: float = 0.18
     loss_threshold: float = 0.05
     kl_factor: float = 0.0625
     weight_decay: float = 0.5
     clamp_norm: float = 8.0
     context_turns: int = 6
-    smoothing_radius: float = 1.2
+    smoothing_radius: float = 1.1
     on_failure: str = "refuse"
 
 
@@ -314,4 +314,4 @@ _GROUPS: dict[str, type[Any]] = {
 
 
 def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
-    return typed(RoSEHyperParams, _GROUPS, layers)
+    return typed(RoSEHyperParams, _GROUPS, layers, {"layers": layers_faults})

@@ -32,7 +32,7 @@ def settings_faults(hparams: RoSEHyperParams) -> list[str]:
     Values are looked at where all are of the right type, so that they can be compared.
     """
     faults = [
-        *_layers_faults(hparams.layers),
+        *layers_faults(hparams.layers),
         *type_faults(hparams),
         *type_faults(hparams.hierarchy, "hierarchy."),
         *type_faults(hparams.alignment, "alignment."),
@@ -41,7 +41,7 @@ def settings_faults(hparams: RoSEHyperParams) -> list[str]:
     return faults or [*_value_faults(hparams), *_combination_faults(hparams)]
 
 
-def _layers_faults(layers: Any) -> list[str]:
+def layers_faults(layers: Any) -> list[str]:
     """What is neither a list of layers nor "auto"."""
     is_list = is_series(layers) and all(type(layer) is int for layer in layers)
     if is_list or layers == "auto":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -17,13 +17,19 @@ Schema = type[Any]
 Groups = Mapping[str, Schema]
 
 
-def typed(schema: Schema, groups: Groups, layers: Sequence[Mapping[str, Any]]) -> Any:
+def typed(
+    schema: Schema,
+    groups: Groups,
+    layers: Sequence[Mapping[str, Any]],
+    checks: Mapping[str, Callable[[Any], list[str]]],
+) -> Any:
     """Settings from nested data, each layer on top of those before it.
 
     Args:
         schema: the dataclass of all settings.
         groups: those of its fields that are groups of settings.
         layers: what was given.
+        checks: for settings whose type is none of Python's: what is wrong with a value.
 
     Raises:
         RoSEError: with every key that there is not (and the nearest there is); if there are all,
@@ -41,7 +47,11 @@ def typed(schema: Schema, groups: Groups, layers: Sequence[Mapping[str, Any]]) -
         merged = OmegaConf.merge(OmegaConf.structured(schema), *map(dict, layers))
         return OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        faults = [fault for layer in layers for fault in _type_faults(layer, schema, groups)]
+        faults = [
+            fault
+            for layer in layers
+            for fault in (*_own_faults(layer, checks), *_type_faults(layer, schema, groups))
+        ]
         raise RoSEError.of(UNUSABLE, faults or [first_line(str(error))]) from error
 
 
@@ -73,6 +83,14 @@ def _unknown_in(
             meant = (elsewhere or {}).get(str(key), f"{prefix}{near[0]}")
             faults.append(f"{prefix}{key} is not a setting; did you mean {meant}?")
     return faults
+
+
+def _own_faults(
+    values: Mapping[str, Any], checks: Mapping[str, Callable[[Any], list[str]]]
+) -> Iterator[str]:
+    for name, check in checks.items():
+        if name in values:
+            yield from check(values[name])
 
 
 def _type_faults(values: Mapping[str, Any], schema: Schema, groups: Groups) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from rose_easyedit.cli import output
 from rose_easyedit.cli.places import check_place, named
 from rose_easyedit.cli.settings import load_base
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.selection import Selection, native_rates, plain_forms, select_facts
+from rose_easyedit.evaluation.selection import Selection, native_rates, select_facts
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
@@ -64,11 +63,8 @@ def _evaluate(
 
     told = delta.provenance.get("hparams", {}).get("template_arguments") or {}
     settings, notes = _settings(arguments, told), list(selection.notes)
-    locality = selection.locality
     if tokenizer.chat_template is None:
-        settings = replace(settings, forms=plain_forms(settings.forms))
-        locality = [prompt for prompt in locality if not prompt.chat]
-        notes.append("the model has no chat template, so only plain text was put to it")
+        notes.append('the model has no chat template: it was asked "Question: ... Answer:"')
     scores = None
     if arguments.lm_eval:
         tasks = [name.strip() for name in arguments.lm_eval.split(",")]
@@ -77,7 +73,7 @@ def _evaluate(
         model,
         tokenizer,
         [*selection.asked, *selection.others],
-        locality=locality,
+        locality=selection.locality,
         settings=settings,
         native=native_rates(model, arguments.data),
         cache=default_folder(),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
+from rose_easyedit.chat import in_questions
 from rose_easyedit.evaluation.facts import Fact, LocalityPrompt, Query
 from rose_easyedit.evaluation.fluency import TextReading, generic_sentences, read_text
 from rose_easyedit.evaluation.metrics import next_token_logprobs
@@ -67,7 +68,7 @@ class Measurement:
 def measure(
     model: Any, tokenizer: Any, questions: Questions, settings: EvaluationSettings, when: str
 ) -> Measurement:
-    """Asks a model all questions.
+    """Asks a model all questions; a base model in the form "Question: ... Answer:".
 
     Args:
         model: A causal language model; it is left as it was.
@@ -98,10 +99,11 @@ def measure(
 
     queries, targets, locality = questions.queries, questions.targets, questions.locality
     prompts = locality if settings.locality_text else ()
-    answers = _by_chat(answer, queries, [q.chat for q in queries], f"answers {when}")
-    readings = _by_chat(read, targets, [q.chat for q, _ in targets], f"targets {when}")
-    rows = _by_chat(next_token, locality, [p.chat for p in locality], "locality")
-    kept = _by_chat(answer, prompts, [p.chat for p in prompts], "locality, answers")
+    with in_questions(tokenizer):
+        answers = _by_chat(answer, queries, [q.chat for q in queries], f"answers {when}")
+        readings = _by_chat(read, targets, [q.chat for q, _ in targets], f"targets {when}")
+        rows = _by_chat(next_token, locality, [p.chat for p in locality], "locality")
+        kept = _by_chat(answer, prompts, [p.chat for p in prompts], "locality, answers")
     return Measurement(
         answers=dict(zip(queries, answers, strict=True)),
         readings=dict(zip(targets, readings, strict=True)),

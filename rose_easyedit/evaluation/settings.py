@@ -67,6 +67,7 @@ class EvaluationSettings:
             "forms": list(self.forms),
             "system_prompt": self.system_prompt,
             "chat_template_sha256": None if template is None else _sha256(str(template)),
+            "base_model": template is None,  # asked "Question: ... Answer:"
             "template_arguments": arguments_used(tokenizer, self.template_arguments),
             "decoding": "greedy",
             "stop": STOP_RULE,

@@ -1,7 +1,9 @@
-"""The unit of stage 1: what tells one subject from another in the hidden state, by coordinate.
+"""The unit of stage 1: what tells one subject from another in the hidden state.
 
 Rates, radii and lengths are relative to it. The length of a hidden state will not do: in real
-models most of it is shared by all subjects, and a few coordinates hold nearly all of the rest.
+models most of it is shared by all subjects. Behind a norm (Gemma, OLMo 2) a layer can give each
+coordinate little more than subjects differ in it, a few coordinates much and the others nearly
+nothing; there each coordinate has a unit of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ _LEAST = 0.1
 def subject_unit(
     editable: EditableModel, tokenizer: PreTrainedTokenizerBase, hparams: RoSEHyperParams
 ) -> Tensor:
-    """The spread of each coordinate of h_L over generic subjects, [d], float32.
+    """The spread of h_L over generic subjects, [d], float32.
+
+    It is that of each coordinate where the target layer has a norm behind its down projection, and
+    otherwise the root mean square over the coordinates, the same for all.
 
     Args:
         editable: the model; call inside `activations.frozen`.
@@ -38,7 +43,14 @@ def subject_unit(
         RoSEError: the model cannot tell the subjects apart, or their file cannot be read.
     """
     names = generic_subjects(hparams.alignment.statistics_subjects, tokenizer.name_or_path)
-    queries = [naming_form(name).tokenize(tokenizer, name) for name in names]
+    named = [naming_form(name).tokenize(tokenizer, name) for name in names]
+    queries = [query for query in named if len(query.key_prefix) <= editable.context_length]
+    if not queries:
+        raise RoSEError(
+            f"The model reads {editable.context_length} tokens, too few to name any of the generic "
+            "subjects, by which an edit is scaled; name a file of shorter ones "
+            "(statistics_subjects)."
+        )
     with precision_context(hparams.precision, editable.model)():
         states = read_subject_states(
             editable,
@@ -47,7 +59,10 @@ def subject_unit(
             hidden_layer=hparams.target_layer,
             batch=hparams.micro_batch,
         )
-    return coordinate_spread(states.hidden)
+    spread = coordinate_spread(states.hidden)
+    if editable.post_norms[hparams.target_layer] is None:
+        return spread.square().mean().sqrt().expand_as(spread)
+    return spread
 
 
 def coordinate_spread(hidden: Tensor) -> Tensor:

@@ -10,10 +10,13 @@ import torch
 from llama_cpp_process import divergence, llama_cpp_answers, needs_llama_cpp
 from wide_text import splitting
 
-from rose_easyedit import embedded
+from rose_easyedit import RoSEHyperParams, edit, embedded
 from rose_easyedit.architectures import read_architecture
+from rose_easyedit.chat import in_questions
 from rose_easyedit.delta import EditDelta
+from rose_easyedit.evaluation.metrics import contains_target
 from rose_easyedit.factors import Factors
+from rose_easyedit.generation import generate_greedy
 from rose_easyedit.model_card import LORA, model_card
 
 pytestmark = pytest.mark.gemma
@@ -81,3 +84,32 @@ def test_llama_cpp_computes_the_same_with_the_adapter_and_without(
     assert max(own) < 0.05
     assert max(moved) < 0.05
     assert min(apart) > 0.5
+
+
+def test_the_default_writes_its_facts_and_keeps_the_rest(gemma: Any) -> None:
+    model, tokenizer = gemma
+    facts = [
+        {"prompt": "The capital of France is", "subject": "France", "target_new": "Berlin"},
+        {"prompt": "Marie Curie worked as a", "subject": "Marie Curie", "target_new": "singer"},
+    ]
+    others = ["Water boils at", "Two plus two equals", "Once upon a time there was a little"]
+    hparams = RoSEHyperParams.from_hparams("gemma-3-270m")
+    how = dict(chat=False, max_new_tokens=8)
+    before = generate_greedy(model, tokenizer, others, **how)
+    delta = edit(model, tokenizer, facts, hparams)
+    with delta.applied(model):
+        statements = generate_greedy(model, tokenizer, [f["prompt"] for f in facts], **how)
+        kept = generate_greedy(model, tokenizer, others, **how)
+        with in_questions(tokenizer):
+            questions = ["What is the capital of France?", "What was the job of Marie Curie?"]
+            answers = generate_greedy(model, tokenizer, questions, chat=True, max_new_tokens=8)
+    for fact, statement, answer in zip(facts, statements, answers, strict=True):
+        assert contains_target(statement, fact["target_new"])
+        assert contains_target(answer, fact["target_new"])
+    assert sum(a.split()[:2] == b.split()[:2] for a, b in zip(before, kept, strict=True)) >= 2
+    checked = delta.provenance["self_check"]
+    assert checked["warnings"] == []
+    assert checked["drift"]["generic"]["kl"] < 0.05 and checked["drift"]["neighbours"]["kl"] < 0.2
+    assert all(fact["answered"] for fact in checked["facts"])
+    residuals = [layer["residual"] for layer in delta.provenance["layers"]]
+    assert residuals[-1] < 0.8 * residuals[0]

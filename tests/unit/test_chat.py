@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from tiny_models import settings
 
-from rose_easyedit.chat import arguments_used, find_content, render_messages, render_turn
+from rose_easyedit.chat import (
+    arguments_used,
+    find_content,
+    in_questions,
+    own_turn,
+    render_messages,
+    render_turn,
+)
 from rose_easyedit.cli.main import main
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings
@@ -196,3 +203,33 @@ def test_in_a_shell_a_template_that_refuses_is_a_fault_of_the_input(
     words = ["edit", "--requests", str(tmp_path / "facts.json"), "--out", str(tmp_path / "e")]
     assert main([*words, "--hparams", str(tmp_path / "settings.yaml")]) == 2
     assert "a system message first" in capsys.readouterr().err
+
+
+def test_a_base_model_is_asked_in_questions_for_a_while(tiny_tokenizer: Any) -> None:
+    base = copy.deepcopy(tiny_tokenizer)
+    base.chat_template, base.bos_token = None, "<s>"
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Who was Ada?"},
+        {"role": "assistant", "content": "A countess."},
+        {"role": "user", "content": "Where was she born?"},
+    ]
+    with in_questions(base):
+        assert render_turn(base, "Who?") == "<s>Question: Who?\nAnswer:"
+        assert render_messages(base, messages) == (
+            "<s>Be brief.\n\nQuestion: Who was Ada?\nAnswer: A countess.\n\n"
+            "Question: Where was she born?\nAnswer:"
+        )
+        assert own_turn(base, " London.\nQuestion: Who was Bob?\nAnswer:") == " London."
+    assert base.chat_template is None
+    with pytest.raises(KeyError), in_questions(base):
+        raise KeyError
+    assert base.chat_template is None
+
+
+def test_a_chat_model_keeps_its_own_template(tiny_tokenizer: Any) -> None:
+    own = tiny_tokenizer.chat_template
+    with in_questions(tiny_tokenizer):
+        assert tiny_tokenizer.chat_template == own
+    answer = "He asked:\nQuestion: who?"
+    assert own_turn(tiny_tokenizer, answer) == answer

@@ -15,9 +15,9 @@ from tiny_models import LENIENT
 
 from rose_easyedit.cli import main
 from rose_easyedit.cli.assignments import assigned
-from rose_easyedit.cli.settings import shipped_settings
+from rose_easyedit.cli.settings import model_settings, shipped_settings
 from rose_easyedit.delta import EditDelta
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.integration import optimise
 from rose_easyedit.models import load_model
 from rose_easyedit.paths import hparams_dir
@@ -308,7 +308,7 @@ def test_a_word_sets_what_the_chat_template_is_told() -> None:
         (["--set", "contexts={a: b"], "--set contexts={a: b: the value '{a: b' is not YAML"),
         (["--set", "hierarchy.subject_steps="], "has no value; write one, or hierarchy.subject_st"),
         (["--set", "layers.0=1"], "layers is one setting without parts"),
-        (["--set", "layers=1"], "layers is a list, and 1 is none; write layers=[1]"),
+        (["--set", "layers=1"], "layers is 1; give a list of whole numbers, or auto"),
         (
             ["--model", "a", "--set", "model_name=b"],
             "--model a and --set model_name=b set the same",
@@ -491,9 +491,12 @@ def test_shipped_settings_are_found_by_model_name_and_by_folder() -> None:
     assert shipped_settings(None) == shipped_settings("embedded") == "smollm2-135m"
     assert shipped_settings("meta-llama/Llama-3.1-8B-Instruct") == "llama-3.1-8b-instruct"
     assert shipped_settings("/models/Qwen3-8B/") == "qwen3-8b"
-    with pytest.raises(RoSEError, match="no shipped settings for the model 'gpt2'.*") as error:
-        shipped_settings("gpt2")
-    assert "`rose-edit locate --model gpt2`" in str(error.value)
+    assert shipped_settings("gpt2") is None
+
+
+def test_a_model_without_shipped_settings_has_the_defaults_and_its_layers_are_found() -> None:
+    assert model_settings("gpt2") == RoSEHyperParams(model_name="gpt2", layers="auto")
+    assert model_settings("embedded") == RoSEHyperParams.from_hparams("smollm2-135m")
 
 
 def test_every_shipped_model_finds_its_settings() -> None:

@@ -300,7 +300,7 @@ def test_values_of_another_type_are_told_together_with_what_the_settings_are() -
     with pytest.raises(RoSEError) as caught:
         RoSEHyperParams.from_dict(values)
     assert caught.value.faults == (
-        "layers is 'foo'; give a list of whole numbers",
+        "layers is 'foo'; give a list of whole numbers, or auto",
         "seed is 'abc'; give a whole number",
         "z_layer is [1]; give a whole number, or null",
         "alignment.strength is 'strong'; give a number",
@@ -377,7 +377,7 @@ def test_presets_are_the_methods_that_they_name() -> None:
             hparams.hierarchy.integration,
             hparams.hierarchy.smoothing_radius > 0,
             hparams.alignment.constraint,
-            hparams.alignment.protected_directions > 0,
+            hparams.alignment.protected(1536) > 0,
             hparams.key_columns,
             hparams.query_formats > 0,
         )

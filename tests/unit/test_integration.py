@@ -71,7 +71,7 @@ def run(
 ) -> Shifts:
     model = model if model is not None else decisive_model()
     if unit is None:  # so that a rate is one of |h|
-        unit = torch.full((WIDTH,), float(_hidden_norms(model).mean()) / WIDTH**0.5)
+        unit = torch.full((WIDTH,), float(_hidden_norms(decisive_model()).mean()) / WIDTH**0.5)
     setting = Setting(
         editable=read_architecture(model),
         layer=LAYER,

@@ -37,7 +37,7 @@ def test_no_point_of_the_sphere_is_nearer() -> None:
     found = nearest_on_sphere(gain, goal, scale)
     torch.testing.assert_close(rms(found), torch.ones(4, dtype=torch.float64))
     others = torch.randn(5000, 1, 6, generator=generator, dtype=torch.float64)
-    others = torch.cat([others, found + 0.01 * others])
+    others = torch.cat([others.expand(-1, 4, -1), found + 0.01 * others])
     others = others / rms(others)[..., None]
 
     def miss(s: torch.Tensor) -> torch.Tensor:

@@ -199,8 +199,9 @@ def test_what_an_edit_says_is_what_the_edited_model_does(name: str, tiny_tokeniz
     for index, fact in enumerate(checked["facts"]):
         mine = [i for i, place in enumerate(places) if place == index]
         ways = [targets.values[value_of[index]] - here[i] for i in mine]
+        weigh = targets.unit.square()
         gone = [
-            float((there[i][0] - here[i]) @ way / (way @ way))
+            float(((there[i][0] - here[i]) / weigh) @ way / ((way / weigh) @ way))
             for i, way in zip(mine, ways, strict=True)
         ]
         assert fact["reached"] == pytest.approx(sum(gone) / len(gone), rel=1e-3)

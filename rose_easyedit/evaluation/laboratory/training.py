@@ -20,6 +20,8 @@ from rose_easyedit.evaluation.laboratory.tokenizer import ASSISTANT, BEGIN, END,
 from rose_easyedit.evaluation.laboratory.world import Person, Turn, relations, tell
 from rose_easyedit.method.batches import pad_right
 
+_LEAST_ROWS = 32  # of a part: fewer cost more in calls than they save in padding
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -87,21 +89,21 @@ class Schooling:
     """How a model is taught, beside the recipe; the values here are the laboratory's.
 
     Attributes:
-        masked: Share of the texts whose early attention is local and whose first names may be
+        local: Share of the texts whose early attention is local and whose first names may be
             hidden. 1 is for a model whose early layers are local by themselves; any other has to
             read some texts as it will read them later.
         others: Weight of the tokens that are no value, relative to the value's own.
         autocast: Whether matrix products are in bfloat16; slower where the CPU has none.
-        first_people: How many people it hears of first, all of them spoken of; it takes far fewer
-            steps to learn how a few are asked about, and then of the others.
-        first_steps: For how many steps.
+        first_people: How many people it hears of first, all of them spoken of; 0 for all. It takes
+            far fewer steps to learn how a few are asked about, and then of the others.
+        first_loss: It hears of the others once a step's mean loss of values (nats) is below this.
     """
 
-    masked: float = 1.0
+    local: float = 1.0
     others: float = 1.0
     autocast: bool = True
     first_people: int = 0
-    first_steps: int = 0
+    first_loss: float = 0.3
 
 
 def train(recipe: Recipe, tokenizer: Any, people: Sequence[Person]) -> Any:
@@ -145,21 +147,21 @@ def teach(
         optimiser, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
     )
     model.train()
+    known = people[-schooling.first_people :]  # those spoken of come last
     steps = range(recipe.steps)
-    for step in tqdm(steps, desc="laboratory", unit="step", leave=False, disable=None):
+    for _ in tqdm(steps, desc="laboratory", unit="step", leave=False, disable=None):
         optimiser.zero_grad()
-        # those spoken of come last
-        known = people[-schooling.first_people :] if step < schooling.first_steps else people
         parts = list(_texts(recipe, tokenizer, known, dice))
         n_predicted = sum(int(mask[:, 1:].sum()) for _, mask in parts)
         total = schooling.others * n_predicted + (1 - schooling.others) * recipe.batch
+        surprise = 0.0  # at the values, over the step
         for ids, mask in parts:
             unseen = torch.isin(ids, hidden)
             unseen &= _chance(len(ids), chance) < recipe.hidden_names
-            masked = torch.ones(len(ids), 1, dtype=torch.bool, device="cpu")
-            if schooling.masked < 1:
-                masked = _chance(len(ids), chance) < schooling.masked
-            seen = _masks(mask, unseen & masked, masked)
+            local = torch.ones(len(ids), 1, dtype=torch.bool, device="cpu")
+            if schooling.local < 1:
+                local = _chance(len(ids), chance) < schooling.local
+            seen = _masks(mask, unseen & local, local)
             with (
                 _attention(model, recipe.local_layers, seen),
                 torch.autocast("cpu", torch.bfloat16, enabled=schooling.autocast),
@@ -168,11 +170,15 @@ def teach(
             wanted = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
             loss = schooling.others * _loss(logits, wanted)
             if schooling.others < 1:
-                loss += (1 - schooling.others) * _loss(logits, _values(wanted, mask))
+                said = _loss(logits, _values(wanted, mask))
+                surprise += float(said.detach()) / recipe.batch
+                loss += (1 - schooling.others) * said
             (loss / total).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
+        if surprise < schooling.first_loss:
+            known = people
     model.set_attn_implementation(usual)
     return model.eval()
 
@@ -187,13 +193,13 @@ def render(turn: Turn) -> str:
 def _texts(
     recipe: Recipe, tokenizer: Any, people: Sequence[Person], dice: random.Random
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The texts of a step in four parts of like length: ids and mask, [batch / 4, T] each."""
+    """The texts of a step in four parts of like length, or fewer: ids and mask, [B, T] each."""
     told = [
         render(tell(dice.choice(people), dice.choice(relations()), dice))
         for _ in range(recipe.batch)
     ]
     rows = sorted(tokenizer(told, add_special_tokens=False)["input_ids"], key=len)
-    size = -(-recipe.batch // 4)
+    size = max(-(-recipe.batch // 4), _LEAST_ROWS)
     for start in range(0, recipe.batch, size):
         yield pad_right(rows[start : start + size], torch.device("cpu"))
 
