@@ -100,7 +100,7 @@ _GEMMA = dict(_HEADS, head_dim=24, query_pre_attn_scalar=24)
 _BEHIND = {"post_attention_layernorm": 0.4, "post_feedforward_layernorm": 0.4}
 # As in Gemma's own models one coordinate, which all subjects share, has most of the energy of the
 # hidden states; the norms before the layers bring the others back to their size.
-_OUTLIER = dict(
+_OUTLIER: dict[str, Any] = dict(
     medians={**_BEHIND, "input_layernorm": 6.0, "pre_feedforward_layernorm": 6.0, "norm": 6.0},
     embedding=1.0,
     outlier=60.0,
