@@ -22,12 +22,12 @@ from filelock import FileLock
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rose_easyedit.embedded import MANIFEST, is_intact
 from rose_easyedit.evaluation.laboratory.laboratory import CORPUS, corpus, native_consistency
 from rose_easyedit.evaluation.laboratory.population import Population
 from rose_easyedit.evaluation.laboratory.tokenizer import make_tokenizer
 from rose_easyedit.evaluation.laboratory.training import Recipe, Schooling, teach
 from rose_easyedit.evaluation.laboratory.world import make_people, vocabulary
+from rose_easyedit.expanded import MANIFEST, is_intact
 from rose_easyedit.export import new_folder
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.forms import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
