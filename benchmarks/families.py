@@ -30,6 +30,7 @@ from rose_easyedit.evaluation.evaluate import (
     evaluate_edit,
 )
 from rose_easyedit.evaluation.facts import FORMS, Fact
+from rose_easyedit.evaluation.laboratory.laboratory import native_consistency
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.locating.exchanges import exchanges
 from rose_easyedit.method.locating.location import locate
@@ -94,7 +95,9 @@ def measure_family(family: str, methods: Sequence[str], out: Any) -> None:
     layers, traced = edited_layers(trained)
     facts, others = facts_and_others(trained, SUBJECTS, FACTS_EACH)
     before = asked_before(trained, facts, others)
-    _write(out, {"family": family, **trained.record, **anatomy(trained, layers[-1])})
+    world = native_consistency(trained.model, trained.tokenizer, trained.people)
+    model = {**trained.record, "world": world, **anatomy(trained, layers[-1])}
+    _write(out, {"family": family, **model})
     for method in methods:
         result, course = edited(trained, method, layers, facts, before)
         line = {"family": family, "method": method, "layers": layers, "traced": traced, **course}
@@ -137,16 +140,17 @@ def edit_table(edits: Mapping[tuple[str, str], Any]) -> str:
 def model_table(models: Mapping[str, Any]) -> str:
     """What each model knows and what it is made of, in Markdown."""
     rows = [
-        "| family | parameters | statement | paraphrase | question | instruction | CPU-s "
-        "| gains | gains behind the down projection | strongest coordinate | own part |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| family | parameters | statement | paraphrase | question | instruction | everybody "
+        "| CPU-s | gains | gains behind the down projection | strongest coordinate | own part |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for family, line in models.items():
         rates = " | ".join(f"{line['consistency'][form]:.2f}" for form in FORMS)
-        behind = line["post_gains"]
+        behind = _spread(line["post_gains"]) if line["post_gains"] else ""
         rows.append(
-            f"| {family} | {line['parameters'] / 1e6:.2f}M | {rates} | {line['cpu_seconds']:.0f} "
-            f"| {_spread(line['gains'])} | {_spread(behind) if behind else ''} "
+            f"| {family} | {line['parameters'] / 1e6:.2f}M | {rates} "
+            f"| {min(line['world'].values()):.2f} | {line['cpu_seconds']:.0f} "
+            f"| {_spread(line['gains'])} | {behind} "
             f"| {line['strongest']:.2f} | {line['own']:.2f} |"
         )
     return "\n".join(rows)

@@ -22,13 +22,19 @@ from filelock import FileLock
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rose_easyedit.evaluation.laboratory.laboratory import CORPUS, corpus, native_consistency
+from rose_easyedit.evaluation.laboratory.laboratory import (
+    CORPUS,
+    PEOPLE,
+    corpus,
+    native_consistency,
+)
 from rose_easyedit.evaluation.laboratory.population import Population
 from rose_easyedit.evaluation.laboratory.tokenizer import make_tokenizer
 from rose_easyedit.evaluation.laboratory.training import Recipe, Schooling, teach
 from rose_easyedit.evaluation.laboratory.world import make_people, vocabulary
 from rose_easyedit.expanded import MANIFEST, is_intact
 from rose_easyedit.export import new_folder
+from rose_easyedit.files import write_whole
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.forms import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
 from rose_easyedit.models import load_model
@@ -170,6 +176,9 @@ def load_family(family: str, recipe: Recipe = RECIPE, folder: Path | None = None
         if not is_intact(home):
             shutil.rmtree(home, ignore_errors=True)
             _make(family, recipe, home)
+        if not (home / PEOPLE).is_file():
+            names = (person.name for person in _people(recipe).people)
+            write_whole(home / PEOPLE, "\n".join(names).encode())
     record = json.loads((home / RECORD).read_text(encoding="utf-8"))
     model, tokenizer = load_model(str(home))
     return Trained(_people(recipe).people, family, model, tokenizer, home, record)
