@@ -267,6 +267,7 @@ def _read(
     log_p = replay.read_out(replay.hidden[replay.rows, replay.columns])  # [targets, vocabulary]
     chosen = log_p.gather(1, replay.targets[:, None])[:, 0]
     missed = (log_p.argmax(-1) != replay.targets).float()
-    sums = partial(torch.zeros(len(queries), device=log_p.device).index_add, 0, replay.rows)
+    none = torch.zeros(len(queries), dtype=log_p.dtype, device=log_p.device)
+    sums = partial(none.index_add, 0, replay.rows)
     counts = torch.bincount(replay.rows, minlength=len(queries))
     return seen[0], sums(-chosen) / counts, sums(missed) == 0

@@ -211,7 +211,7 @@ def _loss(logits: Tensor, wanted: Tensor) -> Tensor:
 
 def _values(wanted: Tensor, mask: Tensor) -> Tensor:
     """Of the wanted tokens [B, T - 1] each text's value, which a full stop and the end follow."""
-    place = torch.arange(wanted.shape[1])
+    place = torch.arange(wanted.shape[1], device=wanted.device)
     return wanted.masked_fill(place != mask.sum(1, keepdim=True) - 4, -100)
 
 
