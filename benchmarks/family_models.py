@@ -102,15 +102,18 @@ _UNTIED = {"tie_word_embeddings": False}
 _TIED = {"tie_word_embeddings": True}
 _GPT2 = dict(embd_pdrop=0.0, attn_pdrop=0.0, resid_pdrop=0.0, **_TIED)
 _HEADS = {"num_key_value_heads": 2}
-_GEMMA = dict(_HEADS, head_dim=24, query_pre_attn_scalar=24)
 _BEHIND = {"post_attention_layernorm": 0.4, "post_feedforward_layernorm": 0.4}
-# As in Gemma's own models one coordinate, which all subjects share, has most of the energy of the
-# hidden states; the norms before the layers bring the others back to their size.
-_OUTLIER: dict[str, Any] = dict(
-    medians={**_BEHIND, "input_layernorm": 6.0, "pre_feedforward_layernorm": 6.0, "norm": 6.0},
-    embedding=1.0,
-    outlier=60.0,
-)
+
+
+def _gemma(**others: Any) -> Family:
+    """As in Gemma's own models, one coordinate that all subjects share has most of the energy.
+
+    The norms before the layers bring the others back to their size.
+    """
+    before = {"input_layernorm": 6.0, "pre_feedforward_layernorm": 6.0, "norm": 6.0}
+    shape = dict(_HEADS, head_dim=24, query_pre_attn_scalar=24)
+    return Family({**shape, **others}, medians={**_BEHIND, **before}, embedding=1.0, outlier=60.0)
+
 
 FAMILIES: dict[str, Family] = {
     "gpt2": Family(_GPT2, gpt=True, embedding=0.1, positions="transformer.wpe"),
@@ -121,10 +124,8 @@ FAMILIES: dict[str, Family] = {
     "qwen2": Family({**_HEADS, **_TIED}, embedding=0.1),
     "qwen3": Family({**_HEADS, "head_dim": 24, **_UNTIED}, embedding=0.5),
     "phi3": Family({**_HEADS, **_UNTIED}, embedding=0.5),
-    "gemma2": Family(
-        {**_GEMMA, "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0}, **_OUTLIER
-    ),
-    "gemma3_text": Family(_GEMMA, **_OUTLIER),
+    "gemma2": _gemma(final_logit_softcapping=30.0, attn_logit_softcapping=50.0),
+    "gemma3_text": _gemma(),
     "olmo2": Family({**_HEADS, **_UNTIED}, medians=_BEHIND, embedding=1.0),
 }
 
