@@ -74,9 +74,10 @@ def coordinate_spread(hidden: Tensor) -> Tensor:
     Raises:
         RoSEError: they are all the same.
     """
+    hidden = hidden[hidden.isfinite().all(dim=1)]  # what overflows is told of when it is edited
     lengths = hidden.norm(dim=1)
-    usual = hidden[lengths <= _SINK * lengths.median()]  # none, if a median is not a number
-    spread = (usual - usual.sum(0) / max(len(usual), 1)).square().mean(0).sqrt()
+    usual = hidden[lengths <= _SINK * lengths.median()] if len(hidden) else hidden
+    spread = (usual - usual.mean(0)).square().mean(0).sqrt()
     root = spread.square().mean().sqrt()
     if not bool(root > 0) or not bool(root.isfinite()):
         raise RoSEError(
