@@ -61,7 +61,10 @@ SETTINGS = TrackingSettings(kind="wandb", tags=["paper"], notes="of the settings
 def some_edit() -> EditDelta:
     """A hierarchical edit of a tiny model."""
     return compute_edit(
-        build_model("llama-untied"), build_tokenizer("byte-level"), FACTS, settings(self_check=LENIENT)
+        build_model("llama-untied"),
+        build_tokenizer("byte-level"),
+        FACTS,
+        settings(self_check=LENIENT),
     )
 
 
