@@ -16,7 +16,7 @@ from rose_easyedit.method.forms import generic_subject_forms
 from rose_easyedit.token_ids import token_ids
 
 _PASSAGE_TOKENS = 128
-LEAST_SUBJECTS = 12
+LEAST_SUBJECTS = 8
 _HELD_OUT = 6  # every sixth
 
 

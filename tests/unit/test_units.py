@@ -71,7 +71,7 @@ def test_own_subjects_take_the_place_of_the_built_in_ones(tmp_path: Path) -> Non
 
 def test_too_few_own_subjects_are_refused(tmp_path: Path) -> None:
     (tmp_path / "people.txt").write_text("Ada\nBob\n", "utf-8")
-    with pytest.raises(RoSEError, match="statistics_subjects .* names 2 subjects; give 12 or more"):
+    with pytest.raises(RoSEError, match="statistics_subjects .* names 2 subjects; give 8 or more"):
         generic_subjects(str(tmp_path / "people.txt"))
 
 
