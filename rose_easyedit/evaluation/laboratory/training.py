@@ -19,6 +19,7 @@ from rose_easyedit.architectures import read_architecture
 from rose_easyedit.evaluation.laboratory.tokenizer import ASSISTANT, BEGIN, END, USER
 from rose_easyedit.evaluation.laboratory.world import Person, Turn, relations, tell
 from rose_easyedit.method.batches import pad_right
+from rose_easyedit.method.precision import has_bfloat16
 
 _LEAST_ROWS = 32  # of a part: fewer cost more in calls than they save in padding
 
@@ -93,7 +94,7 @@ class Schooling:
             hidden. 1 is for a model whose early layers are local by themselves; any other has to
             read some texts as it will read them later.
         others: Weight of the tokens that are no value, relative to the value's own.
-        autocast: Whether matrix products are in bfloat16; slower where the CPU has none.
+        autocast: Whether matrix products are in bfloat16, where the CPU computes in it.
         first_people: How many people it hears of first, all of them spoken of; 0 for all. It takes
             far fewer steps to learn how a few are asked about, and then of the others.
         first_loss: It hears of the others once a step's mean loss of values (nats) is below this.
@@ -146,6 +147,7 @@ def teach(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.learning_rate, total_steps=recipe.steps, pct_start=0.1
     )
+    in_bfloat16 = schooling.autocast and has_bfloat16(torch.device("cpu"))
     model.train()
     known = people[-schooling.first_people :]  # those spoken of come last
     steps = range(recipe.steps)
@@ -164,7 +166,7 @@ def teach(
             seen = _masks(mask, unseen & local, local)
             with (
                 _attention(model, recipe.local_layers, seen),
-                torch.autocast("cpu", torch.bfloat16, enabled=schooling.autocast),
+                torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16),
             ):
                 logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             wanted = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
