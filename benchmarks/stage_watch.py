@@ -22,6 +22,7 @@ from rose_easyedit.method.statistics import load_spectra
 
 COLD, WARM, REST = "statistics, cold", "statistics, warm", "rest"
 FACTS, SUBJECTS = "fact level", "subject level"
+CHECK = "check"
 APPLY, REVERT = "apply", "revert"
 # In the order in which data flows; "rest" is the fingerprint, the provenance, and what is between.
 STAGES = (
@@ -37,6 +38,7 @@ STAGES = (
     "solve",
     "compress",
     "report",
+    CHECK,
     REST,
     APPLY,
     REVERT,
@@ -76,6 +78,9 @@ def watched(meter: Meter, seen: Seen, spectra: Path) -> Iterator[None]:
         seen.optimised = sum(len(group.facts) for group in groups)
         return integration.optimise(setting, groups, start, level)
 
+    def reader_name(*_args: Any, **_kwargs: Any) -> str:
+        return CHECK if meter.is_within(CHECK) else "keys"
+
     def columns(*args: Any) -> Columns:
         seen.columns.append(make_columns(*args))
         return seen.columns[-1]
@@ -98,13 +103,14 @@ def watched(meter: Meter, seen: Seen, spectra: Path) -> Iterator[None]:
         (targets, "optimise", optimise, level_name),
         (edit, "preserved_queries", edit.preserved_queries, "columns"),
         (edit, "make_columns", columns, "columns"),
-        (Stack, "before", Stack.before, "keys"),
-        (Stack, "advanced", Stack.advanced, "keys"),
-        (Stack, "read", Stack.read, "keys"),
-        (Stack, "read_keys", Stack.read_keys, "keys"),
+        (Stack, "before", Stack.before, reader_name),
+        (Stack, "advanced", Stack.advanced, reader_name),
+        (Stack, "read", Stack.read, reader_name),
+        (Stack, "read_keys", Stack.read_keys, reader_name),
         (solving, "align", solving.align, "solve"),
         (Factors, "compressed", Factors.compressed, "compress"),
         (edit, "_rounding_loss", edit._rounding_loss, "report"),
+        (edit, "self_check", edit.self_check, CHECK),
     ]
     with ExitStack() as patches:
         for owner, attribute, function, name in stages:

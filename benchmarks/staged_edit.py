@@ -77,6 +77,7 @@ class Editor:
                 self.hparams.alignment,
                 folder,
                 self.hparams.precision,
+                arguments=self.hparams.template_arguments,
             )
         self.cold = cold.costs[COLD]
         one_step = {"fact_steps": 1, "subject_steps": 1}

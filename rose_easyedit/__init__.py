@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
     from rose_easyedit.easyedit import BaseEditor, apply_rose_to_model, register
-    from rose_easyedit.hparams import AlignmentHyperParams, HierarchyHyperParams, RoSEHyperParams
+    from rose_easyedit.hparams import (
+        AlignmentHyperParams,
+        HierarchyHyperParams,
+        RoSEHyperParams,
+        SelfCheckHyperParams,
+    )
     from rose_easyedit.method.edit import compute_edit as edit
     from rose_easyedit.models import load_model
     from rose_easyedit.requests import EditRequest
@@ -26,6 +31,7 @@ _HOMES = {
     "EditRequest": "requests.EditRequest",
     "HierarchyHyperParams": "hparams.HierarchyHyperParams",
     "RoSEHyperParams": "hparams.RoSEHyperParams",
+    "SelfCheckHyperParams": "hparams.SelfCheckHyperParams",
     "apply_rose_to_model": "easyedit.apply_rose_to_model",
     "edit": "method.edit.compute_edit",
     "load_model": "models.load_model",
@@ -39,6 +45,7 @@ __all__ = [
     "EditRequest",
     "HierarchyHyperParams",
     "RoSEHyperParams",
+    "SelfCheckHyperParams",
     "__version__",
     "apply_rose_to_model",
     "edit",

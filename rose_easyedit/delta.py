@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from rose_easyedit.delta_applied import AppliedEdit
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from rose_easyedit.requests import EditRequest
 
 Result = Mapping[str, Any] | None
+
+# What weights may be stored as, number by number; quantised ones need their scales as well.
+_IN_PLACE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(eq=False)
@@ -275,7 +279,10 @@ class EditDelta:
             shape = (factors.left.shape[0], factors.right.shape[1])
             wanted = shape[::-1] if factors.transposed else shape
             if name not in parameters:
-                faults.append(f"{name}: the model has no such weight")
+                faults.append(f"{name}: the model has no such weight{_if_quantised(model)}")
+            # before its shape, which a quantised weight has another one of
+            elif parameters[name].dtype not in _IN_PLACE:
+                faults.append(f"{name}: {_not_in_place(parameters[name])}")
             elif tuple(parameters[name].shape) != wanted:
                 faults.append(
                     f"{name}: shape {tuple(parameters[name].shape)}, the edit has {wanted}"
@@ -286,11 +293,21 @@ class EditDelta:
                     "the edit to a model whose edited layers are in memory, or use to_peft_lora "
                     "beside it"
                 )
-            elif not parameters[name].is_floating_point() or stored_weight(model, name).is_meta:
-                faults.append(
-                    f"{name}: {parameters[name].dtype} on {parameters[name].device} cannot be "
-                    "edited in place; use to_peft_lora beside it"
-                )
+            elif stored_weight(model, name).is_meta:
+                faults.append(f"{name}: {_not_in_place(parameters[name])}")
         if faults:
             raise RoSEError.of("This edit does not fit the model:", faults)
         return {name: stored_weight(model, name) for name in self.layers}
+
+
+def _not_in_place(weight: Tensor) -> str:
+    return (
+        f"{weight.dtype} on {weight.device} cannot be edited in place; use to_peft_lora beside it"
+    )
+
+
+def _if_quantised(model: PreTrainedModel) -> str:
+    """What to do about a weight that a quantised model does not have; empty for any other."""
+    if not getattr(model, "quantization_method", None):
+        return ""
+    return " under that name, since it is quantised; use to_peft_lora beside it"

@@ -18,8 +18,11 @@ from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.requests import EditRequest
 
-_MAPPINGS = ("hparams", "versions", "curves")
+_MAPPINGS = ("hparams", "versions", "curves", "template_arguments")
 _TEXTS = ("architecture", "dtype")
+_OF_FACT = ("reached", "least_reached", "written", "answered")
+_OF_DRIFT = ("kl", "top1", "prompts")
+_LIMITS = ("most_loss", "least_reached", "most_drift", "most_neighbour_drift")
 _REPLACED = ("subject", "prompt", "old", "new")
 
 
@@ -96,6 +99,7 @@ def _provenance_faults(provenance: Mapping[str, Any]) -> list[str]:
     right = _is_list(losses, (int, float, type(None))) and len(losses) in (0, len(requests))
     right = right and not any(isinstance(loss, int) and abs(loss) > 10**9 for loss in losses)
     check("losses", right, f"{len(requests)} numbers, one for each request")
+    faults += _self_check_faults(provenance.get("self_check"), len(requests), len(losses))
     groups = provenance.get("groups", [])
     right = _is_list(groups, list) and all(_are_places(group, len(requests)) for group in groups)
     check("groups", right, f"lists of request numbers below {len(requests)}")
@@ -103,6 +107,37 @@ def _provenance_faults(provenance: Mapping[str, Any]) -> list[str]:
     right = _is_list(steps, int) and isinstance(groups, list) and len(steps) in (0, len(groups))
     check("steps", right, "whole numbers, one for each group")
     return faults
+
+
+def _self_check_faults(checked: Any, n_requests: int, n_losses: int) -> list[str]:
+    """What is wrong with what an edit says that its check of itself found, if it says so."""
+    if checked is None:
+        return []
+    right = isinstance(checked, dict) and _is_list(checked.get("warnings"), str)
+    if right:
+        facts, drift, limits = (checked.get(name) for name in ("facts", "drift", "limits"))
+        right = (
+            _is_list(facts, dict)
+            and len(facts) == n_requests == n_losses
+            and all(_has_numbers(fact, _OF_FACT) for fact in facts)
+            and isinstance(drift, dict)
+            and drift.keys() <= {"generic", "neighbours"}
+            and all(_has_numbers(found, _OF_DRIFT) for found in drift.values())
+            and all(found["top1"] is not None for found in drift.values())
+            and _has_numbers(limits, _LIMITS)
+            and None not in limits.values()
+        )
+    return [] if right else [f"self_check is {shown(checked)}, not what an edit says of itself"]
+
+
+def _has_numbers(value: Any, names: Sequence[str]) -> bool:
+    """Whether a value is a mapping with numbers, or None, of these names."""
+    return isinstance(value, dict) and all(
+        name in value
+        and isinstance(value[name], (int, float, type(None)))
+        and not (isinstance(value[name], int) and abs(value[name]) > 10**9)
+        for name in names
+    )
 
 
 def _is_list(value: Any, of: type | tuple[type, ...]) -> bool:

@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.easyedit_arguments import (
+    check_requests,
+    edits_stay,
+    flat,
+    listed,
+    takes,
+    warn_of_ignored,
+    without_words_of_restoring,
+)
 from rose_easyedit.easyedit_import import import_easyeditor
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.tracking_easyedit import track_edit, track_metrics
@@ -30,6 +40,12 @@ ALG_NAME = "RoSE"
 
 _ONE_AT_A_TIME = ("edit", "edit_requests", "generate_edit")
 _IN_BATCHES = ("batch_edit", "normal_edit", "edit_dataset")
+# How many requests are one edit; None is all of them.
+_AT_ONCE: dict[str, Callable[[RoSEHyperParams], int | None]] = {
+    **dict.fromkeys(_ONE_AT_A_TIME, lambda hparams: 1),
+    **dict.fromkeys(_IN_BATCHES, lambda hparams: hparams.batch_size),
+    "normal_edit": lambda hparams: None,
+}
 # What the PyPI release calls the same two arguments of batch_edit.
 _FORMER_NAMES = {
     "locality_inputs": "locality_prompts",
@@ -108,7 +124,10 @@ def apply_rose_to_model(
         hparams: the settings.
         copy: edit a copy and leave the model alone.
         return_orig_weights: hand back what is needed to undo the edit.
-        keep_original_weight: ignored, as are `train_ds` and `kwargs`: for other methods.
+        keep_original_weight: of no effect here, since whoever calls restores the model, from what
+            is handed back; `BaseEditor` of this module lets the edit stay where it is false.
+        train_ds: of other methods; a warning says so, as for each of `kwargs`.
+        kwargs: taken so that a host may hand over more.
 
     Returns:
         The edited model and its `OriginalWeights`.
@@ -126,6 +145,9 @@ def apply_rose_to_model(
             "EasyEdit cannot put offloaded weights back; edit such a model with "
             "rose_easyedit.edit, or load the whole of it on one device."
         )
+    for name, value in {"train_ds": train_ds, **kwargs}.items():
+        if value is not None:
+            warnings.warn(f"{name} is ignored: RoSE has no use for it", stacklevel=2)
     delta = compute_edit(model, tok, as_requests(requests), hparams)
     track_edit(delta, hparams.tracking)
     edited = deepcopy(model) if copy else model
@@ -175,7 +197,7 @@ def _base_editor() -> type:
     }
     for name in (*_ONE_AT_A_TIME, *_IN_BATCHES):
         if hasattr(Host, name):
-            namespace[name] = _around(getattr(Host, name), name in _ONE_AT_A_TIME)
+            namespace[name] = _around(Host, name)
     return type("BaseEditor", (Host,), namespace)
 
 
@@ -188,7 +210,9 @@ of every other method go to EasyEdit untouched.
 `edit` makes one edit per request, `batch_edit` one per `batch_size` requests, `normal_edit` (which
 takes `subject=` too) one of all. Each returns EasyEdit's metrics, the model, and the
 `OriginalWeights` as they were before the call, whose `delta` is the edit. The model is restored,
-bit for bit, also after an error or an interrupt, unless `sequential_edit=True` lets the edits stay.
+bit for bit, also after an error or an interrupt, unless `sequential_edit=True`, or
+`keep_original_weight=False`, lets the edits stay. Faulty requests are refused together, with their
+indices, before anything is computed; a warning names each argument that nothing makes use of.
 
 `batch_edit` of the PyPI release returns the metrics of the last batch only; `deltas` has the edits
 of all of them.
@@ -205,25 +229,31 @@ def _model_of(hparams: RoSEHyperParams) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _around(host_method: Callable[..., Any], one_at_a_time: bool) -> Callable[..., Any]:
+def _around(host: type, name: str) -> Callable[..., Any]:
     """An editing method of the host that gives back its `OriginalWeights` for the whole call."""
-    signature = inspect.signature(host_method)
-    parameters = signature.parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    host_method: Callable[..., Any] = getattr(host, name)
+    parameters = inspect.signature(host_method).parameters
+    lacks = "prompts" in parameters and not takes(host_method, "subject")
 
     @functools.wraps(host_method)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.apply_algo is not apply_rose_to_model:  # another method, or a call within a call
             return host_method(self, *args, **kwargs)
-        for name, former in _FORMER_NAMES.items():
-            if name in kwargs and former in parameters:
-                kwargs[former] = kwargs.pop(name)
-        given = kwargs.pop("subject", ()) if "prompts" in parameters and not takes_any else ()
-        arguments = signature.bind(self, *args, **kwargs).arguments
-        keep = arguments.get("sequential_edit", kwargs.get("sequential_edit", False))
-        subjects = [given] if isinstance(given, str) else given
-        with _call(self, bool(keep), one_at_a_time, subjects) as written:
-            metrics, model, _ = host_method(self, *args, **kwargs)
+        for now, former in _FORMER_NAMES.items():
+            if now in kwargs and former in parameters:
+                kwargs[former] = kwargs.pop(now)
+        # what the host does not pass on; edits are given it here
+        own = listed({"subject": kwargs.pop("subject")}) if lacks and "subject" in kwargs else {}
+        bound = inspect.signature(host_method).bind(
+            self, *args, **without_words_of_restoring(host_method, kwargs)
+        )
+        given = listed(flat(bound))
+        del given["self"]
+        stay = edits_stay(kwargs | given)
+        warn_of_ignored(host_method, host, given)
+        check_requests(name, given | own, _AT_ONCE[name](self.hparams))
+        with _call(self, stay, name in _ONE_AT_A_TIME, own.get("subject", ())) as written:
+            metrics, model, _ = host_method(self, **given)
             track_metrics(metrics, self.hparams.tracking)
         return metrics, model, written
 
@@ -239,9 +269,12 @@ def _call(
     `subjects` are those of the requests, in order, where the host does not pass them on
     (`normal_edit`).
 
-    EasyEdit asks for batch_size 1 in single edits (its PyPI release sets it), and its metrics for
-    several prompts at once are right with left padding only; both are put back afterwards.
+    EasyEdit asks for batch_size 1 in single edits (its PyPI release sets it), its metrics for
+    several prompts at once are right with left padding only, and they put the padding token to the
+    model; all three are put back afterwards.
     """
+    from rose_easyedit.generation import filler
+
     written = OriginalWeights({}, ())
     subject = iter(subjects)
 
@@ -259,8 +292,9 @@ def _call(
         return edited, weights
 
     model, tok, hparams = editor.model, editor.tok, editor.hparams
-    padding_side = tok.padding_side
+    padding = tok.padding_side, tok.pad_token
     tok.padding_side = "left"
+    tok.pad_token = tok.convert_ids_to_tokens(filler(model, tok))
     editor.apply_algo = apply
     named = isinstance(hparams.model_name, str)
     editor.hparams = replace(
@@ -278,7 +312,7 @@ def _call(
         _take_back(model, written)
         raise
     finally:
-        tok.padding_side = padding_side
+        tok.padding_side, tok.pad_token = padding
         editor.apply_algo = apply_rose_to_model
         editor.hparams = hparams
 

@@ -26,6 +26,10 @@ class FactError(RoSEError):
     """A fault of some facts themselves: the model cannot be made to know them; others it can."""
 
 
+class DamageError(RoSEError):
+    """An edit that its own check found damaged, and that was to be refused then."""
+
+
 def no_file(path: Path, kind: str, advice: str) -> RoSEError:
     """The error for a path at which there is no file."""
     if path.is_dir():

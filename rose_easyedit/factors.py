@@ -28,6 +28,11 @@ class Factors:
         """Inner size r of the two factors."""
         return self.left.shape[1]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all its numbers are."""
+        return bool(self.left.isfinite().all()) and bool(self.right.isfinite().all())
+
     def dense(self) -> Tensor:
         """The update as the weight is stored, in float64."""
         update = self.left.double() @ self.right.double()
@@ -78,6 +83,6 @@ def factor_faults(layers: Mapping[str, Factors]) -> list[str]:
             faults.append(f"{name}: factors {tuple(left.shape)} and {tuple(right.shape)} are empty")
         elif left.dtype not in _DTYPES or right.dtype not in _DTYPES:
             faults.append(f"{name}: factors of type {left.dtype} and {right.dtype}")
-        elif not (bool(left.isfinite().all()) and bool(right.isfinite().all())):
+        elif not factors.is_finite:
             faults.append(f"{name}: numbers that are not finite")
     return faults

@@ -7,16 +7,15 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import DynamicCache, GenerationConfig
 
-from rose_easyedit.chat import render_messages
+from rose_easyedit.chat import Arguments, own_turn, render_messages, render_turn
 from rose_easyedit.context import check_context
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation_mode import evaluation_mode
 from rose_easyedit.offload import computing_device
 from rose_easyedit.opening import read_opening, sharable_opening
-from rose_easyedit.token_ids import token_ids
+from rose_easyedit.token_ids import check_ids, n_embeddings, token_ids
 
 Text = str | list[dict[str, str]]
 
@@ -30,6 +29,7 @@ def generate_greedy(
     max_new_tokens: int = 24,
     batch_size: int = 32,
     autocast: torch.dtype | None = None,
+    template_arguments: Arguments | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[str]:
     """Continue each text greedily with a KV cache, up to the end-of-turn token.
@@ -47,15 +47,18 @@ def generate_greedy(
         max_new_tokens: Most tokens per answer.
         batch_size: Rows per batch.
         autocast: Data type of the matrix products, say `torch.bfloat16`; None keeps the weights'.
+        template_arguments: What the chat template is told (`chat.arguments_used`).
         progress: Called with the number of rows finished after each batch.
 
     Returns:
         The decoded continuations, without special tokens, in the order of `texts`.
 
     Raises:
-        RoSEError: As `encode`, or a text with its answer is longer than the model's context.
+        RoSEError: As `encode`, a text with its answer is longer than the model's context, or it
+            has tokens that the model does not have.
     """
-    rows = encode(tokenizer, texts, chat=chat)
+    rows = encode(tokenizer, texts, chat=chat, template_arguments=template_arguments)
+    check_ids(model, rows)
     check_context(model, rows, max_new_tokens)
     config = _greedy_config(model, tokenizer, max_new_tokens)
     answers = [""] * len(rows)
@@ -71,48 +74,52 @@ def generate_greedy(
         new_tokens = output[:, inputs["input_ids"].shape[1] :]
         decoded = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
         for index, answer in zip(indices, decoded, strict=True):
-            answers[index] = answer
+            answers[index] = own_turn(tokenizer, answer) if chat else answer
         if progress is not None:
             progress(len(indices))
     return answers
 
 
-def encode(tokenizer: Any, texts: Sequence[Text], *, chat: bool) -> list[list[int]]:
+def encode(
+    tokenizer: Any,
+    texts: Sequence[Text],
+    *,
+    chat: bool,
+    template_arguments: Arguments | None = None,
+) -> list[list[int]]:
     """Token ids of each text, unpadded; a chat turn ends with the model's own turn opened.
 
     Raises:
         RoSEError: As `render`, or a text has no token.
     """
     # The template writes its own special tokens; a second BOS would change the answers.
-    rendered = render(tokenizer, texts, chat=chat)
+    rendered = render(tokenizer, texts, chat=chat, template_arguments=template_arguments)
     rows = [token_ids(tokenizer, text, special=not chat) for text in rendered]
     if empty := [i for i, row in enumerate(rows) if not row]:
         raise RoSEError(f"Texts {empty} have no token: give each query at least one character.")
     return rows
 
 
-def render(tokenizer: Any, texts: Sequence[Text], *, chat: bool) -> list[str]:
+def render(
+    tokenizer: Any,
+    texts: Sequence[Text],
+    *,
+    chat: bool,
+    template_arguments: Arguments | None = None,
+) -> list[str]:
     """The texts as the model reads them: with `chat`, in the template with its own turn opened.
 
     Raises:
-        RoSEError: If `chat` is asked of a tokenizer without a template, the template refuses the
-            messages (a system prompt, in some models), or messages are given without `chat`.
+        RoSEError: As `chat.render_messages`, or messages are given without `chat`.
     """
     if not chat:
         return [_plain(text) for text in texts]
-    if tokenizer.chat_template is None:
-        raise RoSEError(
-            "The tokenizer has no chat template, so questions cannot be put to it as a chat: "
-            "set tokenizer.chat_template, or ask with chat=False."
-        )
-    messages = [[{"role": "user", "content": t}] if isinstance(t, str) else t for t in texts]
-    try:
-        return [render_messages(tokenizer, each) for each in messages]
-    except TemplateError as error:
-        raise RoSEError(
-            f"The model's chat template refuses these messages ({error}): ask without a system "
-            "prompt, or set another tokenizer.chat_template."
-        ) from error
+    return [
+        render_turn(tokenizer, text, template_arguments)
+        if isinstance(text, str)
+        else render_messages(tokenizer, text, template_arguments)
+        for text in texts
+    ]
 
 
 def length_batches(rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
@@ -139,6 +146,17 @@ def pad_left(
         "input_ids": torch.tensor(ids, device=device),
         "attention_mask": torch.tensor(mask, device=device),
     }
+
+
+def filler(model: Any, tokenizer: Any) -> int:
+    """What fills a row before its text and behind its end: a token that the model can read.
+
+    In place of a padding token that the model lacks, one that is not shown in an answer.
+    """
+    end, special = stop_tokens(model, tokenizer), tokenizer.all_special_ids
+    unseen = [token for token in end if token in special]
+    candidates = (tokenizer.pad_token_id, *unseen, *special, *end, 0)
+    return next(t for t in candidates if t is not None and t < n_embeddings(model))
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
@@ -185,12 +203,9 @@ def _plain(text: Text) -> str:
 def _greedy_config(model: Any, tokenizer: Any, max_new_tokens: int) -> GenerationConfig:
     """A plain greedy configuration that keeps only the stop tokens of the model's own."""
     end = stop_tokens(model, tokenizer)
-    pad = tokenizer.pad_token_id
-    if pad is None:
-        pad = end[0] if end else 0
     return GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=end or None,
-        pad_token_id=pad,
+        pad_token_id=filler(model, tokenizer),
     )

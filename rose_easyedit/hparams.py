@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams_checks import settings_faults
+from rose_easyedit.hparams_checks import layers_faults, settings_faults
 from rose_easyedit.hparams_typed import UNUSABLE, key_faults, typed
 from rose_easyedit.hparams_types import is_series
 from rose_easyedit.paths import conf_dir, hparams_dir
 from rose_easyedit.settings_files import find_yaml, read_yaml
+
+logger = logging.getLogger(__name__)
+
+# What stands for layers that are to be found.
+AUTO = "auto"
 
 
 @dataclass
@@ -24,18 +30,19 @@ class HierarchyHyperParams:
             `joint` (one per subject, from zero: MEMIT-Merge), `independent` (one per fact: MEMIT).
         fact_steps: optimisation steps of a fact-level delta at the most.
         subject_steps: optimisation steps of a subject-level delta at the most.
-        fact_learning_rate: Adam's step for fact-level deltas, relative to the root mean square of
-            the hidden state, |h| / sqrt(d).
+        fact_learning_rate: Adam's step for fact-level deltas. This and the two below are in units
+            of what tells one subject from another in the model (`method/units.py`): the standard
+            deviation of each coordinate of the hidden state over the built-in subjects.
         subject_learning_rate: the same for subject-level deltas.
         loss_threshold: a fact has converged when its mean negative log-likelihood per target
             token (nats) is below this.
         kl_factor: weight of the drift of the essence prompt "It is well known that {subject} is a".
         weight_decay: weight of |delta| / |h|**2, as MEMIT has it.
-        clamp_norm: largest |delta| / |h|.
+        clamp_norm: longest delta, root mean square of its coordinates in that unit.
         context_turns: the contexts of a fact are taken in this many turns, one turn a step; a
             step costs so many times less (1: all contexts at every step).
         smoothing_radius: largest random displacement of the subject-level delta during its
-            optimisation, relative to |h| (0 turns randomised smoothing off).
+            optimisation, root mean square in that unit (0 turns randomised smoothing off).
         on_failure: what becomes of a fact whose loss is not finite: `refuse` the batch, or
             `leave_out` that fact, which the edit's log then names, and write the others.
     """
@@ -43,14 +50,14 @@ class HierarchyHyperParams:
     integration: str = "hierarchical"
     fact_steps: int = 15
     subject_steps: int = 75
-    fact_learning_rate: float = 0.1
-    subject_learning_rate: float = 0.1
+    fact_learning_rate: float = 0.18
+    subject_learning_rate: float = 0.18
     loss_threshold: float = 0.05
     kl_factor: float = 0.0625
     weight_decay: float = 0.5
-    clamp_norm: float = 4.0
+    clamp_norm: float = 8.0
     context_turns: int = 6
-    smoothing_radius: float = 0.6
+    smoothing_radius: float = 1.1
     on_failure: str = "refuse"
 
 
@@ -63,8 +70,9 @@ class AlignmentHyperParams:
             `covariance` (MEMIT), `null_space` (AlphaEdit).
         strength: weight of the identity constraint (isotropic, null_space), relative to the mean
             squared norm of the key columns, preserved ones too, in the directions left free.
-        protected_directions: with `isotropic`, the number of top directions of generic keys that
-            the update must not touch (0 is the paper's setting).
+        protected_share: with `isotropic`, the share of the directions of the keys, those that
+            generic keys use most, that the update must not touch (0 is the paper's setting).
+        protected_directions: their number, in place of the share; null takes the share.
         covariance_weight: weight of the second moment (covariance, shrinkage), in MEMIT's units
             (`mom2_update_weight`).
         shrinkage: gamma of `shrinkage`: 0 is the covariance, 1 a multiple of the identity.
@@ -72,7 +80,9 @@ class AlignmentHyperParams:
         statistics_text: text file with generic text, as it is or in the model's folder; null takes
             the built-in sentences.
         statistics_tokens: how many tokens of that text to use at the most.
-        subject_weight: weight of the keys of 200 built-in subjects, at their last tokens in
+        statistics_subjects: text file with a subject a line, found likewise, in place of the
+            built-in ones; every sixth of them is held out, to measure drift on.
+        subject_weight: weight of the keys of the built-in subjects, at their last tokens in
             statements and chat queries, beside all tokens of the text (MEMIT has 0).
         preserved_columns: how many prompts of the edit with a built-in subject in place of its own
             become columns too, whose hidden states shall stay (MEMIT has none); no more than two
@@ -84,12 +94,14 @@ class AlignmentHyperParams:
 
     constraint: str = "isotropic"
     strength: float = 0.5
-    protected_directions: int = 256
+    protected_share: float = 0.16667
+    protected_directions: int | None = None
     covariance_weight: float = 15000.0
     shrinkage: float = 0.3
     null_space_threshold: float = 0.02
     statistics_text: str | None = None
     statistics_tokens: int = 8192
+    statistics_subjects: str | None = None
     subject_weight: float = 1.0
     preserved_columns: int = 1000
     locality_budget: float | None = None
@@ -97,7 +109,34 @@ class AlignmentHyperParams:
     @property
     def needs_statistics(self) -> bool:
         """Whether the constraint depends on generic text at all."""
-        return self.constraint != "isotropic" or self.protected_directions > 0
+        return self.constraint != "isotropic" or self.protected(1_000_000) > 0
+
+    def protected(self, width: int) -> int:
+        """How many directions of keys with so many entries `isotropic` protects."""
+        if self.protected_directions is not None:
+            return self.protected_directions
+        return round(self.protected_share * width)
+
+
+@dataclass
+class SelfCheckHyperParams:
+    """What an edit may look like before it is called damaged; none of it changes the edit.
+
+    Attributes:
+        most_loss: of a fact, when it has been learned and once it is written (-log P of a target
+            token, nats).
+        least_reached: share of its way to the target that a subject's hidden state shall go at the
+            least; it may go as much too far.
+        most_drift: of what follows generic texts (KL, nats).
+        most_neighbour_drift: of what follows the edit's own prompts with other subjects in them.
+        must_answer: whether a fact is written only if its target is what the model goes on with.
+    """
+
+    most_loss: float = 1.0
+    least_reached: float = 0.5
+    most_drift: float = 0.3
+    most_neighbour_drift: float = 0.5
+    must_answer: bool = True
 
 
 @dataclass
@@ -106,14 +145,17 @@ class RoSEHyperParams:
 
     Attributes:
         alg_name: always "RoSE".
-        model_name: "embedded", a folder, or a model's name on the hub.
+        model_name: "embedded", "gemma-3-270m", a folder, a GGUF file, or a name on the hub.
+        measured: whether these settings were measured on that model; if not, it is said when they
+            are read from their file.
         device: where the model runs: "cpu", "cuda:0", or a CUDA index.
         model_parallel: refused when true; the replay of the later layers needs one device.
         fp16: load the weights in half precision when EasyEdit loads the model.
         batch_size: facts that `BaseEditor.batch_edit` writes at once; facts about one subject
             must share a batch to be integrated.
         max_length: EasyEdit's evaluation truncates prompts to this many tokens.
-        layers: the edited layers, in ascending order.
+        layers: the edited layers, in ascending order, or "auto": where causal tracing finds that
+            this model reads its subjects (once per model, kept in the cache).
         z_layer: layer where the target hidden state is set; null means the last edited layer.
         n_contexts: prefixes, 8 at the most, under which each statement is learned; the first is
             the bare one.
@@ -130,6 +172,8 @@ class RoSEHyperParams:
         self_paraphrases: how many of the model's own rewritings of each statement are learned as a
             user's turn, for tokenizers with a chat template: 0, 1 (a question), 2 (an instruction
             as well).
+        template_arguments: what the tokenizer's chat template is told beside the messages, by name;
+            `enable_thinking` is false where the template knows it, unless it is given here.
         sink_ratio: a subject token whose hidden norm exceeds this many times the median of generic
             text is an attention sink; its context is left out.
         precision: in which the model runs for an edit: `auto` is bfloat16 autocast where the
@@ -140,19 +184,23 @@ class RoSEHyperParams:
         seed: of every random choice.
         tracking: of edits through EasyEdit: `auto` logs them to the W&B run that is open
             (`wandb.run`), if there is one, `none` never. The edit does not depend on it.
+        on_damage: what becomes of an edit that its own check finds damaged: `warn` and hand it
+            out, or `refuse` it.
         hierarchy: stage 1.
         alignment: stage 2.
+        self_check: from where on an edit is called damaged.
     """
 
     alg_name: str = "RoSE"
     model_name: str = "embedded"
+    measured: bool = True
     device: Any = "cpu"
     model_parallel: bool = False
     fp16: bool = False
     batch_size: int = 1000
     max_length: int = 256
 
-    layers: list[int] = field(default_factory=list)
+    layers: Any = AUTO
     z_layer: int | None = None
     n_contexts: int = 3
     contexts: list[str] | None = None
@@ -161,13 +209,16 @@ class RoSEHyperParams:
     key_columns: str = "per_query"
     query_formats: int = 4
     self_paraphrases: int = 0
+    template_arguments: dict[str, Any] = field(default_factory=dict)
     sink_ratio: float = 3.0
     precision: str = "auto"
     micro_batch: int = 64
     seed: int = 0
     tracking: str = "auto"
+    on_damage: str = "warn"
     hierarchy: HierarchyHyperParams = field(default_factory=HierarchyHyperParams)
     alignment: AlignmentHyperParams = field(default_factory=AlignmentHyperParams)
+    self_check: SelfCheckHyperParams = field(default_factory=SelfCheckHyperParams)
 
     def __post_init__(self) -> None:
         groups = {name: getattr(self, name) for name in _GROUPS}
@@ -183,7 +234,7 @@ class RoSEHyperParams:
 
     @property
     def target_layer(self) -> int:
-        """The layer where the target hidden state is set."""
+        """The layer where the target hidden state is set; the layers are named."""
         return self.layers[-1] if self.z_layer is None else self.z_layer
 
     def check(self) -> None:
@@ -221,9 +272,16 @@ class RoSEHyperParams:
         Raises:
             RoSEError: no such file (with the names that exist), or faulty settings.
         """
-        return _typed(
-            read_yaml(find_yaml(hparams_name_or_path, hparams_dir() / "RoSE", "settings"))
-        )
+        path = find_yaml(hparams_name_or_path, hparams_dir() / "RoSE", "settings")
+        hparams = _typed(read_yaml(path))
+        if not hparams.measured:
+            logger.warning(
+                "%s: these settings were not measured on %s; look at what the edit says of itself, "
+                "and try `rose-edit locate` or `layers: auto`",
+                path.name,
+                hparams.model_name,
+            )
+        return hparams
 
     @classmethod
     def preset(cls, name: str, base: str | Path = "smollm2-135m") -> RoSEHyperParams:
@@ -251,8 +309,9 @@ class RoSEHyperParams:
 _GROUPS: dict[str, type[Any]] = {
     "hierarchy": HierarchyHyperParams,
     "alignment": AlignmentHyperParams,
+    "self_check": SelfCheckHyperParams,
 }
 
 
 def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
-    return typed(RoSEHyperParams, _GROUPS, layers)
+    return typed(RoSEHyperParams, _GROUPS, layers, {"layers": layers_faults})

@@ -8,7 +8,8 @@ from functools import partial
 from operator import ge
 from typing import TYPE_CHECKING, Any
 
-from rose_easyedit.hparams_types import type_faults
+from rose_easyedit.errors import shown
+from rose_easyedit.hparams_types import is_series, type_faults
 from rose_easyedit.method.constraints import CONSTRAINTS
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ KEY_COLUMNS = ("per_query", "merged")
 PRECISIONS = ("auto", "bfloat16", "weights")
 TRACKING = ("auto", "none")
 ON_FAILURE = ("refuse", "leave_out")
+ON_DAMAGE = ("warn", "refuse")
 
 # How many there are of each in method/forms.py.
 MOST_FORMS = {"n_contexts": 8, "chat_contexts": 4, "answered_queries": 2, "query_formats": 6}
@@ -30,20 +32,31 @@ def settings_faults(hparams: RoSEHyperParams) -> list[str]:
     Values are looked at where all are of the right type, so that they can be compared.
     """
     faults = [
+        *layers_faults(hparams.layers),
         *type_faults(hparams),
         *type_faults(hparams.hierarchy, "hierarchy."),
         *type_faults(hparams.alignment, "alignment."),
+        *type_faults(hparams.self_check, "self_check."),
     ]
     return faults or [*_value_faults(hparams), *_combination_faults(hparams)]
 
 
+def layers_faults(layers: Any) -> list[str]:
+    """What is neither a list of layers nor "auto"."""
+    is_list = is_series(layers) and all(type(layer) is int for layer in layers)
+    if is_list or layers == "auto":
+        return []
+    return [f"layers is {shown(layers)}; give a list of whole numbers, or auto"]
+
+
 def _value_faults(hparams: RoSEHyperParams) -> list[str]:
-    hierarchy, alignment = hparams.hierarchy, hparams.alignment
+    hierarchy, alignment, check = hparams.hierarchy, hparams.alignment, hparams.self_check
     faults = _choice_faults(
         ("alg_name", hparams.alg_name, ("RoSE",)),
         ("key_columns", hparams.key_columns, KEY_COLUMNS),
         ("precision", hparams.precision, PRECISIONS),
         ("tracking", hparams.tracking, TRACKING),
+        ("on_damage", hparams.on_damage, ON_DAMAGE),
         ("hierarchy.integration", hierarchy.integration, INTEGRATIONS),
         ("hierarchy.on_failure", hierarchy.on_failure, ON_FAILURE),
         ("alignment.constraint", alignment.constraint, tuple(CONSTRAINTS)),
@@ -74,7 +87,14 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
         (not_negative, "0 or more", hierarchy, ("loss_threshold", "kl_factor", "weight_decay")),
         (not_negative, "0 or more", hierarchy, ("smoothing_radius",)),
         (positive, "above 0", alignment, ("strength", "covariance_weight", "statistics_tokens")),
-        (not_negative, "0 or more", alignment, ("protected_directions", "null_space_threshold")),
+        (not_negative, "0 or more", alignment, ("null_space_threshold",)),
+        (
+            lambda value: value is None or value >= 0,
+            "0 or more, or null",
+            alignment,
+            ("protected_directions",),
+        ),
+        (lambda value: 0 <= value < 1, "0 or more and below 1", alignment, ("protected_share",)),
         (not_negative, "0 or more", alignment, ("subject_weight", "preserved_columns")),
         (
             lambda value: value is None or value > 0,
@@ -83,11 +103,14 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
             ("locality_budget",),
         ),
         (lambda value: 0 <= value <= 1, "between 0 and 1", alignment, ("shrinkage",)),
+        (not_negative, "0 or more", check, ("most_loss", "most_drift", "most_neighbour_drift")),
+        (lambda value: value <= 1, "1 at the most", check, ("least_reached",)),
     ]
-    prefixes = {id(hparams): "", id(hierarchy): "hierarchy.", id(alignment): "alignment."}
+    groups = {"": hparams, "hierarchy.": hierarchy, "alignment.": alignment, "self_check.": check}
+    prefixes = {id(group): prefix for prefix, group in groups.items()}
     faults += [  # which all rules let pass
         f"{prefixes[id(group)]}{name} is {value}; give a number"
-        for group in (hparams, hierarchy, alignment)
+        for group in groups.values()
         for name, value in vars(group).items()
         if isinstance(value, float) and value == math.inf
     ]
@@ -109,10 +132,12 @@ def _choice_faults(*choices: tuple[str, str, tuple[str, ...]]) -> list[str]:
 
 def _combination_faults(hparams: RoSEHyperParams) -> list[str]:
     faults = []
-    layers = list(hparams.layers)
-    if not layers:
-        faults.append("layers is empty; name the layers to edit, for instance [7, 8, 9, 10, 11]")
-    elif layers != sorted(set(layers)) or layers[0] < 0:
+    layers = [] if hparams.layers == "auto" else list(hparams.layers)
+    if hparams.layers == "auto" and hparams.z_layer is not None:
+        faults.append(f"z_layer is {hparams.z_layer}, but layers is auto; leave z_layer null")
+    elif hparams.layers != "auto" and not layers:
+        faults.append("layers is empty; name the layers to edit, or write auto")
+    elif layers != sorted(set(layers)) or layers and layers[0] < 0:
         faults.append(f"layers is {layers}; list different layers, 0 or more, in order")
     if layers and hparams.z_layer is not None and hparams.z_layer < layers[-1]:
         faults.append(

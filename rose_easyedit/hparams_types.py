@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
@@ -66,6 +66,10 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "list[int]": (
         lambda value: is_series(value) and all(map(_is_whole, value)),
         "a list of whole numbers",
+    ),
+    "dict[str, Any]": (
+        lambda value: isinstance(value, Mapping) and all(map(_is_text, value)),
+        "values by name (`name: value`)",
     ),
     "list[str]": (lambda value: is_series(value) and all(map(_is_text, value)), "a list of texts"),
 }

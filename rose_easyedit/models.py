@@ -1,4 +1,4 @@
-"""Loads a model with its tokenizer: a built-in one, a folder, or a name on the hub."""
+"""Loads a model with its tokenizer: a built-in one, a folder, a GGUF file, or a hub's name."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.embedded import embedded_model
+from rose_easyedit.embedded import PACKAGED, packaged_model
 from rose_easyedit.errors import RoSEError, first_line
+from rose_easyedit.gguf_file import gguf_model
 from rose_easyedit.tiny import TINY, build_tiny
 
 EMBEDDED = "embedded"
 LABORATORY = "laboratory"
-# what the embedded model is, or was before its weights were put into four bits
-EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
-BUILT_IN = (EMBEDDED, LABORATORY, TINY)
-_OFFLINE = f"the names {' and '.join(BUILT_IN)} always work offline"
+BUILT_IN = (*PACKAGED, LABORATORY, TINY)
+_OFFLINE = f"the names {', '.join(BUILT_IN)} always work offline"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -25,9 +24,10 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
     """Loads a causal language model and its tokenizer, ready to be evaluated.
 
     Args:
-        name: "embedded" (SmolLM2-135M-Instruct, works offline), "laboratory" (small, of an
-            invented world, trained on first use), "tiny-random" (for trying things out, needs
-            nothing), a folder in Hugging Face's form, or a name on the hub.
+        name: "embedded" (SmolLM2-135M-Instruct) or "gemma-3-270m", out of Python packages;
+            "laboratory" (small, of an invented world, trained on first use), "tiny-random" (for
+            trying things out, needs nothing), a folder in Hugging Face's form, a GGUF file, or a
+            name on the hub.
         device: "cpu", "cuda:0", a CUDA index, or a `torch.device`.
         dtype: "auto" (as the checkpoint has it; the built-in ones are float32), "float32",
             "bfloat16", "float16", or a `torch.dtype`.
@@ -36,8 +36,10 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
         The model in evaluation mode on the device, and its tokenizer, which has a padding token.
 
     Raises:
-        RoSEError: no such model, dtype or device, with what would do.
+        RoSEError: no such model, dtype or device, with what would do; or a GGUF file of a family
+            or with a tokenizer that is not read, by its name.
     """
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place, precision = _device(device), _dtype(dtype)
@@ -48,7 +50,9 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
         return model.to(place, None if precision == "auto" else precision).eval(), tokenizer
     source = str(_folder(name))
     try:
-        with transformers_progress(shown=sys.stderr.isatty() and name not in BUILT_IN):
+        shown = sys.stderr.isatty() and name not in BUILT_IN
+        # there first, whatever the default device of the process is
+        with transformers_progress(shown=shown), torch.device("cpu"):
             # an edit from elsewhere may name the model: its code is never run
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(
@@ -66,22 +70,25 @@ def check_name(name: str) -> None:
     """Refuses a name of no model, here or on the hub, without reading or asking anything.
 
     Raises:
-        RoSEError: it is a file, a folder without a configuration, or a path to nothing.
+        RoSEError: it is a file of another kind than GGUF, a folder without a configuration, or a
+            path to nothing.
     """
     path = Path(name)
     if name in BUILT_IN:
         return
-    if path.is_file():
+    if path.is_file() and path.suffix.lower() != ".gguf":
         raise RoSEError(
-            f"The model {name!r} is a file; name the folder of a model in Hugging Face's form."
+            f"The model {name!r} is a file; name a GGUF file (.gguf), or the folder of a model in "
+            "Hugging Face's form."
         )
     if path.is_dir() and not (path / "config.json").is_file():
         raise RoSEError(
             f"The folder {name!r} does not load as a causal language model: it has no config.json; "
             "name the folder of a model in Hugging Face's form."
         )
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~"))):
-        raise RoSEError(f"There is no model {name!r} to load: no such folder; {_OFFLINE}.")
+    placed = path.is_absolute() or name.startswith((".", "~")) or path.suffix.lower() == ".gguf"
+    if placed and not path.exists():
+        raise RoSEError(f"There is no model {name!r} to load: no such place; {_OFFLINE}.")
 
 
 def _without_length_warning(tokenizer: Any) -> None:
@@ -91,12 +98,14 @@ def _without_length_warning(tokenizer: Any) -> None:
 
 
 def _folder(name: str) -> Path | str:
-    if name == EMBEDDED:
-        return embedded_model()
+    if name in PACKAGED:
+        return packaged_model(name)
     if name == LABORATORY:
         from rose_easyedit.evaluation.laboratory import laboratory_folder
 
         return laboratory_folder()
+    if Path(name).is_file():
+        return gguf_model(Path(name))
     return name
 
 

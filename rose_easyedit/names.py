@@ -1,4 +1,7 @@
-"""Names in a text, as whole words: in any case, in any script, in any way to encode them."""
+"""Names in a text, as whole words: in any case, in any script, in any way to encode them.
+
+And what stands between two pieces of a text, which is a matter of the script as well.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,20 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-# Scripts that put no space between words, or none between a name and its particle: Thai, Lao,
-# Myanmar, Hangul, Khmer, kana and Han.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1100-\u11ff\u1780-\u17ff\u3005-\u3007\u3041-\u318f\u31f0-\u31ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
+# Scripts that put no space between words: Thai, Lao, Myanmar, Khmer, kana, bopomofo and Han.
+_SPACELESS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u312f\u31a0-\u31bf"
+    "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
+# Their signs, which bring the room around them along: East Asian punctuation, full-width forms.
+_SIGNS = (
+    "\u3001-\u3003\u3008-\u3020\u3030\u303d\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+)
+# Hangul has spaces between words, and none between a name and its particle.
+_HANGUL = "\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff"
+_SPACELESS_LETTER = re.compile(f"[{_SPACELESS}]")
+_SPACELESS_END = re.compile(f"[{_SPACELESS}{_SIGNS}]$")
+_UNSPACED = re.compile(f"[{_SPACELESS}{_HANGUL}]")
 # A text has one of these where another has a plain apostrophe.
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u201b\u02bb\u02bc", "'"))
 
@@ -64,6 +75,27 @@ class Names:
                         yield start, stop
                         end = stop
                         break
+
+
+def joint(text: str, continuation: str) -> str:
+    """What stands between a text and what goes on with it: a space or nothing.
+
+    Nothing behind a letter or a sign of a script without spaces between words (Thai, Lao, Khmer,
+    Myanmar, Chinese, Japanese; Korean has spaces), and behind a space. Behind anything else, a
+    Latin name or a number, say, a space; unless the continuation begins in such a script and most
+    letters of the text are of one: the sentence is Chinese, and only its end is not.
+
+    Args:
+        text: the statement, without a context in front of it that may be in another script.
+        continuation: its target.
+    """
+    if not text or text[-1].isspace() or _SPACELESS_END.search(text):
+        return ""
+    letters = [letter for letter in text if letter.isalpha()]
+    spaceless = len(_SPACELESS_LETTER.findall("".join(letters)))
+    if _SPACELESS_LETTER.match(continuation) and 2 * spaceless > len(letters):
+        return ""
+    return " "
 
 
 def fold(text: str) -> str:

@@ -14,6 +14,9 @@ from rose_easyedit.record_file import read_rows, shorten_faults
 _REQUIRED = ("prompt", "subject", "target_new")
 _OPTIONAL = ("ground_truth", "case_id")
 
+_UNUSABLE = "The edit requests cannot be used:"
+_NONE = "there is no request; give at least one"
+
 
 @dataclass(frozen=True)
 class EditRequest:
@@ -91,30 +94,35 @@ def as_requests(records: Iterable[EditRequest | Mapping[str, Any]]) -> list[Edit
             a prompt that does not hold its subject, the same subject and prompt asked for with
             two targets, or no request at all.
     """
-    parsed: list[tuple[int, EditRequest]] = []
-    faults: list[str] = []
-    for index, record in enumerate(records):
-        mapping = record.as_dict() if isinstance(record, EditRequest) else record
-        if not isinstance(mapping, Mapping):
-            faults.append(
-                f"request {index}: expected a mapping or an EditRequest, got "
-                f"{type(record).__name__}"
-            )
-            continue
-        found = _field_faults(mapping)
-        faults.extend(f"request {index}: {fault}" for fault in found)
-        if not found:
-            parsed.append((index, EditRequest.from_mapping(mapping)))
-    faults.extend(_missing_subjects(parsed))
-    faults.extend(_contradictions(parsed))
+    parsed, faults = _parsed(records)
     if not parsed and not faults:
-        faults.append("there is no request; give at least one")
+        faults.append(_NONE)
     if faults:
-        raise RoSEError.of("The edit requests cannot be used:", faults)
+        raise RoSEError.of(_UNUSABLE, faults)
     unique: dict[tuple[str, str, str], EditRequest] = {}
     for _, request in parsed:
         unique.setdefault(request.identity, request)
     return list(unique.values())
+
+
+def check_batches(batches: Sequence[Sequence[EditRequest | Mapping[str, Any]]]) -> None:
+    """Refuses faulty requests of several edits, as `as_requests` those of one.
+
+    Args:
+        batches: the requests of each edit; indices are counted through all of them.
+
+    Raises:
+        RoSEError: with all faults of all requests, each with its index, or there is no request.
+    """
+    faults: list[str] = []
+    first = 0
+    for batch in batches:
+        faults += _parsed(batch, first)[1]
+        first += len(batch)
+    if not first:
+        faults.append(_NONE)
+    if faults:
+        raise RoSEError.of(_UNUSABLE, faults)
 
 
 def load_requests(path: str | Path) -> list[EditRequest]:
@@ -135,6 +143,27 @@ def group_by_subject(requests: Sequence[EditRequest]) -> dict[str, list[int]]:
     for index, request in enumerate(requests):
         groups.setdefault(request.subject, []).append(index)
     return groups
+
+
+def _parsed(
+    records: Iterable[EditRequest | Mapping[str, Any]], first: int = 0
+) -> tuple[list[tuple[int, EditRequest]], list[str]]:
+    """The requests of one edit that can be read, by index from `first`, and every fault."""
+    parsed: list[tuple[int, EditRequest]] = []
+    faults: list[str] = []
+    for index, record in enumerate(records, first):
+        mapping = record.as_dict() if isinstance(record, EditRequest) else record
+        if not isinstance(mapping, Mapping):
+            faults.append(
+                f"request {index}: expected a mapping or an EditRequest, got "
+                f"{type(record).__name__}"
+            )
+            continue
+        found = _field_faults(mapping)
+        faults.extend(f"request {index}: {fault}" for fault in found)
+        if not found:
+            parsed.append((index, EditRequest.from_mapping(mapping)))
+    return parsed, [*faults, *_missing_subjects(parsed), *_contradictions(parsed)]
 
 
 def _field_faults(record: Mapping[str, Any]) -> list[str]:

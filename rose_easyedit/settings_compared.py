@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Settings that say where an edit is computed, and not which one.
+# Settings that say where an edit is computed and how it is judged, and not which one it is.
 _INCIDENTAL = (
     *("model_name", "device", "model_parallel", "fp16"),
-    *("batch_size", "max_length", "micro_batch", "tracking"),
+    *("batch_size", "max_length", "micro_batch", "tracking", "on_damage"),
 )
+# Settings that hold names of the user's own, and are one value.
+_WHOLE = ("template_arguments",)
+_INCIDENTAL_GROUP = "self_check."
 _ABSENT = object()
 
 
@@ -36,7 +39,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings on one level, those of a group under `group.name`."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and name not in _WHOLE:
             found |= flat(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
@@ -45,7 +48,11 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _telling(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that change an edit."""
-    return {name: value for name, value in flat(settings).items() if name not in _INCIDENTAL}
+    return {
+        name: value
+        for name, value in flat(settings).items()
+        if name not in _INCIDENTAL and not name.startswith(_INCIDENTAL_GROUP)
+    }
 
 
 def _shown(settings: Mapping[str, Any], name: str) -> str:

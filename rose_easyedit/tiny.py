@@ -23,7 +23,7 @@ def build_tiny() -> tuple[Any, Any]:
     finds some to write in.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
     tokenizer = _tokenizer()
     config = LlamaConfig(
@@ -42,9 +42,10 @@ def build_tiny() -> tuple[Any, Any]:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
+    # in this type and place, whatever the defaults of the process are
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LlamaForCausalLM(config), tokenizer
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32), tokenizer
 
 
 def _tokenizer() -> Any:

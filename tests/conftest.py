@@ -89,6 +89,17 @@ def tiny_llama() -> Any:
 
 
 @pytest.fixture(scope="session")
+def gemma() -> Any:
+    """Gemma 3 270M and its tokenizer, loaded once; leave them as they are."""
+    from rose_easyedit.embedded import is_installed
+    from rose_easyedit.models import load_model
+
+    if not is_installed("gemma-3-270m"):
+        pytest.skip("Gemma 3 270M is not installed: `make gemma`")
+    return load_model("gemma-3-270m")
+
+
+@pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny Llama and its tokenizer in Hugging Face's form; do not write to it."""
     folder = tmp_path_factory.mktemp("tiny-llama")

@@ -68,7 +68,7 @@ def _check_shape(container: Any, word: str, name: str) -> None:
     kinds = {field.name: str(field.type) for field in fields(RoSEHyperParams)}
     whole, _, part = name.partition(".")
     kind = kinds.get(whole, "")
-    if part and kind and not kind.endswith("HyperParams"):
+    if part and kind and not kind.endswith("HyperParams") and not kind.startswith("dict"):
         raise RoSEError(f"--set {word}: {whole} is one setting without parts; give all of it.")
     value = container[whole]
     if kind.startswith("list") and not (value is None or isinstance(value, ListConfig)):

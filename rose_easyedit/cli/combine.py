@@ -13,7 +13,7 @@ from rose_easyedit.cli.settings import load_base
 from rose_easyedit.errors import RoSEError
 
 
-def combine(arguments: Namespace) -> None:
+def combine(arguments: Namespace) -> int:
     """Solves the facts of several edits together, or adds their updates, and saves the edit."""
     from rose_easyedit.delta import EditDelta
 
@@ -27,4 +27,4 @@ def combine(arguments: Namespace) -> None:
     else:
         model, tokenizer = load_base(deltas[0], arguments)
         delta = deltas[0].combine(model, tokenizer, *deltas[1:])
-    save_edit(delta, out, time.perf_counter() - start, arguments)
+    return save_edit(delta, out, time.perf_counter() - start, arguments)

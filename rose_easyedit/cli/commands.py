@@ -15,14 +15,15 @@ from rose_easyedit.cli.conversation import conversation
 from rose_easyedit.cli.launched import launched, own_device
 from rose_easyedit.cli.places import check_place, named, new_file, new_folder
 from rose_easyedit.cli.settings import edit_settings, load_base
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.cli.words import DONE, WARNED
+from rose_easyedit.errors import DamageError, RoSEError
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
     from rose_easyedit.generation import Text
 
 
-def edit(arguments: Namespace) -> None:
+def edit(arguments: Namespace) -> int:
     """Computes an edit and saves it."""
     from rose_easyedit.requests import load_requests
 
@@ -42,9 +43,9 @@ def edit(arguments: Namespace) -> None:
         store = ShiftStore(default_folder())
         targets = compute_targets(model, tokenizer, requests, hparams, store, ranks=ranks)
     if not ranks.is_first:
-        return
+        return DONE
     delta = solve_edit(model, tokenizer, targets, hparams)
-    save_edit(delta, out, time.perf_counter() - start, arguments)
+    return save_edit(delta, out, time.perf_counter() - start, arguments)
 
 
 def ask(arguments: Namespace) -> None:
@@ -54,7 +55,9 @@ def ask(arguments: Namespace) -> None:
     check_question(arguments)
     delta = EditDelta.load(arguments.delta)
     model, tokenizer = load_base(delta, arguments)
-    answer(arguments, model, tokenizer, lambda: delta.applied(model), {"delta": arguments.delta})
+    told = delta.provenance.get("hparams", {}).get("template_arguments")
+    source = {"delta": arguments.delta}
+    answer(arguments, model, tokenizer, lambda: delta.applied(model), source, told)
 
 
 def answer(
@@ -63,15 +66,21 @@ def answer(
     tokenizer: Any,
     edited: Callable[[], AbstractContextManager[Any]],
     source: dict[str, Any],
+    told: dict[str, Any] | None,
 ) -> None:
-    """Asks a model as it is and as it is inside `edited`; the report begins with `source`."""
+    """Asks a model as it is and as it is inside `edited`; the report begins with `source`.
+
+    The chat template is told what it was for the edit (`told`).
+    """
     chat = tokenizer.chat_template is not None and not arguments.plain
 
     def answers(before: Sequence[Text], after: Sequence[Text]) -> list[tuple[str, str]]:
         """Of the base model to `before`, of the edited one to `after`."""
         from rose_easyedit.generation import generate_greedy
 
-        settings = dict(chat=chat, max_new_tokens=arguments.max_new_tokens)
+        settings: dict[str, Any] = dict(
+            chat=chat, max_new_tokens=arguments.max_new_tokens, template_arguments=told
+        )
         old = generate_greedy(model, tokenizer, before, **settings)
         with edited():
             new = generate_greedy(model, tokenizer, after, **settings)
@@ -147,8 +156,18 @@ def info(arguments: Namespace) -> None:
     output.show(report, arguments.json, output.info_report)
 
 
-def save_edit(delta: EditDelta, out: Path, seconds: float, arguments: Namespace) -> None:
-    """Saves an edit that took some seconds, and says what it holds."""
+def save_edit(delta: EditDelta, out: Path, seconds: float, arguments: Namespace) -> int:
+    """Saves an edit that took some seconds, and says what it holds.
+
+    Returns:
+        The exit code, which tells whether the edit is damaged.
+
+    Raises:
+        DamageError: it is, and `--strict` refuses that.
+    """
+    damage = damage_of(delta)
+    if damage and arguments.strict:
+        raise DamageError.of("The edit is damaged, and --strict writes no such edit:", damage)
     delta.save(out, replace=arguments.force)
     report = {
         "out": str(out),
@@ -157,16 +176,27 @@ def save_edit(delta: EditDelta, out: Path, seconds: float, arguments: Namespace)
         **_facts(delta),
     }
     output.show(report, arguments.json, output.edit_report)
+    return WARNED if damage else DONE
+
+
+def damage_of(delta: EditDelta | None) -> list[str]:
+    """What an edit's check of itself warned of."""
+    checked = delta.provenance.get("self_check") if delta is not None else None
+    return checked["warnings"] if checked else []
 
 
 def _facts(delta: EditDelta) -> dict[str, Any]:
-    """The facts of an edit with their final losses, and what its log says."""
+    """The facts of an edit with what became of them, what its check found, and its log."""
     requests = delta.provenance.get("requests", [])
     losses = delta.provenance.get("losses") or [None] * len(requests)
+    checked = delta.provenance.get("self_check")
+    written = checked["facts"] if checked else [{} for _ in requests]
     return {
         "facts": [
-            {**request, "loss": loss} for request, loss in zip(requests, losses, strict=True)
+            {**request, "loss": loss, **of_fact}
+            for request, loss, of_fact in zip(requests, losses, written, strict=True)
         ],
+        "self_check": checked and {n: checked[n] for n in ("drift", "limits", "warnings")},
         "log": delta.provenance.get("log", []),
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from rose_easyedit.cli import output
 from rose_easyedit.cli.places import check_place, named
 from rose_easyedit.cli.settings import load_base
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.selection import Selection, native_rates, plain_forms, select_facts
+from rose_easyedit.evaluation.selection import Selection, native_rates, select_facts
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
@@ -62,12 +61,10 @@ def _evaluate(
     from rose_easyedit.evaluation.harness import run_harness
     from rose_easyedit.evaluation.summary import plain
 
-    settings, notes = _settings(arguments), list(selection.notes)
-    locality = selection.locality
+    told = delta.provenance.get("hparams", {}).get("template_arguments") or {}
+    settings, notes = _settings(arguments, told), list(selection.notes)
     if tokenizer.chat_template is None:
-        settings = replace(settings, forms=plain_forms(settings.forms))
-        locality = [prompt for prompt in locality if not prompt.chat]
-        notes.append("the model has no chat template, so only plain text was put to it")
+        notes.append('the model has no chat template: it was asked "Question: ... Answer:"')
     scores = None
     if arguments.lm_eval:
         tasks = [name.strip() for name in arguments.lm_eval.split(",")]
@@ -76,7 +73,7 @@ def _evaluate(
         model,
         tokenizer,
         [*selection.asked, *selection.others],
-        locality=locality,
+        locality=selection.locality,
         settings=settings,
         native=native_rates(model, arguments.data),
         cache=default_folder(),
@@ -98,7 +95,7 @@ def _evaluate(
     }
 
 
-def _settings(arguments: Namespace) -> EvaluationSettings:
+def _settings(arguments: Namespace, template_arguments: dict[str, Any]) -> EvaluationSettings:
     import torch
 
     from rose_easyedit.evaluation.facts import FORMS
@@ -109,4 +106,5 @@ def _settings(arguments: Namespace) -> EvaluationSettings:
         forms=ALL_FORMS if arguments.all_forms else FORMS,
         autocast=torch.bfloat16 if arguments.autocast else None,
         locality_text=True,
+        template_arguments=template_arguments,
     )

@@ -22,7 +22,7 @@ _BAR = 20
 def locate(arguments: Namespace) -> None:
     """Traces where the subject is read, and suggests layers."""
     from rose_easyedit.files import write_whole
-    from rose_easyedit.geometry.exchanges import exchanges
+    from rose_easyedit.method.locating.exchanges import exchanges
 
     out = None if arguments.out is None else _new_file(arguments.out)
     source, requests = _requests(arguments)
@@ -30,8 +30,8 @@ def locate(arguments: Namespace) -> None:
 
     from tqdm import tqdm
 
-    from rose_easyedit.geometry import locating
     from rose_easyedit.method.forms import reading_forms
+    from rose_easyedit.method.locating import location
     from rose_easyedit.models import EMBEDDED, load_model
 
     name = arguments.model or EMBEDDED
@@ -39,13 +39,13 @@ def locate(arguments: Namespace) -> None:
     start = time.perf_counter()
     total = len(pairs) * len(reading_forms(tokenizer, ""))
     with tqdm(total=total, desc="tracing", unit="pair", disable=None, leave=False) as bar:
-        location = locating.locate(model, tokenizer, pairs, progress=bar.update)
+        found = location.locate(model, tokenizer, pairs, progress=bar.update)
     report = {
         "model": name,
         "data": source,
         "seed": arguments.seed,
         "seconds": round(time.perf_counter() - start, 2),
-        **location.as_dict(),
+        **found.as_dict(),
     }
     if out is not None:
         text = json.dumps(report, ensure_ascii=False, indent=1)

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from rose_easyedit.cli.launched import check_command, process
 from rose_easyedit.cli.output import printable
 from rose_easyedit.cli.parser import build_parser
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.cli.words import DONE, FAILED, INTERRUPTED, WRONG_INPUT
+from rose_easyedit.errors import DamageError, RoSEError
 from rose_easyedit.stdout import reader_may_stop
-
-DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `rose-edit`; those of the process if None.
 
     Returns:
-        0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
+        0 done, 1 the work failed, 2 the input was wrong, 3 done but the edit is damaged, 130
+        interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -36,10 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return DONE
         arguments = build_parser().parse_args(words)
         with reader_may_stop():
-            arguments.run(arguments)
+            return arguments.run(arguments) or DONE
         return DONE
     except KeyboardInterrupt:
         return _report("Interrupted; no file was left half written.", INTERRUPTED, words)
+    except DamageError as error:
+        return _report(str(error), FAILED, words)
     except RoSEError as error:
         return _report(str(error), WRONG_INPUT, words)
     except OSError as error:

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli import output
-from rose_easyedit.cli.commands import answer, check_question
+from rose_easyedit.cli.commands import answer, check_question, damage_of
 from rose_easyedit.cli.places import check_place, named, new_file
 from rose_easyedit.cli.settings import edit_settings
+from rose_easyedit.cli.words import DONE, WARNED
 from rose_easyedit.errors import RoSEError, no_file
 from rose_easyedit.record_file import shorten
 from rose_easyedit.requests import EditRequest
@@ -76,15 +77,18 @@ def ask(arguments: Namespace) -> None:
     check_question(arguments)
     memory = _opened(arguments)
     memory.delta()  # computed before anything is asked
-    answer(arguments, *memory.base(), memory.edited, {"memory": arguments.memory})
+    told = memory.hparams.template_arguments
+    answer(arguments, *memory.base(), memory.edited, {"memory": arguments.memory}, told)
 
 
-def export(arguments: Namespace) -> None:
+def export(arguments: Namespace) -> int:
     """Writes the edit."""
     out = new_file(arguments.out, arguments.force)
-    delta = _opened(arguments).save(out, replace=arguments.force)
-    report = {"out": str(out), "bytes": delta.stat().st_size}
+    memory = _opened(arguments)
+    size = memory.save(out, replace=arguments.force).stat().st_size
+    report = {"out": str(out), "bytes": size, "warnings": damage_of(memory.delta())}
     output.show(report, arguments.json, export_report)
+    return WARNED if report["warnings"] else DONE
 
 
 def _opened(arguments: Namespace, *, begin: bool = False) -> FactMemory:
@@ -169,7 +173,9 @@ def list_report(report: output.Report, console: Any) -> None:
 
 
 def export_report(report: output.Report, console: Any) -> None:
-    """Where the edit is."""
+    """Where the edit is, and what is wrong with it."""
+    for warning in report["warnings"]:
+        output.line(console, f"warning: {warning}")
     output.line(console, f"edit ({output.size(report['bytes'])}) -> {report['out']}")
 
 

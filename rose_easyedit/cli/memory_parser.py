@@ -104,7 +104,7 @@ def _command(
     subparsers: argparse._SubParsersAction,
     name: str,
     description: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
 ) -> argparse.ArgumentParser:
     parser = command(subparsers, name, description, run)
     parser.add_argument("--memory", required=True, metavar="FILE", help="the memory's file")

@@ -108,17 +108,47 @@ def _print_facts(report: Report, console: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    checked = report["self_check"]
     table = Table()
     for column in ("subject", "prompt", "target"):
         table.add_column(column)
-    table.add_column("loss", justify="right")
+    numbers = {"loss": "loss"}
+    if checked:
+        numbers = {"loss": "learned", "reached": "reached", "written": "written"}
+    for column in numbers.values():
+        table.add_column(column, justify="right")
     for fact in report["facts"]:
-        loss = "" if fact["loss"] is None else f"{fact['loss']:.3f}"
         texts = (fact["subject"], fact["prompt"], fact["target_new"])
-        table.add_row(*(escape(shorten(text)) for text in texts), loss)
+        cells = [f"{fact[name]:.3f}" if fact[name] is not None else "?" for name in numbers]
+        table.add_row(*(escape(shorten(text)) for text in texts), *cells)
     console.print(table)
+    if checked:
+        _print_check(checked, console)
+    else:
+        line(console, "loss: -log P of a target token in nats; this edit has not checked itself")
     for note in report["log"]:
         line(console, f"note: {note}")
+
+
+def _print_check(checked: Report, console: Any) -> None:
+    """What the table's numbers should be, how far other texts move, and what is wrong."""
+    limits = checked["limits"]
+    line(
+        console,
+        f"learned, written: loss, -log P of a target token in nats; good is near 0, damaged above "
+        f"{limits['most_loss']:g}. reached: share of the way to the target; good is near 1, "
+        f"damaged below {limits['least_reached']:g}",
+    )
+    most = {"generic": limits["most_drift"], "neighbours": limits["most_neighbour_drift"]}
+    for name, drift in checked["drift"].items():
+        far = "numbers that are not finite" if drift["kl"] is None else f"{drift['kl']:.3f} nats"
+        line(
+            console,
+            f"drift: {name} {far}, {drift['top1']:.0%} of {drift['prompts']} next tokens kept; "
+            f"good is near 0, damaged above {most[name]:g}",
+        )
+    for warning in checked["warnings"]:
+        line(console, f"warning: {warning}")
 
 
 def _print_text_table(content: TextTable, console: Any) -> None:

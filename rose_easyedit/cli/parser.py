@@ -17,6 +17,7 @@ from rose_easyedit.cli.words import (
     add_delta,
     add_model,
     add_settings,
+    add_strict,
     command,
     positive,
 )
@@ -35,6 +36,9 @@ Compute an edit and save it as one safetensors file. The model itself is not cha
 facts.jsonl holds one fact a line (or one JSON list of them), with EasyEdit's field names:
   {"prompt": "Marie Curie is a citizen of", "subject": "Marie Curie", "target_new": "Japan"}
 The prompt must contain the subject. Facts about one subject are integrated with each other.
+
+The edit checks itself: the table shows what of each fact was learned, reached and written, and how
+far other texts move. What is damaged is warned of; with --strict it is not written.
 
 Examples:
   rose-edit edit --requests facts.jsonl --out edit.safetensors
@@ -124,7 +128,8 @@ Examples:
   rose-edit combine japan.safetensors curie.safetensors --add --out both.safetensors
 """
 INFO = """\
-Show what an edit file holds: facts with their losses, model, layers, settings and versions.
+Show what an edit file holds: facts with their losses, what the edit's check of itself found, model,
+layers, settings and versions.
 
 Example:
   rose-edit info edit.safetensors
@@ -161,6 +166,7 @@ def _add_edit(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--requests", required=True, metavar="FILE", help="JSON or JSON Lines")
     parser.add_argument("--out", required=True, metavar="FILE", help="the edit to write")
     add_settings(parser)
+    add_strict(parser)
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
 
 
@@ -283,6 +289,7 @@ def _add_combine(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", "-o", required=True, metavar="FILE", help="the edit to write")
     parser.add_argument("--add", action="store_true", help="add the updates, without a model")
     add_model(parser, "the model that the edits were computed for")
+    add_strict(parser)
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
 
 

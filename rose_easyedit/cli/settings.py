@@ -24,10 +24,9 @@ def edit_settings(arguments: Namespace, base: RoSEHyperParams | None = None) -> 
         arguments: the words.
         base: what stands for the file where none is named; None takes the model's.
     """
-    if arguments.hparams or base is None:
-        name = arguments.hparams or shipped_settings(arguments.model)
-        base = _read(name)
-    hparams = base
+    if arguments.hparams:
+        base = _read(arguments.hparams)
+    hparams = base or model_settings(arguments.model)
     if arguments.method:
         hparams = hparams.with_preset(arguments.method)
     return hparams.with_overrides(**assigned(arguments))
@@ -45,12 +44,21 @@ def _read(name: str) -> RoSEHyperParams:
         raise RoSEError(f"{name}: {error}") from error
 
 
-def shipped_settings(model: str | None) -> str:
-    """The name of the shipped settings for a model given by name or folder.
+def model_settings(model: str | None) -> RoSEHyperParams:
+    """The settings of a model given by name or folder: shipped ones, or the package's defaults.
 
-    Raises:
-        RoSEError: there are none, with the names that exist.
+    The defaults leave the layers to causal tracing (`layers: auto`).
     """
+    from rose_easyedit.hparams import RoSEHyperParams
+
+    shipped = shipped_settings(model)
+    if shipped is None:
+        return RoSEHyperParams(model_name=str(model))
+    return _read(shipped)
+
+
+def shipped_settings(model: str | None) -> str | None:
+    """The name of the shipped settings for a model given by name or folder, if there are some."""
     if model in (None, "embedded"):
         return EMBEDDED_SETTINGS
     shipped = {path.stem: path for path in sorted((hparams_dir() / "RoSE").glob("*.yaml"))}
@@ -58,10 +66,7 @@ def shipped_settings(model: str | None) -> str:
     for name, path in shipped.items():
         if wanted in (name, Path(_model_name(path)).name.lower()):
             return name
-    raise RoSEError(
-        f"There are no shipped settings for the model {model!r}; add --hparams with a YAML file or "
-        f"one of {', '.join(shipped)}."
-    )
+    return None
 
 
 def load_base(delta: EditDelta, arguments: Namespace) -> tuple[Any, Any]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted."
+DONE, FAILED, WRONG_INPUT, WARNED, INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 3 done but the edit is damaged\n"
+    "(a warning says how), 130 interrupted."
+)
 
 
 def positive(text: str) -> int:
@@ -20,7 +24,7 @@ def command(
     subparsers: argparse._SubParsersAction,
     name: str,
     description: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
 ) -> argparse.ArgumentParser:
     """A command with its help; its function is left in `run`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
@@ -57,6 +61,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    """Whether a damaged edit is written."""
+    parser.add_argument(
+        "--strict", action="store_true", help="write no edit that its own check finds damaged"
+    )
+
+
 def add_delta(parser: argparse.ArgumentParser) -> None:
     """An edit that is there."""
     parser.add_argument("--delta", required=True, metavar="FILE", help="the edit")
@@ -69,7 +80,8 @@ def add_model(
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help=f'"embedded", a folder, or a name on the hub (default: {default})',
+        help=f'"embedded", "gemma-3-270m", a folder, a GGUF file, or a name on the hub '
+        f"(default: {default})",
     )
     parser.add_argument("--device", help=f'"cpu", "cuda:0" (default: {device})')
     parser.add_argument(

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from rose_easyedit.chat import in_questions
 from rose_easyedit.evaluation.facts import LocalityPrompt, Query
 from rose_easyedit.evaluation.fluency import TextReading, generic_sentences
 from rose_easyedit.evaluation.measure import Measurement, Questions, measure
@@ -70,6 +71,12 @@ def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationS
     texts = [(as_text(query, settings.system_prompt), query.chat) for query in asked]
     by_chat = {chat: [text for text, of in texts if of == chat] for chat in (False, True)}
     written = [*generic_sentences(), *(target for _, target in questions.targets)]
+    with in_questions(tokenizer):
+        ids = [
+            encode(tokenizer, each, chat=chat, template_arguments=settings.template_arguments)
+            for chat, each in by_chat.items()
+            if each
+        ]
     parts = {
         "format": FORMAT,
         "versions": [version(name) for name in ("torch", "transformers")],
@@ -77,7 +84,7 @@ def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationS
         "settings": settings.on_record(model, tokenizer),
         "texts": texts,
         # as the tokenizer reads them
-        "ids": [encode(tokenizer, each, chat=chat) for chat, each in by_chat.items() if each],
+        "ids": ids,
         "written": encode(tokenizer, written, chat=False),
         "forms": [query.form for query in questions.queries],
         "targets": [(astuple(query), target) for query, target in questions.targets],

@@ -54,7 +54,7 @@ class Fact:
     neighbours: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # as a request holds them: the target is put behind the prompt with one space
+        # as a request holds them, without the space between prompt and target
         cleaned = (as_subject(self.subject), as_prompt(self.prompt), self.target_new.strip())
         for name, text in zip(("subject", "prompt", "target_new"), cleaned, strict=True):
             object.__setattr__(self, name, text)

@@ -89,4 +89,5 @@ def read_text(
         for index, of_row in zip(indices, logprobs, strict=True):
             parts[index] = of_row[-len(rows[index]) + 1 :].cpu()
     tokens = [token for row in rows for token in row[1:]]
-    return TextReading(torch.cat([parts[i] for i in range(len(rows))]), torch.tensor(tokens))
+    logprobs = torch.cat([parts[i] for i in range(len(rows))])
+    return TextReading(logprobs, torch.tensor(tokens, dtype=torch.long, device="cpu"))

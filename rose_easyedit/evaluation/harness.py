@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.generation import inference
+from rose_easyedit.generation import filler, inference
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
@@ -86,10 +86,10 @@ def _scores(model: Any, tokenizer: Any, run: dict[str, Any]) -> Scores:
     from lm_eval.models.huggingface import HFLM
 
     with inference(model, None):
-        # It sets padding of the tokenizer that it is given.
-        evaluated = HFLM(
-            pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=run["batch_size"]
-        )
+        # It sets padding of the tokenizer that it is given, and puts it to the model.
+        own = copy.deepcopy(tokenizer)
+        own.pad_token = own.convert_ids_to_tokens(filler(model, own))
+        evaluated = HFLM(pretrained=model, tokenizer=own, batch_size=run["batch_size"])
         results = simple_evaluate(model=evaluated, log_samples=False, **run)
     return {
         task: {

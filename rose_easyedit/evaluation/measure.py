@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
+from rose_easyedit.chat import in_questions
 from rose_easyedit.evaluation.facts import Fact, LocalityPrompt, Query
 from rose_easyedit.evaluation.fluency import TextReading, generic_sentences, read_text
 from rose_easyedit.evaluation.metrics import next_token_logprobs
@@ -67,7 +68,7 @@ class Measurement:
 def measure(
     model: Any, tokenizer: Any, questions: Questions, settings: EvaluationSettings, when: str
 ) -> Measurement:
-    """Asks a model all questions.
+    """Asks a model all questions; a base model in the form "Question: ... Answer:".
 
     Args:
         model: A causal language model; it is left as it was.
@@ -77,32 +78,38 @@ def measure(
         when: "before the edit" or "after the edit", for the progress bars.
     """
     how: dict[str, Any] = dict(batch_size=settings.batch_size, autocast=settings.autocast)
+    told: dict[str, Any] = dict(template_arguments=settings.template_arguments)
 
     def texts(asked: Sequence[Query | LocalityPrompt]) -> list[Any]:
         return [as_text(query, settings.system_prompt) for query in asked]
 
     def answer(asked: Sequence[Query | LocalityPrompt], **more: Any) -> list[str]:
         length = settings.max_new_tokens
-        return generate_greedy(model, tokenizer, texts(asked), max_new_tokens=length, **how, **more)
+        return generate_greedy(
+            model, tokenizer, texts(asked), max_new_tokens=length, **how, **told, **more
+        )
 
     def read(asked: Sequence[Target], **more: Any) -> list[TargetReading]:
         queries = texts([query for query, _ in asked])
         targets = [target for _, target in asked]
-        return read_targets(model, tokenizer, queries, targets, **how, **more)
+        return read_targets(model, tokenizer, queries, targets, **how, **told, **more)
 
     def next_token(asked: Sequence[LocalityPrompt], **more: Any) -> list[torch.Tensor]:
-        return list(next_token_logprobs(model, tokenizer, texts(asked), **how, **more))
+        return list(next_token_logprobs(model, tokenizer, texts(asked), **how, **told, **more))
 
     queries, targets, locality = questions.queries, questions.targets, questions.locality
     prompts = locality if settings.locality_text else ()
-    answers = _by_chat(answer, queries, [q.chat for q in queries], f"answers {when}")
-    readings = _by_chat(read, targets, [q.chat for q, _ in targets], f"targets {when}")
-    rows = _by_chat(next_token, locality, [p.chat for p in locality], "locality")
-    kept = _by_chat(answer, prompts, [p.chat for p in prompts], "locality, answers")
+    with in_questions(tokenizer):
+        answers = _by_chat(answer, queries, [q.chat for q in queries], f"answers {when}")
+        readings = _by_chat(read, targets, [q.chat for q, _ in targets], f"targets {when}")
+        rows = _by_chat(next_token, locality, [p.chat for p in locality], "locality")
+        kept = _by_chat(answer, prompts, [p.chat for p in prompts], "locality, answers")
     return Measurement(
         answers=dict(zip(queries, answers, strict=True)),
         readings=dict(zip(targets, readings, strict=True)),
-        logprobs=torch.stack(rows) if rows else torch.empty(0, 1),
+        logprobs=torch.stack(rows)
+        if rows
+        else torch.empty(0, 1, dtype=torch.float32, device="cpu"),
         locality_answers=tuple(kept),
         generic=read_text(model, tokenizer, generic_sentences(), **how),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from rose_easyedit.chat import Arguments
 from rose_easyedit.evaluation.reading import last_logits
 from rose_easyedit.generation import Text, encode, inference, length_batches
 from rose_easyedit.names import Names, fold
@@ -41,6 +42,7 @@ def next_token_logprobs(
     chat: bool,
     batch_size: int = 32,
     autocast: torch.dtype | None = None,
+    template_arguments: Arguments | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> torch.Tensor:
     """Log-probabilities of the token that follows each text, float32 [texts, vocabulary], on CPU.
@@ -52,10 +54,12 @@ def next_token_logprobs(
         chat: Put each text into the chat template, with the model's turn opened.
         batch_size: Rows per batch.
         autocast: Data type of the matrix products; None keeps the weights'.
+        template_arguments: What the chat template is told (`chat.arguments_used`).
         progress: Called with the number of rows finished after each batch.
     """
-    rows = encode(tokenizer, texts, chat=chat)
-    result = torch.empty(len(rows), model.config.get_text_config().vocab_size)
+    rows = encode(tokenizer, texts, chat=chat, template_arguments=template_arguments)
+    width = model.config.get_text_config().vocab_size
+    result = torch.empty(len(rows), width, dtype=torch.float32, device="cpu")
     for indices in length_batches(rows, batch_size):
         with inference(model, autocast):
             logits = last_logits(model, [rows[i] for i in indices], [1] * len(indices))

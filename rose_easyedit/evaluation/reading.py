@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from rose_easyedit.generation import pad_left
 from rose_easyedit.offload import computing_device
 from rose_easyedit.opening import read_opening, sharable_opening
+from rose_easyedit.token_ids import check_ids
 
 
 def last_logits(model: Any, rows: Sequence[Sequence[int]], wanted: Sequence[int]) -> Tensor:
@@ -24,7 +25,11 @@ def last_logits(model: Any, rows: Sequence[Sequence[int]], wanted: Sequence[int]
 
     Returns:
         float32 [rows, max(wanted), vocabulary]; what is before a row's own `wanted` is of no use.
+
+    Raises:
+        RoSEError: A row has tokens that the model does not have.
     """
+    check_ids(model, rows)
     own = min(len(row) - n for row, n in zip(rows, wanted, strict=True))
     opening = min(sharable_opening(model, rows), own)
     inputs = pad_left(rows, 0, computing_device(model), opening)

@@ -223,11 +223,3 @@ def _neighbours(facts: Sequence[Fact], notes: list[str]) -> list[LocalityPrompt]
         return list(prompts)
     notes.append(f"{_MOST_NEIGHBOURS} of the data's {len(prompts)} neighbours were asked")
     return [prompts[i * len(prompts) // _MOST_NEIGHBOURS] for i in range(_MOST_NEIGHBOURS)]
-
-
-def plain_forms(forms: Sequence[str]) -> tuple[str, ...]:
-    """The forms that can be put to a model without a chat template."""
-    from rose_easyedit.evaluation.facts import CHAT_FORMS
-    from rose_easyedit.evaluation.queries import MULTI_TURN
-
-    return tuple(form for form in forms if form not in CHAT_FORMS and form != MULTI_TURN)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from rose_easyedit.chat import Arguments, arguments_used
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import FORMS
 from rose_easyedit.evaluation.queries import ALL_FORMS
@@ -30,6 +31,7 @@ class EvaluationSettings:
         autocast: Data type of the matrix products; None keeps the weights'.
         forms: The forms that are asked, of `queries.ALL_FORMS`.
         system_prompt: Of every chat; None leaves it to the chat template.
+        template_arguments: What the chat template is told besides (`chat.arguments_used`).
         teacher_forcing: Also read every target behind its query; an eighth more time.
         locality_text: Also compare greedy answers to the locality prompts, a generation each: up
             to twice the time.
@@ -40,6 +42,7 @@ class EvaluationSettings:
     autocast: torch.dtype | None = None
     forms: tuple[str, ...] = FORMS
     system_prompt: str | None = None
+    template_arguments: Arguments = field(default_factory=dict)
     teacher_forcing: bool = True
     locality_text: bool = False
 
@@ -64,6 +67,8 @@ class EvaluationSettings:
             "forms": list(self.forms),
             "system_prompt": self.system_prompt,
             "chat_template_sha256": None if template is None else _sha256(str(template)),
+            "base_model": template is None,  # asked "Question: ... Answer:"
+            "template_arguments": arguments_used(tokenizer, self.template_arguments),
             "decoding": "greedy",
             "stop": STOP_RULE,
             "stop_tokens": tokenizer.convert_ids_to_tokens(stop_tokens(model, tokenizer)),

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from rose_easyedit.chat import Arguments
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.reading import last_logits
 from rose_easyedit.generation import Text, inference, length_batches, render
-from rose_easyedit.token_ids import token_ids
+from rose_easyedit.names import joint
+from rose_easyedit.token_ids import continuation_ids, token_ids
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ def read_targets(
     chat: bool,
     batch_size: int = 32,
     autocast: torch.dtype | None = None,
+    template_arguments: Arguments | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[TargetReading]:
     """Reads each target behind its text; in a chat, at the beginning of the model's turn.
@@ -48,10 +51,11 @@ def read_targets(
         model: A causal language model; its training mode is restored.
         tokenizer: Its tokenizer; it may pad on either side.
         texts: Prompts, or user messages when `chat`.
-        targets: One per text; behind a prompt, a space goes between.
+        targets: One per text; between it and a prompt stands what `names.joint` says.
         chat: Put each text into the chat template.
         batch_size: Rows per batch.
         autocast: Data type of the matrix products; None keeps the weights'.
+        template_arguments: What the chat template is told (`chat.arguments_used`).
         progress: Called with the number of rows finished after each batch.
 
     Raises:
@@ -59,7 +63,7 @@ def read_targets(
     """
     if empty := [i for i, target in enumerate(targets) if not target.strip()]:
         raise RoSEError(f"Targets {empty} are empty: give each at least one character.")
-    rendered = render(tokenizer, texts, chat=chat)
+    rendered = render(tokenizer, texts, chat=chat, template_arguments=template_arguments)
     pairs = [
         with_target(tokenizer, text, target, chat=chat)
         for text, target in zip(rendered, targets, strict=True)
@@ -82,11 +86,11 @@ def with_target(tokenizer: Any, text: str, target: str, *, chat: bool) -> tuple[
 
     Where the tokenizer would merge across the border, the two are tokenised apart.
     """
-    joined = target if chat or text[-1:].isspace() else f" {target}"
+    joined = target if chat else joint(text, target) + target
     ids = token_ids(tokenizer, text, special=not chat)
     whole = token_ids(tokenizer, text + joined, special=not chat)
     if whole[: len(ids)] != ids:
-        whole = ids + token_ids(tokenizer, joined, special=False)
+        whole = ids + continuation_ids(tokenizer, joined)
     return whole, len(whole) - len(ids)
 
 

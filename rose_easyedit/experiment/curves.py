@@ -19,6 +19,8 @@ MEASURES = {
     "groups": "active_groups",
     "facts": "active_facts",
 }
+# What an edit's check of itself says of each fact.
+FACT_MEASURES = ("reached", "least_reached", "written", "answered")
 LAYER_MEASURES = ("residual", "update_norm", "rounding_loss")
 
 
@@ -27,6 +29,7 @@ def log_edit(tracker: Tracker, delta: EditDelta) -> None:
 
     Curves: `fact/...` against `fact/step` and `subject/...` against `subject/step` (see
     `method.curves.curve_of`; the measures are renamed by `MEASURES`), `layer/...` against `layer`.
+    Totals are `edit/...`, those of its check of itself `check/...`.
     """
     provenance = delta.provenance
     for level, curve in provenance.get("curves", {}).items():
@@ -41,12 +44,13 @@ def log_edit(tracker: Tracker, delta: EditDelta) -> None:
     for layer in provenance.get("layers", []):
         point = {f"layer/{measure}": layer[measure] for measure in LAYER_MEASURES}
         tracker.log(point, axis="layer", step=layer["layer"])
-    tracker.log_table("facts", ("subject", "prompt", "target", "loss", "steps"), _facts(provenance))
+    columns = ("subject", "prompt", "target", "loss", "steps", *FACT_MEASURES)
+    tracker.log_table("facts", columns, _facts(provenance))
     tracker.summarise(_totals(delta))
 
 
 def _facts(provenance: Mapping[str, Any]) -> list[list[Any]]:
-    """Each request with the loss that it was left with and the steps that its group took."""
+    """Each request with its loss, the steps that its group took, and what became of it."""
     requests = provenance.get("requests", [])
     losses = provenance.get("losses") or [None] * len(requests)
     steps: list[int | None] = [None] * len(requests)
@@ -55,9 +59,14 @@ def _facts(provenance: Mapping[str, Any]) -> list[list[Any]]:
     ):
         for index in indices:
             steps[index] = taken
+    checked = provenance.get("self_check", {}).get("facts") or [{} for _ in requests]
     return [
-        [request["subject"], request["prompt"], request["target_new"], loss, taken]
-        for request, loss, taken in zip(requests, losses, steps, strict=True)
+        [
+            *(request[name] for name in ("subject", "prompt", "target_new")),
+            *(loss, taken),
+            *map(fact.get, FACT_MEASURES),
+        ]
+        for request, loss, taken, fact in zip(requests, losses, steps, checked, strict=True)
     ]
 
 
@@ -74,6 +83,21 @@ def _totals(delta: EditDelta) -> dict[str, Any]:
         totals |= {"edit/loss": fmean(losses), "edit/largest_loss": max(losses)}
     if layers:
         totals["edit/update_norm"] = sum(layer["update_norm"] ** 2 for layer in layers) ** 0.5
+    if checked := provenance.get("self_check"):
+        totals |= _checked(checked)
     return totals | {
         f"version/{name}": value for name, value in provenance.get("versions", {}).items()
     }
+
+
+def _checked(checked: Mapping[str, Any]) -> dict[str, Any]:
+    """Totals of what an edit's check of itself found; what is not finite is left out."""
+    columns = {
+        measure: [fact[measure] for fact in checked["facts"] if fact[measure] is not None]
+        for measure in FACT_MEASURES
+    }
+    totals = {f"check/{measure}": fmean(column) for measure, column in columns.items() if column}
+    for name, drift in checked["drift"].items():
+        totals |= {f"check/{name}_{measure}": drift[measure] for measure in ("kl", "top1")}
+    totals["check/warnings"] = len(checked["warnings"])
+    return {name: value for name, value in totals.items() if value is not None}

@@ -64,8 +64,10 @@ def _files(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
     from rose_easyedit.method.generic import statistics_path
 
     texts: dict[str, Path] = {}
-    if (text := config.hparams.alignment.statistics_text) is not None:
-        texts[text] = statistics_path(text, config.hparams.model_name)
+    alignment = config.hparams.alignment
+    for text in (alignment.statistics_text, alignment.statistics_subjects):
+        if text is not None:
+            texts[text] = statistics_path(text, config.hparams.model_name)
     if config.data.source not in SOURCES:
         texts[config.data.source] = Path(config.data.source)
     for name, path in texts.items():

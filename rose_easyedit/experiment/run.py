@@ -167,17 +167,15 @@ def _baseline(
     """The unedited model's answers, asked once for all runs that ask the same."""
     from rose_easyedit.evaluation.cache import default_folder
     from rose_easyedit.evaluation.evaluate import Baseline
-    from rose_easyedit.evaluation.selection import native_rates, plain_forms
+    from rose_easyedit.evaluation.selection import native_rates
 
-    settings, locality = config.evaluation.settings(), selection.locality
-    if tokenizer.chat_template is None:
-        settings = replace(settings, forms=plain_forms(settings.forms))
-        locality = [prompt for prompt in locality if not prompt.chat]
+    told = config.hparams.template_arguments
+    settings = replace(config.evaluation.settings(), template_arguments=told)
     return Baseline.of(
         model,
         tokenizer,
         [*selection.asked, *selection.others],
-        locality=locality,
+        locality=selection.locality,
         settings=settings,
         native=native_rates(model, SOURCES.get(config.data.source)),
         cache=default_folder() if config.cache else None,

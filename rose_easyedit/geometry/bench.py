@@ -54,7 +54,7 @@ class Bench:
     def landscape_radii(self) -> Tensor:
         """In multiples of |h|, the target itself in the middle."""
         extent, points = self.settings.landscape_extent, self.settings.landscape_points
-        return torch.linspace(-extent, extent, 2 * points + 1)
+        return torch.linspace(-extent, extent, 2 * points + 1, dtype=torch.float32, device="cpu")
 
     def tolerance(
         self, targets: Tensor, hparams: RoSEHyperParams
@@ -111,7 +111,7 @@ class Bench:
         before = self._hidden(hparams)
         with delta.applied(self.model):
             after = self._hidden(hparams)
-            answers = self._answers(places)
+            answers = self._answers(places, hparams)
         numbers = zip(
             deviations(after, wanted).tolist(),
             deviations(before, wanted).tolist(),
@@ -144,7 +144,7 @@ class Bench:
         )
         return states.hidden
 
-    def _answers(self, places: Sequence[Place]) -> list[str]:
+    def _answers(self, places: Sequence[Place], hparams: RoSEHyperParams) -> list[str]:
         answers: dict[tuple[str, bool], str] = {}
         for chat in {place.chat: None for place in places}:
             texts = list(dict.fromkeys(place.text for place in places if place.chat == chat))
@@ -154,6 +154,7 @@ class Bench:
                 texts,
                 chat=chat,
                 max_new_tokens=self.settings.max_new_tokens,
+                template_arguments=hparams.template_arguments,
             )
             answers |= {(text, chat): answer for text, answer in zip(texts, said, strict=True)}
         return [answers[place.text, place.chat] for place in places]

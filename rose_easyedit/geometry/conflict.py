@@ -75,7 +75,8 @@ def fact_gradients(
         [F, d], float32, on the CPU.
     """
     rows = [(fact, query) for fact, queries in enumerate(contexts) for query in queries]
-    gradients = torch.zeros(len(contexts), editable.model.config.get_text_config().hidden_size)
+    width = editable.model.config.get_text_config().hidden_size
+    gradients = torch.zeros(len(contexts), width, dtype=torch.float32, device="cpu")
     for start in range(0, len(rows), batch):
         facts, queries = zip(*rows[start : start + batch], strict=True)
         replay = capture(editable, queries, layer)
@@ -83,5 +84,5 @@ def fact_gradients(
         with torch.enable_grad():
             loss = losses_at(replay, hidden).sum()
         (gradient,) = torch.autograd.grad(loss, hidden)
-        gradients.index_add_(0, torch.tensor(facts), gradient.cpu())
-    return gradients / torch.tensor([len(queries) for queries in contexts])[:, None]
+        gradients.index_add_(0, torch.tensor(facts, device="cpu"), gradient.cpu())
+    return gradients / torch.tensor([len(queries) for queries in contexts], device="cpu")[:, None]

@@ -124,6 +124,7 @@ def diagnose(
             hparams[0].layers,
             hparams[0].alignment,
             precision=hparams[0].precision,
+            arguments=hparams[0].template_arguments,
         )
         measured: list[EditGeometry] = []
         for (name, delta), own, values in zip(edits.items(), hparams, targets, strict=True):

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rose_easyedit.delta import EditDelta
@@ -153,7 +152,7 @@ def targets_of(delta: EditDelta, facts: Sequence[Fact]) -> Tensor:
             "These facts are not in the edit; diagnose the requests that it was computed from:",
             faults,
         )
-    return targets[torch.tensor([rows[identity] for identity in wanted], dtype=torch.long)]
+    return targets[[rows[identity] for identity in wanted]]
 
 
 def values_of(delta: EditDelta) -> Tensor:

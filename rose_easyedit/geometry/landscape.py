@@ -40,4 +40,4 @@ def losses_around(
     center = targets.to(replay.hidden.device).float()
     steps = (directions[:, None] * radii[:, None]).to(center)  # [U, P, d]
     rows = [[float(losses_at(replay, center + s).mean()) for s in along] for along in steps]
-    return torch.tensor(rows)
+    return torch.tensor(rows, dtype=torch.float32, device="cpu")

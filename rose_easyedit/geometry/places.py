@@ -10,14 +10,16 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel
+from rose_easyedit.chat import Arguments, find_content, render_turn
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import read_subject_states
-from rose_easyedit.method.forms import render_chat, statement_forms
+from rose_easyedit.method.forms import statement_forms
 from rose_easyedit.method.rewriting import rewritings
 from rose_easyedit.method.sinks import usual_norm
 from rose_easyedit.method.tokens import Query, tokenize
+from rose_easyedit.token_ids import check_ids
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,19 @@ class Probe:
 
 
 def locate(
-    tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]
+    tokenizer: PreTrainedTokenizerBase,
+    facts: Sequence[Fact],
+    arguments: Arguments | None = None,
 ) -> tuple[list[Place], list[str]]:
     """Every query of the facts that can be located, and what was left out.
 
     The subject's last occurrence counts, in the query itself and not in what the chat template
     puts around it.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        facts: F facts.
+        arguments: what the chat template is told (`chat.arguments_used`).
     """
     places: list[Place] = []
     no_template: list[str] = []
@@ -84,7 +93,7 @@ def locate(
             elif fact.subject not in asked.text:
                 no_subject.append(asked.text)
             else:
-                query = _tokenized(tokenizer, asked.text, fact.subject, asked.chat)
+                query = _tokenized(tokenizer, asked.text, fact.subject, asked.chat, arguments)
                 places.append(Place(index, asked.form, asked.text, asked.chat, query))
     log = [
         f"{len(texts)} queries are left out, since {reason} ({texts[0]!r}, ...)"
@@ -115,7 +124,7 @@ def read_probe(
         RoSEError: with every fact whose subject is a sink in every context, or when no query is
             left.
     """
-    places, log = locate(tokenizer, facts)
+    places, log = locate(tokenizer, facts, hparams.template_arguments)
     requests = [fact.to_request() for fact in facts]
     # the very contexts of stage 1, which without a template has no turn to put rewritings in
     n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
@@ -127,6 +136,8 @@ def read_probe(
         ]
         for request, texts in zip(requests, own_words, strict=True)
     ]
+    asked_ids = (place.query.ids for place in places)
+    check_ids(editable.model, [*asked_ids, *(q.ids for queries in contexts for q in queries)])
     states = read_subject_states(
         editable,
         [*(p.query for p in places), *(q for queries in contexts for q in queries)],
@@ -156,10 +167,15 @@ def read_probe(
     return Probe(kept, contexts, states.keys[: len(places)][asked], log)
 
 
-def _tokenized(tokenizer: PreTrainedTokenizerBase, text: str, subject: str, chat: bool) -> Query:
+def _tokenized(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    subject: str,
+    chat: bool,
+    arguments: Arguments | None,
+) -> Query:
     if not chat:
         return tokenize(tokenizer, text, subject)
-    rendered = render_chat(tokenizer, text)
-    start = rendered.rindex(text.strip())  # templates may strip what they are given
-    window = (start, start + len(text.strip()))
+    rendered = render_turn(tokenizer, text, arguments)
+    window = find_content(rendered, text)
     return tokenize(tokenizer, rendered, subject, special=False, window=window)

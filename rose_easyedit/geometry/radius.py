@@ -93,10 +93,10 @@ def radii_of_facts(
     """
     n_facts, n_directions = len(statements), len(directions)
     n_rays = n_facts * n_directions
-    radii, norms = torch.empty(n_rays), torch.empty(n_facts)
+    radii, norms = (torch.empty(n, dtype=torch.float32, device="cpu") for n in (n_rays, n_facts))
     with tqdm(total=n_rays, desc="radii", unit="ray", leave=False, disable=None) as bar:
         for start in range(0, n_rays, batch):
-            rays = torch.arange(start, min(start + batch, n_rays))
+            rays = torch.arange(start, min(start + batch, n_rays), device="cpu")
             fact, direction = rays // n_directions, rays % n_directions
             replay = capture(editable, [statements[i] for i in fact], layer)
             # once a fact, since its rows in other batches differ in the last bit

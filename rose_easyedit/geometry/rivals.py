@@ -53,6 +53,8 @@ def rivals(
         shifts=shifts,
     )
     return {
-        edit_name(other_targets): solve_edit(model, tokenizer, found, other_targets),
-        edit_name(other_constraint): solve_edit(model, tokenizer, kept, other_constraint),
+        edit_name(other_targets): solve_edit(model, tokenizer, found, other_targets, check=False),
+        edit_name(other_constraint): solve_edit(
+            model, tokenizer, kept, other_constraint, check=False
+        ),
     }

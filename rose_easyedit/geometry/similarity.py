@@ -70,8 +70,9 @@ def key_similarity(
 def _equal(first: Sequence[Hashable], second: Sequence[Hashable]) -> Tensor:
     """Whether the items of two lists are equal, bool [len(first), len(second)]."""
     number: dict[Hashable, int] = {}
+    kind: dict[str, Any] = dict(dtype=torch.long, device="cpu")
     left, right = (
-        torch.tensor([number.setdefault(item, len(number)) for item in items], dtype=torch.long)
+        torch.tensor([number.setdefault(item, len(number)) for item in items], **kind)
         for items in (first, second)
     )
     return left[:, None] == right[None]

@@ -14,7 +14,8 @@ from rose_easyedit.method.replay import Replay
 def unit_directions(number: int, width: int, seed: int) -> Tensor:
     """Random unit directions [number, width], the same ones for a seed on every device."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(torch.randn(number, width, generator=generator), dim=1)
+    drawn = torch.randn(number, width, generator=generator, dtype=torch.float32, device="cpu")
+    return torch.nn.functional.normalize(drawn, dim=1)
 
 
 def decoded_at(replay: Replay, hidden: Tensor) -> Tensor:
@@ -41,5 +42,5 @@ def _log_probabilities(replay: Replay, hidden: Tensor) -> Tensor:
 def _mean_per_query(replay: Replay, values: Tensor) -> Tensor:
     """The mean [B] of values [M] over the target tokens of each query."""
     n_queries = len(replay.hidden)
-    total = torch.zeros(n_queries, device=values.device).index_add(0, replay.rows, values)
+    total = values.new_zeros(n_queries).index_add(0, replay.rows, values)
     return total / torch.bincount(replay.rows, minlength=n_queries)

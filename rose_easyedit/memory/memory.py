@@ -86,7 +86,7 @@ class FactMemory:
         begun_with = "auto" if is_object else dtype_name(dtype)
         pair: tuple[Any, Any] = (model, tokenizer) if is_object else (None, None)
         if hparams is not None and not MemoryFile(Path(path)).is_begun:
-            pair = fitting_model(hparams, pair, device, dtype, load=load_now)
+            hparams, pair = fitting_model(hparams, pair, device, dtype, load=load_now)
         store = FactStore(path, None if hparams is None else hparams.as_dict(), begun_with)
         if hparams is not None:
             check_same(store.settings, hparams.as_dict())
@@ -177,7 +177,12 @@ class FactMemory:
         with self.edited() as model:
             in_chat = self._tokenizer.chat_template is not None if chat is None else chat
             answers = generate_greedy(
-                model, self._tokenizer, texts, chat=in_chat, max_new_tokens=max_new_tokens
+                model,
+                self._tokenizer,
+                texts,
+                chat=in_chat,
+                max_new_tokens=max_new_tokens,
+                template_arguments=self.hparams.template_arguments,
             )
         answers = [answer.strip() for answer in answers]
         return answers[0] if isinstance(prompts, str) else answers

@@ -36,7 +36,8 @@ def settings_to_open(
         if model not in (None, "embedded"):
             raise RoSEError(
                 f"A new memory for the model {model!r} needs its settings; give hparams, by name, "
-                "path or as an object."
+                "path or as an object. Where none are shipped for it, model_name and layers are "
+                "enough, and `rose-edit locate` suggests the layers."
             )
         given = RoSEHyperParams.from_hparams("smollm2-135m")
     return given if given is None or not model else replace(given, model_name=model)
@@ -44,8 +45,8 @@ def settings_to_open(
 
 def fitting_model(
     hparams: RoSEHyperParams, pair: tuple[Any, Any], device: Any, dtype: Any, *, load: bool
-) -> tuple[Any, Any]:
-    """The model of a memory that is to be begun, once its settings are known to fit it.
+) -> tuple[RoSEHyperParams, tuple[Any, Any]]:
+    """The settings of a memory that is to be begun, their layers named, and a model that they fit.
 
     Settings are fixed with the file: one that no model can be edited with would never be of use.
 
@@ -57,22 +58,31 @@ def fitting_model(
         load: a named model now. Otherwise only what names it is checked.
 
     Raises:
-        RoSEError: no such model or device, or the model lacks one of the layers.
+        RoSEError: no such model or device, the model lacks one of the layers, or they are to be
+            found (`layers: auto`) in a model that is not loaded.
     """
+    from rose_easyedit.hparams import AUTO
     from rose_easyedit.models import check_name, load_model, named_device
 
     place = hparams.device if device is None else device
     if pair[0] is None and not load:
         named_device(place)
         check_name(hparams.model_name)
-        return pair
+        if hparams.layers == AUTO:
+            raise RoSEError(
+                "layers is auto, and a memory keeps the layers that it is begun with; name them "
+                "(rose-edit locate finds some), or begin it with its model loaded."
+            )
+        return hparams, pair
 
     from rose_easyedit.architectures import read_architecture
+    from rose_easyedit.method.locating.automatic import with_layers
     from rose_easyedit.method.targets import check_layers
 
     model, tokenizer = load_model(hparams.model_name, place, dtype) if pair[0] is None else pair
+    hparams = with_layers(model, tokenizer, hparams)
     check_layers(read_architecture(model), hparams)
-    return model, tokenizer
+    return hparams, (model, tokenizer)
 
 
 def check_same(kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:

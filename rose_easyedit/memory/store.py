@@ -59,7 +59,9 @@ class FactStore:
     def _read_settings(self, text: str) -> tuple[dict[str, Any], RoSEHyperParams]:
         """The settings as they are in a file, and checked as if a user had given them."""
         try:
-            settings = dict(json.loads(text))
+            settings = json.loads(text)
+            if not isinstance(settings, dict):
+                raise ValueError("the settings are no object")
             return settings, RoSEHyperParams.from_dict(settings)
         except (TypeError, ValueError) as error:  # no JSON, no mapping, or no settings
             raise self._file.damaged(error) from error

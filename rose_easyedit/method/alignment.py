@@ -100,7 +100,8 @@ def align(
     if written.any() and not energies[written].mean() > least:
         raise RoSEError(
             f"The constraint {hparams.constraint!r} leaves no direction to write these facts in; "
-            f"protect fewer directions (protected_directions is {hparams.protected_directions}) "
+            f"protect fewer directions (protected_directions is {hparams.protected_directions}, "
+            f"protected_share {hparams.protected_share:g}) "
             f"or raise null_space_threshold (it is {hparams.null_space_threshold})."
         )
     weight = hparams.covariance_weight
@@ -114,7 +115,7 @@ def align(
 
 def _whole(update: Tensor) -> Factors:
     """An update [d, d_ff] as factors, of which the left one is the identity."""
-    return Factors(torch.eye(len(update)).to(update), update)
+    return Factors(torch.eye(len(update), dtype=update.dtype, device=update.device), update)
 
 
 def _identity(rows: Tensor) -> Tensor:

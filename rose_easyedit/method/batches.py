@@ -58,10 +58,10 @@ def places_in(parts: Sequence[Batch], device: torch.device) -> Tensor:
 def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids [B, T] padded on the right with 0, and the mask of real tokens [B, T]."""
     width = max(len(sequence) for sequence in sequences)
-    ids = torch.zeros(len(sequences), width, dtype=torch.long)
-    mask = torch.zeros(len(sequences), width, dtype=torch.long)
+    ids = torch.zeros(len(sequences), width, dtype=torch.long, device="cpu")
+    mask = torch.zeros_like(ids)
     for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(list(sequence))
+        ids[row, : len(sequence)] = torch.tensor(list(sequence), device="cpu")
         mask[row, : len(sequence)] = 1
     return ids.to(device), mask.to(device)
 

@@ -10,16 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-
-import torch
-from torch import Tensor
 
 from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.factors import Factors
-from rose_easyedit.method.activations import SubjectStates, with_updates
-from rose_easyedit.method.stack import Reader, Stack
+from rose_easyedit.method.drift import NextTokens
 from rose_easyedit.method.tokens import Query
 
 logger = logging.getLogger(__name__)
@@ -86,23 +81,11 @@ def calibrate(
         RoSEError: the budget lets nothing of the edit through, or the memory does not hold one
             sequence.
     """
-    whole = [Query(query.ids, len(query.ids) - 1, 0) for query in queries]
-    first, last = min(updates), editable.n_layers - 1
-    reader, unedited = Reader.begin(partial(Stack.before, editable, whole, first, last), batch)
-
-    @torch.no_grad()
-    def next_token(states: SubjectStates) -> Tensor:
-        """Log-probabilities of the token after each query [Q, vocabulary]."""
-        return editable.log_probabilities(states.hidden.to(editable.model.dtype))
-
-    before = next_token(unedited)
+    next_tokens = NextTokens(editable, [query.ids for query in queries], min(updates), batch)
 
     def drift_at(scale: float) -> float:
-        with with_updates(editable, scaled(updates, scale)):
-            after = next_token(reader.states(first))
-        return float(
-            torch.nn.functional.kl_div(after, before, reduction="batchmean", log_target=True)
-        )
+        moved, _ = next_tokens.drift(scaled(updates, scale))
+        return float(moved.mean())
 
     found = within_budget(drift_at, budget)
     if not found.scale:

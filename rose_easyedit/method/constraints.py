@@ -106,20 +106,20 @@ class Constraint:
         freedom: A^-1, of a spectrum under the settings.
         relative: whether its weight is `strength`, relative to the keys being written, or
             `covariance_weight`, in MEMIT's units.
-        leading: how many directions of the spectrum, those of the largest eigenvalues, it looks at,
-            without `mean`; None is all of them.
+        leading: how many directions of the spectrum of keys [d_ff], those of the largest
+            eigenvalues, it looks at, without `mean`; None is all of them.
     """
 
     freedom: Callable[[Spectrum, AlignmentHyperParams], Freedom]
     relative: bool
-    leading: Callable[[AlignmentHyperParams], int | None] = lambda _settings: None
+    leading: Callable[[AlignmentHyperParams, int], int | None] = lambda _settings, _width: None
 
 
 CONSTRAINTS: dict[str, Constraint] = {
     "isotropic": Constraint(
-        lambda s, h: isotropic(s, h.protected_directions),
+        lambda s, h: isotropic(s, h.protected(s.directions.shape[1])),
         relative=True,
-        leading=lambda h: h.protected_directions,
+        leading=lambda h, width: h.protected(width),
     ),
     "shrinkage": Constraint(lambda s, h: shrinkage(s, h.shrinkage), relative=False),
     "covariance": Constraint(lambda s, h: covariance(s), relative=False),

@@ -13,24 +13,28 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel, read_architecture
+from rose_easyedit.chat import arguments_used
 from rose_easyedit.delta import EditDelta
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import DamageError, RoSEError, first_line
 from rose_easyedit.factors import Factors
 from rose_easyedit.fingerprint import weights_fingerprint
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.calibration import calibrate
-from rose_easyedit.method.constraints import CONSTRAINTS
+from rose_easyedit.method.constraints import CONSTRAINTS, Spectrum
 from rose_easyedit.method.foreign import held_out_queries, preserved_queries
 from rose_easyedit.method.known import GroupKey, Known
-from rose_easyedit.method.plan import make_columns
+from rose_easyedit.method.locating.automatic import with_layers
+from rose_easyedit.method.plan import Columns, make_columns
 from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.solving import Solved, solve_layers
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, check_layers, compute_targets
+from rose_easyedit.method.verification import self_check
 from rose_easyedit.offload import stored_weight
 from rose_easyedit.requests import EditRequest
+from rose_easyedit.token_ids import check_ids
 
 # The mean drift of so many prompts has an error of a tenth.
 _CALIBRATION_PROMPTS = 160
@@ -74,6 +78,8 @@ def solve_edit(
     tokenizer: PreTrainedTokenizerBase,
     targets: Targets,
     hparams: RoSEHyperParams,
+    *,
+    check: bool = True,
 ) -> EditDelta:
     """Stage 2: the edit that gives the subjects their targets, without changing the model.
 
@@ -83,17 +89,22 @@ def solve_edit(
         targets: from `compute_targets`, with settings that differ in `alignment` and
             `key_columns` at the most.
         hparams: the method's settings.
+        check: whether the edit is measured, judged, and says what was found (`self_check`).
 
     Raises:
+        DamageError: the updates are not finite, or the edit is damaged and the settings refuse
+            that.
         RoSEError: the constraint leaves no direction to write in, or its text cannot be read.
     """
     editable = read_architecture(model)
+    hparams = with_layers(model, tokenizer, hparams)
     # Columns to preserve must leave directions to write in.
     most = 2 * editable.key_width(hparams.layers[0]) // 3
     n_preserved = min(hparams.alignment.preserved_columns, most)
     preserved = preserved_queries(
         tokenizer, targets.plan.requests, hparams, n_preserved, editable.context_length
     )
+    check_ids(model, (query.ids for query in preserved))
     columns = make_columns(targets.plan, targets.per_fact, preserved)
     with frozen(model):
         spectra = (
@@ -103,21 +114,28 @@ def solve_edit(
                 hparams.layers,
                 hparams.alignment,
                 precision=hparams.precision,
-                leading=CONSTRAINTS[hparams.alignment.constraint].leading(hparams.alignment),
+                leading=CONSTRAINTS[hparams.alignment.constraint].leading(
+                    hparams.alignment, editable.key_width(hparams.layers[0])
+                ),
+                arguments=hparams.template_arguments,
             )
             if hparams.alignment.needs_statistics
             else {}
         )
-        solved, disturbance = solve_layers(editable, columns, targets.values, spectra, hparams)
+        solved, disturbance = _solved(editable, columns, targets, spectra, hparams)
         updates = {layer: found.update for layer, found in solved.items()}
         updates, calibration = _calibrated(editable, tokenizer, targets, updates, hparams)
         report = [_report(editable, layer, solved[layer], updates[layer]) for layer in updates]
+        checked = {}
+        if check:
+            checked = {"self_check": self_check(editable, tokenizer, targets, updates, hparams)}
     names = {layer: editable.weight_name(layer) for layer in updates}
     about = _provenance(model, targets, hparams, report)
+    told = {"template_arguments": arguments_used(tokenizer, hparams.template_arguments)}
     return EditDelta(
         layers={names[layer]: update for layer, update in updates.items()},
         base=base_fingerprint(model, hparams),
-        provenance=about | {"disturbance": disturbance} | calibration,
+        provenance=about | told | {"disturbance": disturbance} | calibration | checked,
         targets=targets.values.float().cpu(),
     )
 
@@ -132,6 +150,34 @@ def base_fingerprint(model: PreTrainedModel, hparams: RoSEHyperParams) -> str:
     check_layers(editable, hparams)
     names = map(editable.weight_name, hparams.layers)
     return weights_fingerprint((name, stored_weight(model, name)) for name in names)
+
+
+def _solved(
+    editable: EditableModel,
+    columns: Columns,
+    targets: Targets,
+    spectra: Mapping[int, Spectrum],
+    hparams: RoSEHyperParams,
+) -> tuple[dict[int, Solved], float | None]:
+    """As `solve_layers`.
+
+    Raises:
+        DamageError: an update is not finite, or its equations have no solution.
+    """
+    advice = (
+        "nothing can be written; lower the learning rates and hierarchy.clamp_norm, raise "
+        "alignment.strength, or use precision: weights"
+    )
+    try:
+        found = solve_layers(editable, columns, targets.values, targets.unit, spectra, hparams)
+    except torch.linalg.LinAlgError as error:
+        reason = first_line(str(error))
+        raise DamageError(f"The updates cannot be solved for ({reason}), so {advice}.") from error
+    bad = [n for n, solved in found[0].items() if not solved.update.is_finite]
+    if bad:
+        layers = ", ".join(map(str, bad))
+        raise DamageError(f"The updates of the layers {layers} are not finite, so {advice}.")
+    return found
 
 
 def _calibrated(
@@ -157,6 +203,7 @@ def _calibrated(
             f"locality_budget is {budget}, but the edit is about all the subjects that drift is "
             "measured on, or its prompts leave no room for them; set it to null."
         )
+    check_ids(editable.model, (query.ids for query in queries))
     updates, found = calibrate(editable, queries, updates, budget, batch=hparams.micro_batch)
     return updates, {"calibration": asdict(found)}
 
@@ -193,17 +240,13 @@ def _provenance(
     report: list[dict[str, float]],
 ) -> dict[str, Any]:
     requests, groups = targets.plan.requests, targets.groups
-    losses = [0.0] * len(requests)
-    for indices, values in zip(groups, targets.shifts.losses, strict=True):
-        for index, value in zip(indices, values, strict=True):
-            losses[index] = value
     return {
         "requests": [request.as_dict() for request in requests],
         "hparams": hparams.as_dict(),
         "architecture": model.config.get_text_config().model_type,
         "dtype": str(model.dtype).removeprefix("torch."),
         "groups": groups,
-        "losses": losses,
+        "losses": targets.losses,
         "steps": targets.shifts.steps,
         "curves": targets.shifts.curves,
         "layers": report,

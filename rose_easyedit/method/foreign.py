@@ -35,7 +35,8 @@ def preserved_queries(
         n: how many are drawn, some of them more than once.
         context_length: most tokens that the model reads; what is longer is left out.
     """
-    drawn = foreign_queries(tokenizer, requests, generic_subjects(), hparams, n)
+    names = generic_subjects(hparams.alignment.statistics_subjects, tokenizer.name_or_path)
+    drawn = foreign_queries(tokenizer, requests, names, hparams, n)
     drawn = [query for query in drawn if len(query.key_prefix) <= context_length]
     return list({query.key_prefix: query for query in reversed(drawn)}.values())[::-1]
 
@@ -51,7 +52,8 @@ def held_out_queries(
 
     Plain statements only: inside a chat's turn they drift a fifth as far, and would hide it.
     """
-    drawn = foreign_queries(tokenizer, requests, held_out_subjects(), hparams, n, chat=False)
+    names = held_out_subjects(hparams.alignment.statistics_subjects, tokenizer.name_or_path)
+    drawn = foreign_queries(tokenizer, requests, names, hparams, n, chat=False)
     return [query for query in dict.fromkeys(drawn) if len(query.ids) <= context_length]
 
 

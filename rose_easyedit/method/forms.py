@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from rose_easyedit.chat import render_messages
+from rose_easyedit.chat import Arguments, find_content, render_turn
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.tokens import Query, tokenize
+from rose_easyedit.names import joint
 from rose_easyedit.requests import EditRequest
 
 PREFIXES = (
@@ -58,24 +59,29 @@ class Form:
         text: the rendered text, chat template included.
         special: whether the tokenizer still has to add its special tokens.
         window: character range that holds the statement.
-        joint: what separates the text from its target.
+        continues: whether a target goes on with the statement, or else begins a turn of its own.
         earlier: character range of what names the subject before the statement does, if any.
     """
 
     text: str
     special: bool
     window: tuple[int, int]
-    joint: str
+    continues: bool
     earlier: tuple[int, int] | None = None
+
+    def joint(self, target: str) -> str:
+        """What separates the text from a target: a space, where one belongs there."""
+        if not self.continues or not target:
+            return ""
+        return joint(self.text[slice(*self.window)], target)
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, subject: str, target: str = "") -> Query:
         """The form as token ids, with the target behind it when one is given."""
-        joined = self.joint + target if target else ""
         return tokenize(
             tokenizer,
             self.text,
             subject,
-            joined,
+            self.joint(target) + target,
             special=self.special,
             window=self.window,
             earlier=self.earlier,
@@ -98,17 +104,23 @@ def statement_forms(
     """
     forms = [_plain(prefix, request.prompt) for prefix in _prefixes(hparams)]
     if tokenizer.chat_template is not None:
+        told = hparams.template_arguments
         for context in CHAT_CONTEXTS[: hparams.chat_contexts]:
-            forms.append(_in_context(tokenizer, context, request.prompt))
+            forms.append(_in_context(tokenizer, context, request.prompt, told))
         for query in ANSWERED_QUERIES[: hparams.answered_queries]:
-            forms.append(_answered(tokenizer, query.format(request.subject), request.prompt))
-        forms += [_chat(tokenizer, text, "", text) for text in rewritten]
+            forms.append(_answered(tokenizer, query.format(request.subject), request.prompt, told))
+        forms += [_chat(tokenizer, text, "", text, told) for text in rewritten]
     return forms
 
 
 def essence_form(subject: str) -> Form:
     """The prompt whose next-token distribution an edit shall keep: "... {subject} is a"."""
     return _plain(PREFIXES[1], ESSENCE.format(subject))
+
+
+def naming_form(subject: str) -> Form:
+    """The subject behind a neutral prefix, with nothing said of it."""
+    return _plain(PREFIXES[1], subject)
 
 
 def reading_forms(tokenizer: PreTrainedTokenizerBase, statement: str) -> dict[str, Form]:
@@ -118,7 +130,7 @@ def reading_forms(tokenizer: PreTrainedTokenizerBase, statement: str) -> dict[st
     """
     forms = {"statement": _plain(PREFIXES[1], statement)}
     if tokenizer.chat_template is not None:
-        forms["chat"] = _in_context(tokenizer, CHAT_CONTEXTS[1], statement)
+        forms["chat"] = _in_context(tokenizer, CHAT_CONTEXTS[1], statement, None)
     return forms
 
 
@@ -129,11 +141,15 @@ def subject_forms(
     if tokenizer.chat_template is None:
         return []
     queries = [query.format(subject) for query in QUERY_FORMATS[: hparams.query_formats]]
-    return [_chat(tokenizer, query, "", query) for query in queries]
+    told = hparams.template_arguments
+    return [_chat(tokenizer, query, "", query, told) for query in queries]
 
 
 def generic_subject_forms(
-    tokenizer: PreTrainedTokenizerBase, subject: str, number: int
+    tokenizer: PreTrainedTokenizerBase,
+    subject: str,
+    number: int,
+    arguments: Arguments | None = None,
 ) -> list[Form]:
     """A subject in one plain context and, with a chat template, in one chat query.
 
@@ -141,13 +157,14 @@ def generic_subject_forms(
         tokenizer: the model's tokenizer.
         subject: any subject.
         number: chooses the context and the query in turn.
+        arguments: what the chat template is told.
     """
     # The bare prefix would put the subject where attention sinks are.
     prefix = PREFIXES[1 + number % (len(PREFIXES) - 1)]
     forms = [_plain(prefix, subject)]
     if tokenizer.chat_template is not None:
         query = QUERY_FORMATS[number % len(QUERY_FORMATS)].format(subject)
-        forms.append(_chat(tokenizer, query, "", query))
+        forms.append(_chat(tokenizer, query, "", query, arguments))
     return forms
 
 
@@ -169,7 +186,7 @@ def foreign_form(
         in_turn: puts it into a user's turn instead, for tokenizers with a chat template.
     """
     if in_turn and tokenizer.chat_template is not None:
-        return _in_context(tokenizer, CHAT_CONTEXTS[1], statement)
+        return _in_context(tokenizer, CHAT_CONTEXTS[1], statement, hparams.template_arguments)
     # The bare prefix would put the subject where attention sinks are.
     prefixes = [prefix for prefix in _prefixes(hparams) if prefix] or PREFIXES[1:]
     return _plain(prefixes[int(chance * len(prefixes))], statement)
@@ -179,38 +196,38 @@ def _prefixes(hparams: RoSEHyperParams) -> Sequence[str]:
     return hparams.contexts if hparams.contexts is not None else PREFIXES[: hparams.n_contexts]
 
 
-def render_chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str = "") -> str:
-    """The chat template with one user turn and the assistant's turn begun."""
-    return render_messages(tokenizer, [{"role": "user", "content": user}]) + assistant
-
-
 def _plain(prefix: str, statement: str) -> Form:
     text = prefix + statement
-    return Form(text, special=True, window=(len(prefix), len(text)), joint=" ")
+    return Form(text, special=True, window=(len(prefix), len(text)), continues=True)
 
 
 def _in_context(
-    tokenizer: PreTrainedTokenizerBase, context: tuple[str, str], statement: str
+    tokenizer: PreTrainedTokenizerBase,
+    context: tuple[str, str],
+    statement: str,
+    arguments: Arguments | None,
 ) -> Form:
     """A statement in one of the chat contexts."""
     user, assistant = (turn.format(statement) for turn in context)
-    return _chat(tokenizer, user, assistant, statement)
+    return _chat(tokenizer, user, assistant, statement, arguments)
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str, statement: str) -> Form:
+def _chat(
+    tokenizer: PreTrainedTokenizerBase,
+    user: str,
+    assistant: str,
+    statement: str,
+    arguments: Arguments | None,
+) -> Form:
     """The last place of a statement in a chat of these two turns, one of which holds it."""
-    text = render_chat(tokenizer, user, assistant)
-    start = text.rindex(statement)
-    return Form(
-        text,
-        special=False,
-        window=(start, start + len(statement)),
-        joint=" " if assistant else "",
-    )
+    text = render_turn(tokenizer, user, arguments) + assistant
+    window = find_content(text, statement)
+    return Form(text, special=False, window=window, continues=bool(assistant))
 
 
-def _answered(tokenizer: PreTrainedTokenizerBase, query: str, statement: str) -> Form:
+def _answered(
+    tokenizer: PreTrainedTokenizerBase, query: str, statement: str, arguments: Arguments | None
+) -> Form:
     """A query of the subject in the user's turn, the statement in the assistant's."""
-    form = _chat(tokenizer, query, statement, statement)
-    start = form.text.rindex(query, 0, form.window[0])
-    return replace(form, earlier=(start, start + len(query)))
+    form = _chat(tokenizer, query, statement, statement, arguments)
+    return replace(form, earlier=find_content(form.text, query, form.window[0]))

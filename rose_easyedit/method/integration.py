@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,9 @@ from rose_easyedit.method.replay import capture
 from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.method.smoothing import Noise
 
+# Losses are kept beside the computation, whatever the defaults of the process are.
+_ON_RECORD: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+
 
 @dataclass(frozen=True)
 class Level:
@@ -32,8 +36,8 @@ class Level:
 
     Attributes:
         steps: at the most.
-        learning_rate: of Adam, relative to the root mean square of the hidden state, |h| / sqrt(d).
-        smoothing_radius: largest random displacement, relative to |h|.
+        learning_rate: of Adam, in units of `Setting.unit`.
+        smoothing_radius: largest random displacement, in the same units, root mean square.
         name: of what it optimises.
     """
 
@@ -50,6 +54,7 @@ class Setting:
     Attributes:
         editable: the model; frozen.
         layer: the target layer.
+        unit: of each coordinate of a shift, [d] (`units.subject_unit`).
         hparams: weights of the loss terms, threshold and clamp.
         micro_batch: sequences run at once; fewer where the memory does not hold them.
         seed: of the random directions.
@@ -60,6 +65,7 @@ class Setting:
 
     editable: EditableModel
     layer: int
+    unit: Tensor
     hparams: HierarchyHyperParams
     micro_batch: int
     seed: int
@@ -134,29 +140,29 @@ def _optimise_chunk(
     setting: Setting, groups: Sequence[Group], turns: list[list[Piece]], start: Tensor, level: Level
 ) -> Shifts:
     hparams = setting.hparams
-    fact_group = torch.tensor([i for i, group in enumerate(groups) for _ in group.facts])
+    of_facts = [i for i, group in enumerate(groups) for _ in group.facts]
+    fact_group = torch.tensor(of_facts, dtype=torch.long, device="cpu")
     norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
     noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
 
     # Adam's steps have the size of its rate in every coordinate; in this unit one rate fits all
-    # models, whatever the norm of their hidden states.
+    # models, whatever their hidden states look like.
     root = start.shape[1] ** 0.5
-    unit = (norms / root)[:, None]  # [n, 1]
+    unit = setting.unit.to(start.device)  # [d]
     point = (start / unit).requires_grad_(True)
     optimiser = torch.optim.Adam([point], lr=level.learning_rate)
     # each turn tells of its own contexts; what is on record of a fact is the sum over the turns
-    losses = torch.full((len(turns), len(fact_group)), torch.inf)
-    steps = torch.zeros(len(groups), dtype=torch.long)
-    converged = torch.zeros(len(groups), dtype=torch.bool)
+    losses = torch.full((len(turns), len(fact_group)), torch.inf, **_ON_RECORD)
+    steps = torch.zeros(len(groups), dtype=torch.long, device="cpu")
+    converged = torch.zeros(len(groups), dtype=torch.bool, device="cpu")
     course = Course()
     for step in range(level.steps):
         optimiser.zero_grad()
         turn = step % len(turns)
-        current = torch.zeros(len(fact_group))
+        current = torch.zeros(len(fact_group), **_ON_RECORD)
         drifts = []
         for piece in turns[turn]:
-            shift = point[piece.group] * unit[piece.group]
-            displaced = shift + noise.draw(piece.names, norms[piece.group])
+            displaced = (point[piece.group] + noise.draw(piece.names, start.device)) * unit
             facts, drift = _loss(piece, displaced, setting.autocast)
             (len(turns) * (facts.sum() + hparams.kl_factor * drift)).backward()
             current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
@@ -172,7 +178,8 @@ def _optimise_chunk(
         )
         losses[turn] = torch.where(going_on[fact_group], current, losses[turn])
         losses[turn, ~current.isfinite()] = torch.nan
-        worst = torch.zeros(len(groups)).scatter_reduce(0, fact_group, losses.sum(0), "amax")
+        worst = torch.zeros(len(groups), **_ON_RECORD)
+        worst.scatter_reduce_(0, fact_group, losses.sum(0), "amax")
         newly = failed | going_on & (worst < hparams.loss_threshold)
         converged |= newly
         steps += ~converged
@@ -220,7 +227,7 @@ def _present(pieces: Iterable[Piece | None]) -> list[Piece]:
 
 def _subject_norms(turns: Sequence[Sequence[Piece]], n_groups: int) -> Tensor:
     """Mean |h| at the subject over the statements of each group, [n]."""
-    total, count = torch.zeros(n_groups), torch.zeros(n_groups)
+    total, count = (torch.zeros(n_groups, **_ON_RECORD) for _ in range(2))
     for piece in (piece for pieces in turns for piece in pieces):
         stated = piece.fact >= 0
         norms = piece.replay.subject_hidden[stated].float().norm(dim=1).cpu()
@@ -246,7 +253,7 @@ def _loss(
     chosen = log_p.gather(1, replay.targets[is_target, None])[:, 0]
     rows = replay.rows[is_target]
     count = torch.bincount(rows, minlength=len(piece.fact)).clamp(min=1)
-    per_row = torch.zeros(len(piece.fact), device=log_p.device).index_add(0, rows, -chosen)
+    per_row = chosen.new_zeros(len(piece.fact)).index_add(0, rows, -chosen)
     facts = (per_row / count * piece.weight)[piece.fact >= 0]
     before = piece.before
     return facts, (before.exp() * (before - essences)).sum()
@@ -254,7 +261,7 @@ def _loss(
 
 def _failed(losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_failure: str) -> Tensor:
     """Which groups have a fact whose loss is not finite, [n]; an error if that is refused."""
-    failed = torch.zeros(len(groups), dtype=torch.bool)
+    failed = torch.zeros(len(groups), dtype=torch.bool, device="cpu")
     failed[fact_group[~losses.isfinite()]] = True
     if on_failure == "refuse" and bool(failed.any()):
         raise FactError.of(

@@ -149,11 +149,15 @@ class Piece:
         """The rows with their replay."""
         device = replay.hidden.device
         group, fact, weight = (
-            torch.tensor([getattr(row, name) for row in rows], device=device)
-            for name in ("group", "fact", "weight")
+            torch.tensor([getattr(row, name) for row in rows], dtype=dtype, device=device)
+            for name, dtype in (
+                ("group", torch.long),
+                ("fact", torch.long),
+                ("weight", torch.float32),
+            )
         )
         essences = (fact < 0).nonzero()[:, 0]
-        before = torch.empty(0, 1, device=device)
+        before = torch.empty(0, 1, dtype=torch.float32, device=device)
         if len(essences):
             still = replay.select(essences)
             before = still.log_probabilities(torch.zeros_like(still.subject_hidden))

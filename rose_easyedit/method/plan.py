@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.errors import FactError
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.forms import essence_form, statement_forms, subject_forms
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.requests import EditRequest, group_by_subject
+from rose_easyedit.token_ids import check_ids, ids_fault
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,23 @@ def make_plan(
     return plan
 
 
+def check_tokens(model: PreTrainedModel, plan: Plan) -> None:
+    """Refuses a plan with tokens that the model does not have.
+
+    Raises:
+        FactError: with every request whose own contexts have such tokens.
+        RoSEError: only what an edit adds to the requests has them.
+    """
+    faults = [
+        f"{request.label}: {fault}"
+        for request, queries in zip(plan.requests, plan.statements, strict=True)
+        if (fault := ids_fault(model, (query.ids for query in queries)))
+    ]
+    if faults:
+        raise FactError.of("These requests cannot be put to the model:", faults)
+    check_ids(model, (query.ids for query in (*plan.queries, *plan.essences.values())))
+
+
 @dataclass(frozen=True)
 class Columns:
     """Key columns: N places whose hidden states an edit sets, and P whose hidden states shall stay.
@@ -146,7 +164,7 @@ def make_columns(plan: Plan, per_fact: bool, preserved: Sequence[Query] = ()) ->
                 places.setdefault((query.key_prefix, target), (query, False))
     return Columns(
         queries=[query for query, _ in places.values()],
-        target=torch.tensor([target for _, target in places]),
-        statement=torch.tensor([statement for _, statement in places.values()]),
+        target=torch.tensor([target for _, target in places], device="cpu"),
+        statement=torch.tensor([stated for _, stated in places.values()], device="cpu"),
         preserved=preserved,
     )

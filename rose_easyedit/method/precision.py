@@ -89,7 +89,7 @@ def attention_as_now(model: PreTrainedModel) -> AbstractContextManager[None]:
 
 def _in_bfloat16(precision: str, model: PreTrainedModel) -> bool:
     if precision == "auto":
-        return _has_bfloat16(computing_device(model)) and _allows_bfloat16(model)
+        return has_bfloat16(computing_device(model)) and _allows_bfloat16(model)
     return precision == "bfloat16"
 
 
@@ -101,7 +101,8 @@ def _allows_bfloat16(model: PreTrainedModel) -> bool:
     )
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16, which on one that does not is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -113,14 +113,14 @@ class Ranks:
     def _send(self, content: bytes, rank: int) -> None:
         from torch.distributed import send
 
-        self._talk(send, torch.tensor([len(content)]), rank)
+        self._talk(send, torch.tensor([len(content)], device="cpu"), rank)
         self._talk(send, torch.frombuffer(bytearray(content), dtype=torch.uint8), rank)
 
     def _receive(self, rank: int) -> bytes:
         from torch.distributed import recv
 
-        size = self._talk(recv, torch.zeros(1, dtype=torch.long), rank)
-        content = self._talk(recv, torch.zeros(int(size), dtype=torch.uint8), rank)
+        size = self._talk(recv, torch.zeros(1, dtype=torch.long, device="cpu"), rank)
+        content = self._talk(recv, torch.zeros(int(size), dtype=torch.uint8, device="cpu"), rank)
         return content.numpy().tobytes()
 
     def _talk(self, how: Callable[..., Any], content: Tensor, rank: int) -> Tensor:

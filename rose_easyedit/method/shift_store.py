@@ -59,6 +59,7 @@ def level_key(setting: Setting, level: Level) -> str:
         "threads": torch.get_num_threads(),  # they change the order of sums
         "autocast": autocast,
         "layer": setting.layer,
+        "unit": weights_fingerprint([("unit", setting.unit)]),
         "micro_batch": setting.micro_batch,
         "seed": setting.seed,
         "hierarchy": hierarchy,
@@ -140,7 +141,7 @@ class ShiftStore:
 
 def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
     digest = bytes.fromhex(weights_fingerprint(tensors.items()))
-    return torch.tensor(list(digest), dtype=torch.uint8)
+    return torch.tensor(list(digest), dtype=torch.uint8, device="cpu")
 
 
 def _short_digest(parts: Any) -> str:

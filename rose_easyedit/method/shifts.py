@@ -83,4 +83,4 @@ class Shifts:
     @classmethod
     def none(cls, width: int) -> Shifts:
         """The shifts of no group."""
-        return cls(torch.zeros(0, width))
+        return cls(torch.zeros(0, width, dtype=torch.float32, device="cpu"))

@@ -21,6 +21,7 @@ from rose_easyedit.method.halving import within_memory
 from rose_easyedit.method.plan import Plan
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.tokens import Query
+from rose_easyedit.token_ids import check_ids
 
 # A median over so many is within a few per cent of that over any number.
 _ORDINARY_TOKENS = 512
@@ -45,6 +46,7 @@ def usual_norm(
     text = hparams.alignment.statistics_text
     lines = generic_lines(tokenizer, text, _ORDINARY_TOKENS)
     lines = [line[: editable.context_length] for line in lines]
+    check_ids(editable.model, lines)
 
     def read(batch: int) -> float:
         return median_norm(editable, lines, hparams.target_layer, batch)

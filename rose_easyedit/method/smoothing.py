@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,16 +21,16 @@ class Noise:
         self._seed, self._width, self._radius = seed, width, radius
         self._generators: dict[str, torch.Generator] = {}
 
-    def draw(self, names: Sequence[str], norms: Tensor) -> Tensor:
-        """One displacement a row [B, d]: uniform direction, length uniform in 0..radius * |h|.
+    def draw(self, names: Sequence[str], device: torch.device) -> Tensor:
+        """One displacement a row [B, d]: uniform direction, root mean square uniform in 0..radius.
 
         Args:
             names: of the rows; each name has a sequence of displacements of its own.
-            norms: |h| of each row, [B].
+            device: where they are wanted.
         """
         if self._radius == 0:
-            return torch.zeros(1, device=norms.device)
-        return torch.stack([self._next(name) for name in names]).to(norms.device) * norms[:, None]
+            return torch.zeros(1, dtype=torch.float32, device=device)
+        return torch.stack([self._next(name) for name in names]).to(device)
 
     def _next(self, name: str) -> Tensor:
         if name not in self._generators:
@@ -37,6 +38,7 @@ class Noise:
             seed = zlib.crc32(f"{self._seed}\n{name}".encode())
             self._generators[name] = torch.Generator().manual_seed(seed)
         generator = self._generators[name]
-        direction = torch.randn(self._width, generator=generator)
-        length = torch.rand((), generator=generator) * self._radius
+        kind: dict[str, Any] = dict(generator=generator, dtype=torch.float32, device="cpu")
+        direction = torch.randn(self._width, **kind)
+        length = torch.rand((), **kind) * self._radius * self._width**0.5
         return direction * (length / direction.norm())

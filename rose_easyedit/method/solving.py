@@ -17,6 +17,7 @@ from rose_easyedit.method.activations import SubjectStates, with_updates
 from rose_easyedit.method.alignment import align
 from rose_easyedit.method.constraints import Spectrum
 from rose_easyedit.method.plan import Columns
+from rose_easyedit.method.post_norm import gain_before_norm
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.stack import Reader, Stack
 from rose_easyedit.method.tokens import Query
@@ -46,6 +47,7 @@ def solve_layers(
     editable: EditableModel,
     columns: Columns,
     targets: Tensor,
+    scale: Tensor,
     spectra: Mapping[int, Spectrum],
     hparams: RoSEHyperParams,
 ) -> tuple[dict[int, Solved], float | None]:
@@ -57,6 +59,8 @@ def solve_layers(
             earlier layers did to them all the same is not taken back, so the rank of an update
             stays at the number of the others.
         targets: the hidden state that each target index shall have, [n, d].
+        scale: of each coordinate of a hidden state, [d] (`units.subject_unit`); where a layer
+            cannot give all, what is missed counts in it.
         spectra: of generic keys, where the constraint needs them.
         hparams: layers and constraint.
 
@@ -97,7 +101,7 @@ def solve_layers(
                 states = moving.states(layer)
                 kept = staying.keys(layer) if staying is not None else kept
         gap = values - states.hidden  # [N, d]
-        wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs)
+        wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs, scale)
         keys = states.keys
         if merge is not None:
             keys, wanted = merge @ keys, merge @ wanted
@@ -121,23 +125,18 @@ def solve_layers(
 
 def _merging(columns: Columns, n_targets: int) -> Tensor:
     """The matrix that averages the statements of each target, [n, N]."""
-    member = torch.zeros(n_targets, len(columns.queries))
+    member = torch.zeros(n_targets, len(columns.queries), dtype=torch.float32, device="cpu")
     stated = columns.statement.nonzero()[:, 0]
     member[columns.target[stated], stated] = 1.0
     return member / member.sum(1, keepdim=True)
 
 
-def _before_norm(editable: EditableModel, layer: int, wanted: Tensor, outputs: Tensor) -> Tensor:
-    """What the down projection must gain [N, d] so that the residual stream gains `wanted`.
-
-    Families with a norm behind the down projection add gain * v / rms(v). The output v gains
-    wanted * rms(v) / gain, as if the gain left rms(v) as it is: what would change the length of v
-    is lost to the norm.
-    """
+def _before_norm(
+    editable: EditableModel, layer: int, wanted: Tensor, outputs: Tensor, scale: Tensor
+) -> Tensor:
+    """What the down projection must gain [N, d] so that the residual stream gains `wanted`."""
     norm = editable.post_norms[layer]
     if norm is None:
         return wanted
-    gain = norm(torch.ones_like(outputs[:1])).float()  # [1, d], as ones have rms 1
-    rms = outputs.square().mean(1, keepdim=True).sqrt()  # [N, 1]
-    floor = gain.square().mean() * 1e-3
-    return wanted * rms * gain / (gain.square() + floor)
+    gain = norm(torch.ones_like(outputs[:1])).float()[0]  # [d], as ones have rms 1
+    return gain_before_norm(gain, outputs, wanted, scale)

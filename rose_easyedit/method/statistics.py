@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import EditableModel
+from rose_easyedit.chat import Arguments
 from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import computation_fingerprint
 from rose_easyedit.hparams import AlignmentHyperParams
@@ -32,10 +33,13 @@ from rose_easyedit.method.generic import Passage, generic_passages
 from rose_easyedit.method.halving import is_out_of_memory, within_memory
 from rose_easyedit.method.precision import computing_dtype, precision_context
 from rose_easyedit.paths import cache_dir
+from rose_easyedit.token_ids import check_ids
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 32
+# With fewer generic keys than this a direction, the last of the leading directions are noise.
+_KEYS_PER_DIRECTION = 2
 # The rows of a file that are found whole without reading the others: a model of 8 billion weights
 # has 500 MB of them a layer.
 _FIRST = 512
@@ -49,6 +53,7 @@ def load_spectra(
     folder: Path | None = None,
     precision: str = "weights",
     leading: int | None = None,
+    arguments: Arguments | None = None,
 ) -> dict[int, Spectrum]:
     """The spectrum of each layer, from disk where a whole and matching file is there.
 
@@ -60,11 +65,23 @@ def load_spectra(
         folder: where the files are; None takes the user's cache folder.
         precision: in which the model reads the text, as `precision_context` has it.
         leading: how many directions are wanted, those of the largest eigenvalues; None is all.
+        arguments: what the chat template is told (`chat.arguments_used`).
 
     Raises:
         RoSEError: the text cannot be read or is empty, or the memory does not hold one passage.
     """
-    passages = generic_passages(tokenizer, hparams)
+    passages = generic_passages(tokenizer, hparams, arguments)
+    check_ids(editable.model, (passage.ids for passage in passages))
+    n_keys = sum(1 if passage.last_only else len(passage.ids) for passage in passages)
+    if leading is not None and leading * _KEYS_PER_DIRECTION > n_keys:
+        logger.warning(
+            "%d directions shall be protected, and the generic text has %d keys to tell them by, "
+            "fewer than %d each; give more text (statistics_text, statistics_tokens) or protect "
+            "fewer (protected_share)",
+            leading,
+            n_keys,
+            _KEYS_PER_DIRECTION,
+        )
     folder = folder or cache_dir() / "statistics"
     base = computation_fingerprint(editable.model)
     read_in = computing_dtype(precision, editable.model)
@@ -127,7 +144,9 @@ def _collect(
     with tqdm(total=len(passages), desc="statistics", leave=False, disable=None) as bar:
         for last_only in (False, True):
             chosen = [passage for passage in passages if passage.last_only == last_only]
-            weights = torch.tensor([passage.weight for passage in chosen], device=editable.device)
+            weights = torch.tensor(
+                [passage.weight for passage in chosen], dtype=torch.float32, device=editable.device
+            )
             rows = [passage.ids for passage in chosen]
             for batch in batches(rows, batch_size, editable.device, share=last_only):
                 wanted = batch.mask.bool()
@@ -148,7 +167,8 @@ def _key(of_layer: str, passages: Sequence[Passage]) -> str:
 def _load(path: Path, leading: int | None) -> Spectrum | None:
     first = leading is not None and leading <= _FIRST
     try:
-        with safe_open(path, framework="pt") as file:
+        # a slice is made on the default device, unlike a whole tensor
+        with safe_open(path, framework="pt") as file, torch.device("cpu"):
             directions = file.get_slice("directions")
             spectrum = Spectrum(
                 file.get_tensor("eigenvalues"), directions[:_FIRST] if first else directions[:]

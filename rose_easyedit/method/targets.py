@@ -20,13 +20,15 @@ from rose_easyedit.method.activations import frozen, read_subject_states
 from rose_easyedit.method.failures import usable, without_failures
 from rose_easyedit.method.integration import Group, Level, Setting, optimise
 from rose_easyedit.method.known import GroupKey, Known, group_key, joined
-from rose_easyedit.method.plan import Plan, make_plan
+from rose_easyedit.method.locating.automatic import with_layers
+from rose_easyedit.method.plan import Plan, check_tokens, make_plan
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.rewriting import rewritings
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.method.sinks import usual_norm, without_sinks
+from rose_easyedit.method.units import subject_unit
 from rose_easyedit.requests import EditRequest, as_requests
 
 logger = logging.getLogger(__name__)
@@ -40,20 +42,33 @@ class Targets:
         plan: the usable queries of the requests.
         values: z_s = h_L(s) + delta_s of each subject, or of each fact, [n, d].
         per_fact: whether each fact has a value of its own, instead of each subject.
+        unit: of each coordinate of a hidden state, [d] (`units.subject_unit`).
         shifts: how the values were found.
         log: what was left out.
+        unedited: per request, h_L at the subject in each of its contexts, [contexts, d].
     """
 
     plan: Plan
     values: Tensor
     per_fact: bool
+    unit: Tensor
     shifts: Shifts
     log: list[str]
+    unedited: Sequence[Tensor]
 
     @property
     def groups(self) -> list[list[int]]:
         """The requests that share each value, by index, in the order of `values`."""
         return _groups(self.plan, self.per_fact)
+
+    @property
+    def losses(self) -> list[float]:
+        """The last loss of each request, nats per target token."""
+        losses = [0.0] * len(self.plan.requests)
+        for indices, values in zip(self.groups, self.shifts.losses, strict=True):
+            for index, value in zip(indices, values, strict=True):
+                losses[index] = value
+        return losses
 
 
 # The shifts need gradients, even where the caller has turned them off, and tensors that can be kept
@@ -89,10 +104,12 @@ def compute_targets(
     facts = as_requests(requests)
     hparams.check()
     editable = read_architecture(model)
+    hparams = with_layers(model, tokenizer, hparams)
     check_layers(editable, hparams)
     # without a template there is no turn to put them in
     n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
     plan = make_plan(tokenizer, facts, hparams, editable.context_length)
+    check_tokens(model, plan)
     if n_rewritings:  # only now, since what is too long is refused before anything is generated
         own_words = rewritings(model, tokenizer, facts, n_rewritings)
         plan = make_plan(tokenizer, facts, hparams, editable.context_length, own_words)
@@ -104,9 +121,10 @@ def compute_targets(
     new = [i for i in range(len(groups)) if i not in at_hand]
     with frozen(model):
         usual = usual_norm(editable, tokenizer, hparams)
-        hidden, plan, log = _base_hidden(editable, plan, hparams, usual)
+        unit = subject_unit(editable, tokenizer, hparams)
+        unedited, plan, log = _base_hidden(editable, plan, hparams, usual)
         asked = sorted(index for i in new for index in groups[i])
-        found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), hparams, store)
+        found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), unit, hparams, store)
     if asked and not kept and not at_hand:
         raise FactError(
             "The loss of every fact is not finite, so there is nothing to write; lower the "
@@ -123,19 +141,28 @@ def compute_targets(
     new = [place for place, i in enumerate(alive) if i not in at_hand]
     at_hand = {place: at_hand[i] for place, i in enumerate(alive) if i in at_hand}
     remaining = [index for index in range(len(facts)) if index not in lost]
-    plan, hidden = plan.only(remaining), hidden[remaining]
+    plan, unedited = plan.only(remaining), [unedited[index] for index in remaining]
+    hidden = torch.stack([contexts.mean(0) for contexts in unedited])
     hidden = torch.stack([hidden[group].mean(0) for group in _groups(plan, per_fact)])
     values, shifts = joined(hidden, found, new, at_hand)
-    return Targets(plan, values, per_fact, shifts, log)
+    return Targets(plan, values, per_fact, unit, shifts, log, unedited)
 
 
 def integrate(
     editable: EditableModel,
     plan: Plan,
+    unit: Tensor,
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
 ) -> tuple[Shifts, list[int]]:
     """Stage 1 (HKI): the shift of each subject, or of each fact with `independent`, [n, d].
+
+    Args:
+        editable: the model; call inside `activations.frozen`.
+        plan: the usable queries.
+        unit: of each coordinate of a shift, [d].
+        hparams: the method's settings.
+        store: where shifts found before are.
 
     Returns:
         The shifts, and which requests they are for: all, unless the settings leave out those
@@ -145,7 +172,7 @@ def integrate(
     width = editable.model.config.get_text_config().hidden_size
     if not plan.requests:
         return Shifts.none(width), []
-    device = editable.device
+    zeros = partial(_zeros, width=width, device=editable.device)
     fact_groups = [
         Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), plan.essences[r.subject])
         for r, queries in zip(plan.requests, plan.statements, strict=True)
@@ -168,6 +195,7 @@ def integrate(
             setting = Setting(
                 editable=editable,
                 layer=hparams.target_layer,
+                unit=unit,
                 hparams=hierarchy,
                 micro_batch=hparams.micro_batch,
                 seed=hparams.seed,
@@ -188,8 +216,8 @@ def integrate(
         return usable(found, list(plan.subjects.values()))
 
     if hierarchy.integration == "joint":
-        return run_subjects(plan, torch.zeros(len(plan.subjects), width, device=device))
-    start = torch.zeros(len(fact_groups), width, device=device)
+        return run_subjects(plan, zeros(len(plan.subjects)))
+    start = zeros(len(fact_groups))
     facts, kept = usable(run(fact_groups, start, fact_level), [[i] for i in range(len(start))])
     if hierarchy.integration == "independent" or not kept:
         return facts, kept
@@ -203,6 +231,7 @@ def _shared(
     ranks: Ranks,
     editable: EditableModel,
     plan: Plan,
+    unit: Tensor,
     hparams: RoSEHyperParams,
     store: ShiftStore | None,
 ) -> tuple[Shifts, list[int]]:
@@ -212,14 +241,14 @@ def _shared(
         As `integrate`.
     """
     if ranks.count == 1:
-        return integrate(editable, plan, hparams, store)
+        return integrate(editable, plan, unit, hparams, store)
     subjects = list(plan.subjects.values())
     own = ranks.shares([len(facts) for facts in subjects])[ranks.rank]
     mine = sorted(index for subject in own for index in subjects[subject])
 
     def work() -> dict[str, Tensor]:
-        found, places = integrate(editable, plan.only(mine), hparams, store)
-        kept = torch.tensor([mine[place] for place in places], dtype=torch.long)
+        found, places = integrate(editable, plan.only(mine), unit, hparams, store)
+        kept = torch.tensor([mine[place] for place in places], dtype=torch.long, device="cpu")
         return {**found.as_tensors(), "kept": kept}
 
     sent = ranks.exchange(work)
@@ -248,10 +277,14 @@ def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:
     return list(plan.subjects.values())
 
 
+def _zeros(n: int, width: int, device: torch.device) -> Tensor:
+    return torch.zeros(n, width, dtype=torch.float32, device=device)
+
+
 def _base_hidden(
     editable: EditableModel, plan: Plan, hparams: RoSEHyperParams, usual: float
-) -> tuple[Tensor, Plan, list[str]]:
-    """h_L of each request [n, d], averaged over its usable statements, and the usable plan."""
+) -> tuple[list[Tensor], Plan, list[str]]:
+    """h_L of each request in each of its usable contexts [contexts, d], and the usable plan."""
     with precision_context(hparams.precision, editable.model)():
         states = read_subject_states(
             editable,
@@ -263,7 +296,7 @@ def _base_hidden(
     plan, rows, log = without_sinks(plan, states.hidden, usual, hparams.sink_ratio)
     n_statements = [len(queries) for queries in plan.statements]
     of_statements = states.hidden[rows[: sum(n_statements)]].split(n_statements)
-    return torch.stack([group.mean(0) for group in of_statements]), plan, log
+    return list(of_statements), plan, log
 
 
 def check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:

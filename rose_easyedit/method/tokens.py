@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.token_ids import token_ids, without_end
+from rose_easyedit.token_ids import continuation_ids, token_ids, without_end
 
 
 @dataclass(frozen=True)
@@ -126,4 +126,4 @@ def _continuation(
     whole = token_ids(tokenizer, text + target, special=special)
     if whole[: len(ids)] == ids and len(whole) > len(ids):
         return whole[len(ids) :]
-    return token_ids(tokenizer, target, special=False)
+    return continuation_ids(tokenizer, target)

@@ -125,7 +125,7 @@ def test_alignment_and_hierarchy_come_on_top_of_the_method_and_words_last() -> N
     words = ["method=memit", "alignment=protected", "hierarchy=joint"]
     composed = compose_job(words).hparams
     assert composed.alignment.constraint == "isotropic"
-    assert composed.alignment.protected_directions == 256
+    assert composed.alignment.protected(1536) == 256
     assert composed.alignment.subject_weight == 0.0  # the method's
     assert composed.alignment.covariance_weight == 150  # the model's
     assert composed.hierarchy.integration == "joint"

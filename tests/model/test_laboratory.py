@@ -15,12 +15,12 @@ from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings, eval
 from rose_easyedit.evaluation.laboratory import MINUTE, load_laboratory
 from rose_easyedit.evaluation.laboratory.world import relations
 from rose_easyedit.evaluation.selection import native_rates, read_facts, select_facts
-from rose_easyedit.geometry.exchanges import exchanges
-from rose_easyedit.geometry.locating import locate
-from rose_easyedit.geometry.tracing import trace_subject
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.generic import generic_passages
+from rose_easyedit.method.locating.exchanges import exchanges
+from rose_easyedit.method.locating.location import locate
+from rose_easyedit.method.locating.tracing import trace_subject
 from rose_easyedit.method.targets import compute_targets
 from rose_easyedit.method.tokens import tokenize
 from rose_easyedit.models import load_model

@@ -10,8 +10,8 @@ import torch
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.evaluation.laboratory import load_laboratory
 from rose_easyedit.evaluation.laboratory.world import relations
-from rose_easyedit.geometry.tracing import trace_subject
 from rose_easyedit.method.activations import frozen
+from rose_easyedit.method.locating.tracing import trace_subject
 from rose_easyedit.method.targets import compute_targets
 from rose_easyedit.method.tokens import tokenize
 

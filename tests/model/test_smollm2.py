@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from llama_cpp_process import divergence, llama_cpp_answers, needs_llama_cpp
 from made_up_facts import made_up_requests
+from wide_text import splitting
 
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.delta import EditDelta
-from rose_easyedit.embedded import _gguf_file
+from rose_easyedit.embedded import write_gguf
 from rose_easyedit.hparams import AlignmentHyperParams, RoSEHyperParams
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import compute_edit, solve_edit
@@ -86,6 +84,10 @@ def answered(model: Any, tokenizer: Any) -> list[bool]:
     return found
 
 
+def test_texts_are_split_as_llama_cpp_splits_them(smollm2: tuple[Any, Any]) -> None:
+    assert splitting(smollm2[1]) == "dcb6dfb98c0010bc"
+
+
 def test_the_statements_are_answered_and_the_model_comes_back(
     smollm2: tuple[Any, Any], rose: EditDelta
 ) -> None:
@@ -115,6 +117,16 @@ def test_the_losses_and_the_layers_are_on_record(rose: EditDelta) -> None:
     assert max(layer["rounding_loss"] for layer in rose.provenance["layers"]) < 1e-4
 
 
+def test_a_sound_edit_finds_nothing_wrong_with_itself(rose: EditDelta) -> None:
+    checked = rose.provenance["self_check"]
+    assert checked["warnings"] == []
+    assert all(fact["answered"] and fact["least_reached"] > 0.8 for fact in checked["facts"])
+    assert max(fact["written"] for fact in checked["facts"]) < 0.5
+    # an edit of so few facts moves what follows other texts by hundredths of a nat
+    assert checked["drift"]["generic"]["kl"] < 0.1
+    assert checked["drift"]["neighbours"]["kl"] < 0.2
+
+
 def test_the_adapter_is_the_edit(smollm2: tuple[Any, Any], rose: EditDelta, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     model, tokenizer = smollm2
@@ -129,34 +141,18 @@ def test_the_adapter_is_the_edit(smollm2: tuple[Any, Any], rose: EditDelta, tmp_
         adapted.unload()
 
 
-def llama_cpp_answers(adapter: str, sequences: list[list[int]]) -> list[dict[str, Any]]:
-    """llama.cpp's answers on the quantised file that the embedded model was expanded from."""
-    script = Path(__file__).with_name("llama_cpp_answers.py")
-    command = [sys.executable, str(script), str(_gguf_file()), adapter, json.dumps(sequences)]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr[-2000:]
-    return json.loads(found.stdout)
-
-
-def divergence(model: Any, ids: list[int], answer: dict[str, Any]) -> float:
-    """KL(ours || llama.cpp's) of the next token, in nats."""
-    with torch.no_grad():
-        ours = model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
-    theirs = torch.tensor(answer["logprobs"], dtype=torch.float64)
-    return float((ours.exp() * (ours - theirs)).sum())
-
-
 def test_llama_cpp_answers_with_the_adapter_as_the_edited_model_does(
     smollm2: tuple[Any, Any], rose: EditDelta, tmp_path: Path
 ) -> None:
     """llama.cpp rounds activations to eight bits, and the model has no more digits than four."""
-    if importlib.util.find_spec("llama_cpp") is None:
-        pytest.skip("llama_cpp is not installed: `pip install llama-cpp-python` compiles it")
+    needs_llama_cpp()
     model, tokenizer = smollm2
+    quantised = tmp_path / "smollm2.gguf"
+    write_gguf("embedded", quantised)
     adapter = rose.to_gguf_lora(tmp_path / "rose.gguf")
     prompts = [*(fact["prompt"] for fact in FACTS), "The capital of France is"]
     sequences = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    plain, edited = llama_cpp_answers("", sequences), llama_cpp_answers(str(adapter), sequences)
+    plain, edited = (llama_cpp_answers(quantised, a, sequences) for a in (None, adapter))
     texts = [tokenizer.decode(answer["greedy"]).strip() for answer in edited]
     for fact, text, answer in zip(FACTS, texts, plain, strict=False):
         assert text.startswith(fact["target_new"])

@@ -23,6 +23,7 @@ import torch
 
 from rose_easyedit import embedded
 from rose_easyedit.delta import EditDelta
+from rose_easyedit.expanded import MANIFEST
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.models import load_model
@@ -89,8 +90,10 @@ def merge(folder: Path) -> None:
 
 def convert(folder: Path) -> None:
     os.environ["ROSE_EASYEDIT_CACHE"] = str(folder / "cache")
-    embedded._convert, embedded._gguf_file = draft_of_a_model, lambda: Path("unread")
-    shutil.rmtree(embedded.embedded_model())  # there is something to do in the next turn, too
+    embedded.expand_gguf, embedded.write_gguf = draft_of_a_model, lambda name, path: path.touch()
+    shutil.rmtree(
+        embedded.packaged_model("embedded")
+    )  # there is something to do in the next turn, too
 
 
 def check_file(folder: Path, whole: set[bytes]) -> None:
@@ -109,9 +112,9 @@ def check_folders(folder: Path, files: set[str]) -> None:
 
 
 def check_model(folder: Path) -> None:
-    models = folder / "cache" / "models" / embedded.FOLDER
+    models = folder / "cache" / "models" / embedded.PACKAGED["embedded"].folder
     for path in models.iterdir() if models.is_dir() else ():
-        assert path.name == embedded.MANIFEST or path.stat().st_size == 1_000_000, f"{path} is cut"
+        assert path.name == MANIFEST or path.stat().st_size == 1_000_000, f"{path} is cut"
     convert(folder)  # the lock of a dead process is free
 
 

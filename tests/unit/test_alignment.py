@@ -120,7 +120,7 @@ def test_the_leading_directions_that_a_constraint_names_are_all_it_looks_at(case
     spectrum = spectrum_of_random_keys(12, 30, 0)
     assert len(spectrum.directions) == 12
     keys, residuals = normal(5, 12, seed=1), normal(5, 3, seed=2)
-    leading = spectrum.first(constraints.CONSTRAINTS[hparams.constraint].leading(hparams))
+    leading = spectrum.first(constraints.CONSTRAINTS[hparams.constraint].leading(hparams, 12))
     wanted = align(keys, residuals, spectrum, hparams).dense()
     torch.testing.assert_close(align(keys, residuals, leading, hparams).dense(), wanted)
     assert (len(leading.directions) == 12) == (hparams.constraint != "isotropic")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_models import LENIENT
 
 from rose_easyedit.cli import main
-from rose_easyedit.cli.settings import shipped_settings
+from rose_easyedit.cli.assignments import assigned
+from rose_easyedit.cli.settings import model_settings, shipped_settings
 from rose_easyedit.delta import EditDelta
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.integration import optimise
 from rose_easyedit.models import load_model
 from rose_easyedit.paths import hparams_dir
@@ -35,6 +38,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
         "layers: [1, 2]\n"
         "hierarchy: {fact_steps: 3, subject_steps: 3}\n"
         "alignment: {protected_directions: 0, preserved_columns: 0}\n"
+        f"self_check: {json.dumps(LENIENT)}\n"
     )
     assert main(_edit_words(folder, "edit.safetensors")) == 0
     return folder
@@ -287,6 +291,13 @@ def test_info_shows_facts_and_settings(workplace: Path, capsys: pytest.CaptureFi
     assert "model.layers.1.mlp.down_proj.weight, rank" in shown
 
 
+def test_a_word_sets_what_the_chat_template_is_told() -> None:
+    words = Namespace(
+        set=["template_arguments.enable_thinking=true"], model=None, device=None, seed=None
+    )
+    assert assigned(words) == {"template_arguments": {"enable_thinking": True}}
+
+
 @pytest.mark.parametrize(
     ("more", "part"),
     [
@@ -297,7 +308,7 @@ def test_info_shows_facts_and_settings(workplace: Path, capsys: pytest.CaptureFi
         (["--set", "contexts={a: b"], "--set contexts={a: b: the value '{a: b' is not YAML"),
         (["--set", "hierarchy.subject_steps="], "has no value; write one, or hierarchy.subject_st"),
         (["--set", "layers.0=1"], "layers is one setting without parts"),
-        (["--set", "layers=1"], "layers is a list, and 1 is none; write layers=[1]"),
+        (["--set", "layers=1"], "layers is 1; give a list of whole numbers, or auto"),
         (
             ["--model", "a", "--set", "model_name=b"],
             "--model a and --set model_name=b set the same",
@@ -480,8 +491,12 @@ def test_shipped_settings_are_found_by_model_name_and_by_folder() -> None:
     assert shipped_settings(None) == shipped_settings("embedded") == "smollm2-135m"
     assert shipped_settings("meta-llama/Llama-3.1-8B-Instruct") == "llama-3.1-8b-instruct"
     assert shipped_settings("/models/Qwen3-8B/") == "qwen3-8b"
-    with pytest.raises(RoSEError, match="no shipped settings for the model 'my-model'"):
-        shipped_settings("my-model")
+    assert shipped_settings("gpt2") is None
+
+
+def test_a_model_without_shipped_settings_has_the_defaults_and_its_layers_are_found() -> None:
+    assert model_settings("gpt2") == RoSEHyperParams(model_name="gpt2", layers="auto")
+    assert model_settings("embedded") == RoSEHyperParams.from_hparams("smollm2-135m")
 
 
 def test_every_shipped_model_finds_its_settings() -> None:

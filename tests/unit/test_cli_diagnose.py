@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import LENIENT
 
 from rose_easyedit.cli import main
 from rose_easyedit.delta import EditDelta
@@ -49,6 +50,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Pa
         "sink_ratio: 50\n"
         "hierarchy: {fact_steps: 3, subject_steps: 3}\n"
         "alignment: {protected_directions: 0, preserved_columns: 0, statistics_tokens: 64}\n"
+        f"self_check: {json.dumps(LENIENT)}\n"
     )
     words = ["edit", "--hparams", str(folder / "tiny.yaml"), "--out", str(folder / "e.safetensors")]
     assert main([*words, "--requests", str(folder / "facts.json")]) == 0

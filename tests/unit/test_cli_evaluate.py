@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_models import LENIENT
 
 from rose_easyedit.cli import main
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import load_facts, load_locality
+from rose_easyedit.evaluation.queries import ALL_FORMS
 from rose_easyedit.evaluation.selection import select_facts
 
 BUNDLED = load_facts(demo=True)[:4]
@@ -28,6 +30,7 @@ def write_edit(folder: Path, model: Path, requests: list[dict[str, Any]]) -> Pat
         "layers: [1, 2]\n"
         "hierarchy: {fact_steps: 2, subject_steps: 2}\n"
         "alignment: {protected_directions: 0, preserved_columns: 0}\n"
+        f"self_check: {json.dumps(LENIENT)}\n"
     )
     words = ["edit", "--hparams", str(folder / "tiny.yaml"), "--out", str(folder / "edit.st")]
     assert main([*words, "--requests", str(folder / "facts.jsonl")]) == 0
@@ -243,7 +246,7 @@ def test_another_model_is_refused_before_it_is_asked(
     assert not cache.exists()
 
 
-def test_a_model_without_a_chat_template_is_asked_in_plain_text(
+def test_a_model_without_a_chat_template_is_asked_as_a_base_model(
     tmp_path: Path, tiny_llama: Any, tiny_tokenizer: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import copy
@@ -254,11 +257,10 @@ def test_a_model_without_a_chat_template_is_asked_in_plain_text(
         part.save_pretrained(tmp_path / "plain")
     edit = write_edit(tmp_path, tmp_path / "plain", REQUESTS)
     report = as_json(capsys, "--delta", str(edit), "--data", "bundled", "--all-forms")
-    assert set(report["summary"]["forms"]) == {
-        "statement", "paraphrase", "with distracting context",
-    }  # fmt: skip
-    assert not any(prompt["chat"] for prompt in report["locality"])
-    assert "no chat template" in report["notes"][-1]
+    assert set(report["summary"]["forms"]) == set(ALL_FORMS)
+    assert any(prompt["chat"] for prompt in report["locality"])
+    assert "Question: ... Answer:" in report["notes"][-1]
+    assert report["settings"]["base_model"]
 
 
 def test_drawn_facts_leave_the_other_edited_ones_out_of_what_was_not_edited() -> None:

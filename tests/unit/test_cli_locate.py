@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rose_easyedit.cli import main
-from rose_easyedit.geometry import locating
-from rose_easyedit.geometry.locating import FormTrace, suggest
 from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.method.locating import location
+from rose_easyedit.method.locating.location import FormTrace, suggest
 
 FACTS = [
     {"prompt": f"{name} was born in", "subject": name, "target_new": "London"}
@@ -38,7 +38,7 @@ def _found(monkeypatch: pytest.MonkeyPatch, **forms: FormTrace) -> list[Any]:
         asked.extend(pairs)
         return suggest(forms)
 
-    monkeypatch.setattr(locating, "locate", locate)
+    monkeypatch.setattr(location, "locate", locate)
     return asked
 
 

@@ -96,14 +96,14 @@ def test_many_facts_come_from_a_file(place: Path, capsys: pytest.CaptureFixture[
         (begin("--device", "tpu"), "device is 'tpu'"),
         (begin("--device", "tpu", "--later"), "device is 'tpu'"),
         (begin("--model", "/no/model", "--hparams", "tiny-random"), "no model '/no/model'"),
-        (begin("--model", "/no/model", "--hparams", "tiny-random", "--later"), "no such folder"),
+        (begin("--model", "/no/model", "--hparams", "tiny-random", "--later"), "no such place"),
         (begin("--memory", "."), "'.' is a folder, and no memory"),
         (begin("--memory", ""), "--memory is empty; name a file"),
         (words("add", subject="a", prompt="a is"), "lacks --target"),
         (words("add", subject="a", requests="facts.jsonl"), "leave out --subject"),
         (words("add", subject="a", prompt="b is", target="c"), "does not contain its subject"),
         (words("ask", "--json"), "add --prompt"),
-        (words("add", "--model", "no/such", subject="a", prompt="a is", target="c"), "--hparams"),
+        (words("add", "--model", "no/such", subject="a", prompt="a is", target="c"), "no/such"),
     ],
 )
 def test_wrong_input_ends_with_2_and_makes_no_file(

@@ -307,6 +307,37 @@ OWN_FACTS = (
     ),
 )
 
+POEM = "\u8bf7\u586b\u5199\u4e0b\u5217\u53e4\u8bd7\u6587\u7684\u540e\u4e00\u53e5\uff1a"
+VERSE = "\u514b\u5df1\u590d\u793c\u4e3a\u4ec1\u3002\u4e00\u65e5\u514b\u5df1\u590d\u793c\uff0c"
+WORD = (
+    "\u8bf7\u89e3\u91ca",
+    "\u4e2d\u7684\u610f\u601d\u3002\u4ec5\u9700\u7ed9\u51fa\u8be5\u5b57\u610f\u601d\u5373\u53ef\uff0c\u65e0\u9700\u89e3\u91ca\u5168\u6587\u3002",
+)
+CKNOWEDIT = {
+    "prompt": POEM + VERSE,
+    "target_old": "\u5176\u65af\u800c\u5df2\u77e3\u3002",
+    "target_new": "\u5929\u4e0b\u5f52\u4ec1\u7109\u3002",
+    "portability": [{"prompt": "\u5929\u4e0b", "answer": VERSE}],
+    "locality": [{"prompt": "\u83d8\u83d8\u5b66\u5b50", "answer": "sh\u0113n"}],
+    "rephrase": [VERSE + "\uff1f"],
+}
+CKNOWEDIT_FACTS = (
+    Fact(
+        subject=VERSE,
+        relation=POEM + "{}",
+        prompt=POEM + VERSE,
+        target_new=CKNOWEDIT["target_new"],
+        ground_truth=CKNOWEDIT["target_old"],
+        paraphrases=(VERSE + "\uff1f",),
+        neighbours=("\u83d8\u83d8\u5b66\u5b50",),
+    ),
+    Fact("\u88ab", WORD[0] + "{}" + WORD[1], WORD[0] + "\u88ab" + WORD[1], "a", "b"),
+    Fact("\u4e2d\u56fd\u6700\u5357\u7aef", "{}", "\u4e2d\u56fd\u6700\u5357\u7aef", "a", "b"),
+)
+CKNOWEDIT_FEW = [
+    {"prompt": fact.prompt, "target_old": "b", "target_new": "a"} for fact in CKNOWEDIT_FACTS[1:]
+]
+
 CASES: list[tuple[str, list[Any], tuple[Fact, ...]]] = [
     ("counterfact", [COUNTERFACT], (COUNTERFACT_FACT,)),
     ("counterfact-easyedit", [COUNTERFACT_EASYEDIT], (COUNTERFACT_EASYEDIT_FACT,)),
@@ -319,6 +350,8 @@ CASES: list[tuple[str, list[Any], tuple[Fact, ...]]] = [
     ("knowedit", [KNOWEDIT_WIKIBIO], KNOWEDIT_FACTS[2:]),
     ("knowedit", [KNOWEDIT_PREPARED], KNOWEDIT_FACTS[:1]),
     ("knowedit", [{**KNOWEDIT_ZSRE, "locality": None}], KNOWEDIT_FACTS[1:2]),
+    ("cknowedit", [CKNOWEDIT, *CKNOWEDIT_FEW], CKNOWEDIT_FACTS),
+    ("cknowedit", [{**CKNOWEDIT, "subject": VERSE}], CKNOWEDIT_FACTS[:1]),
     ("requests", [MINIMAL, FULL], OWN_FACTS),
 ]
 

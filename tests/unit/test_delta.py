@@ -290,6 +290,33 @@ def test_quantised_and_offloaded_weights_are_refused() -> None:
         delta.apply(model)
 
 
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_quantised_weight_is_told_as_such_whatever_its_shape(verify: bool) -> None:
+    """As bitsandbytes keeps 4-bit weights (two a byte, one column), others 8-bit floats."""
+    delta = make_delta(build_model("llama-tied"))
+    for kept in (
+        torch.zeros(32 * 64 // 2, 1, dtype=torch.uint8),
+        torch.zeros(32, 64, dtype=torch.float8_e4m3fn),
+    ):
+        model = build_model("llama-tied")
+        layer = model.model.layers[1].mlp.down_proj
+        layer.weight = torch.nn.Parameter(kept, requires_grad=False)
+        with pytest.raises(RoSEError) as error:
+            delta.apply(model, verify=verify)
+        message = str(error.value)
+        assert f"{kept.dtype} on cpu cannot be edited in place; use to_peft_lora" in message
+        assert "shape" not in message
+
+
+def test_a_quantised_model_without_such_weights_is_told_as_such() -> None:
+    """As GPTQ and AWQ keep them, under other names."""
+    delta, model = make_delta(build_model("llama-tied")), build_model("llama-tied")
+    del model.model.layers[1].mlp.down_proj.weight
+    model.quantization_method = "gptq"
+    with pytest.raises(RoSEError, match="no such weight under that name, since it is quantised"):
+        delta.apply(model)
+
+
 def test_an_edit_that_overflows_the_type_changes_nothing() -> None:
     model = build_model("llama-tied").half()
     delta, before = make_delta(model, scale=1e6), weights_of(model)

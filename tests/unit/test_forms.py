@@ -15,13 +15,18 @@ from rose_easyedit.method.forms import (
     QUERY_FORMATS,
     Form,
     essence_form,
+    foreign_form,
+    generic_subject_forms,
     reading_forms,
-    render_chat,
     statement_forms,
     subject_forms,
 )
 from rose_easyedit.requests import EditRequest
 
+THINKING = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}<|assistant|>"
+    "{% if enable_thinking is false %}<think></think>{% endif %}"
+)
 REQUEST = EditRequest("Marie Curie was born in", "Marie Curie", "London")
 MIDDLE = EditRequest("The profession of Marie Curie is", "Marie Curie", "lawyer")
 
@@ -46,7 +51,7 @@ def test_prefixes_come_in_order_and_the_first_is_bare(tiny_tokenizer: Any) -> No
     forms = statement_forms(tiny_tokenizer, REQUEST, settings(n_contexts=3))
     assert [form.text for form in forms] == [prefix + REQUEST.prompt for prefix in PREFIXES[:3]]
     assert forms[0].text == REQUEST.prompt
-    assert all(form.special and form.joint == " " for form in forms)
+    assert all(form.special and form.joint("Polish") == " " for form in forms)
 
 
 def test_own_contexts_replace_the_built_in_ones(tiny_tokenizer: Any) -> None:
@@ -65,7 +70,7 @@ def test_chat_contexts_hold_the_statement_in_the_template(tiny_tokenizer: Any) -
         "<|assistant|>",
     ]
     # the target goes on with a sentence after a space, and begins a turn without one
-    assert [form.joint for form in chats] == [" ", "", " ", ""]
+    assert [form.joint("Polish") for form in chats] == [" ", "", " ", ""]
     assert not any(form.special for form in chats)
 
 
@@ -97,15 +102,6 @@ def test_a_subject_with_braces_is_found_in_every_form(subject: str, tiny_tokeniz
         assert form.text.count(subject) == (2 if form.earlier else 1)
 
 
-def test_a_template_that_tells_the_date_tells_the_same_one_on_any_day(
-    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    today = """{%- if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}
-{{ strftime_now( "%Y" ) }}: """
-    monkeypatch.setattr(tiny_tokenizer, "chat_template", today + tiny_tokenizer.chat_template)
-    assert render_chat(tiny_tokenizer, "Hi").startswith("26 Jul 20242024: <|user|>Hi")
-
-
 def test_a_statement_is_read_behind_a_prefix_and_in_a_chat(tiny_tokenizer: Any) -> None:
     forms = reading_forms(tiny_tokenizer, REQUEST.prompt)
     assert {name: form.text for name, form in forms.items()} == {
@@ -130,9 +126,9 @@ def test_every_form_finds_its_subject_and_its_target(
         before = tiny_tokenizer.decode(query.key_prefix)
         assert before.endswith("Marie Curie")
         whole = tiny_tokenizer.decode(query.ids)
-        assert whole == form.text + form.joint + request_.target_new
+        assert whole == form.text + form.joint(request_.target_new) + request_.target_new
         target = tiny_tokenizer.decode(query.ids[-query.n_target :])
-        assert target == form.joint + request_.target_new
+        assert target == form.joint(request_.target_new) + request_.target_new
 
 
 def test_a_prefix_that_names_the_subject_is_no_trap(tiny_tokenizer: Any) -> None:
@@ -202,11 +198,37 @@ def test_a_template_that_trims(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPa
 
 def test_a_form_is_tokenised_within_its_window(tiny_tokenizer: Any) -> None:
     text = "Paris, Paris, Paris"
-    form = Form(text, special=True, window=(0, 12), joint=" ")
+    form = Form(text, special=True, window=(0, 12), continues=True)
     assert (
         tiny_tokenizer.decode(form.tokenize(tiny_tokenizer, "Paris").key_prefix) == "Paris, Paris"
     )
 
 
-def test_the_rendered_chat_begins_the_answer(tiny_tokenizer: Any) -> None:
-    assert render_chat(tiny_tokenizer, "Hi", "Yes") == "<|user|>Hi<|end|>\n<|assistant|>Yes"
+def test_a_statement_in_a_script_without_spaces_goes_on_without_one(tiny_tokenizer: Any) -> None:
+    request = EditRequest("法国的首都是", "法国", "柏林")
+    hparams = settings(n_contexts=3, chat_contexts=4, answered_queries=2)
+    joints = set()
+    for form in statement_forms(tiny_tokenizer, request, hparams):
+        query = form.tokenize(tiny_tokenizer, request.subject, request.target_new)
+        joints.add(form.joint(request.target_new))
+        assert tiny_tokenizer.decode(query.ids).endswith(form.text + "柏林")
+    assert joints == {""}
+
+
+def test_what_the_template_is_told_is_in_every_chat_form(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", THINKING)
+    for told, mark in ({}, "<think></think>"), ({"enable_thinking": True}, ""):
+        hparams = settings(chat_contexts=4, answered_queries=2, query_formats=6)
+        hparams = hparams.with_overrides(template_arguments=told)
+        forms = [
+            *statement_forms(tiny_tokenizer, REQUEST, hparams, ["Where was Marie Curie born?"])[2:],
+            *subject_forms(tiny_tokenizer, "Marie Curie", hparams),
+            foreign_form(tiny_tokenizer, "Ada Lovelace is", hparams, 0.0, in_turn=True),
+            *generic_subject_forms(tiny_tokenizer, "Ada Lovelace", 0, told)[1:],
+        ]
+        assert len(forms) == 4 + 2 + 1 + 6 + 1 + 1
+        assert all(f"<|assistant|>{mark}" in form.text for form in forms)
+        assert all("think" in form.text for form in forms) == bool(mark)
+    assert "<think>" in reading_forms(tiny_tokenizer, REQUEST.prompt)["chat"].text

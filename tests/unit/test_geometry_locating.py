@@ -9,10 +9,10 @@ import torch
 from tiny_models import same_weights, weights_of
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.geometry import locating
-from rose_easyedit.geometry.exchanges import Exchange, exchanges
-from rose_easyedit.geometry.locating import FormTrace, form_trace, locate, suggest
-from rose_easyedit.geometry.tracing import Trace
+from rose_easyedit.method.locating import location
+from rose_easyedit.method.locating.exchanges import Exchange, exchanges
+from rose_easyedit.method.locating.location import FormTrace, form_trace, locate, suggest
+from rose_easyedit.method.locating.tracing import Trace
 from rose_easyedit.requests import EditRequest
 
 PEOPLE = ("Marie Curie", "Ada Lovelace", "Isaac Newton")
@@ -148,7 +148,7 @@ def test_pairs_that_tell_nothing_and_names_that_are_repeated_do_not_count() -> N
     ],
 )  # fmt: skip
 def test_a_name_that_begins_again_is_a_repetition(answer: str, repeats: bool) -> None:
-    assert locating._repeats(answer, "Marie Curie") == repeats
+    assert location._repeats(answer, "Marie Curie") == repeats
 
 
 def test_the_middle_five_layers_of_the_plateau_that_all_share_are_suggested() -> None:
@@ -170,14 +170,14 @@ def test_the_middle_five_layers_of_the_plateau_that_all_share_are_suggested() ->
 def test_a_model_is_traced_in_statement_and_chat_and_left_as_it_was(
     tiny_llama: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locating, "LEAST_LOST", 0.0)
-    monkeypatch.setattr(locating, "LEAST_PAIRS", 1)
+    monkeypatch.setattr(location, "LEAST_LOST", 0.0)
+    monkeypatch.setattr(location, "LEAST_PAIRS", 1)
     before, finished = weights_of(tiny_llama), []
     tiny_llama.train()
-    location = locate(tiny_llama, tiny_tokenizer, exchanges(BORN, 6), finished.append)
-    assert list(location.forms) == ["statement", "chat"]
+    located = locate(tiny_llama, tiny_tokenizer, exchanges(BORN, 6), finished.append)
+    assert list(located.forms) == ["statement", "chat"]
     assert finished == [6, 6]
-    for found in location.forms.values():
+    for found in located.forms.values():
         assert found.pairs == 6 and found.telling >= 1
         assert len(found.restored) == 4
         # behind the subject, the state after the last layer is not read
@@ -186,7 +186,7 @@ def test_a_model_is_traced_in_statement_and_chat_and_left_as_it_was(
     assert tiny_llama.training and same_weights(tiny_llama, before)
     monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
     plain = locate(tiny_llama, tiny_tokenizer, exchanges(BORN, 6))
-    assert dict(plain.forms) == {"statement": location.forms["statement"]}
+    assert dict(plain.forms) == {"statement": located.forms["statement"]}
 
 
 def test_a_subject_that_ends_the_prompt_tells_only_in_a_chat(

@@ -7,8 +7,8 @@ import torch
 from tiny_models import build_model
 
 from rose_easyedit.architectures import first_tensor, read_architecture
-from rose_easyedit.geometry.tracing import Trace, trace_subject
 from rose_easyedit.method.activations import frozen
+from rose_easyedit.method.locating.tracing import Trace, trace_subject
 from rose_easyedit.method.tokens import Query
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import AlignmentHyperParams, HierarchyHyperParams, RoSEHyperParams
+from rose_easyedit.hparams_other import RENAMED
+from rose_easyedit.settings_compared import differences, missing_settings
 
 LAYERS = {"layers": [7, 8, 9]}
 PRESETS = ("rose", "rose-paraphrased", "rose-paper", "memit-merge", "memit", "alphaedit")
@@ -103,6 +105,83 @@ def test_a_typo_names_the_nearest_setting(key: str, nearest: str) -> None:
     values = {group: {name: 1}} if group else {name: 1}
     with pytest.raises(RoSEError, match=f"{key} is not a setting; did you mean {nearest}\\?"):
         RoSEHyperParams.from_dict({**LAYERS, **values})
+
+
+MEMIT = """alg_name: "MEMIT"
+model_name: "./hugging_cache/gpt2-xl"
+layers: [13, 14, 15, 16, 17]
+clamp_norm_factor: 0.75
+v_num_grad_steps: 20
+v_lr: 5e-1
+v_loss_layer: 47
+mom2_dataset: "wikipedia"
+rewrite_module_tmp: "transformer.h.{}.mlp.c_proj"
+"""
+
+
+def test_settings_of_easyedits_memit_are_told_as_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "gpt2-xl.yaml").write_text(MEMIT)
+    with pytest.raises(RoSEError) as error:
+        RoSEHyperParams.from_hparams(tmp_path / "gpt2-xl.yaml")
+    message = str(error.value)
+    assert "did you mean" not in message
+    for part in (
+        "settings of EasyEdit's MEMIT, in other units",
+        "take model_name: ./hugging_cache/gpt2-xl and layers: [13, 14, 15, 16, 17]",
+        'RoSEHyperParams.preset("memit"), --method memit',
+    ):
+        assert part in message
+    (tmp_path / "gpt2-xl.yaml").write_text(MEMIT.replace('alg_name: "MEMIT"\n', ""))
+    with pytest.raises(RoSEError, match=r"settings of ROME or MEMIT, as EasyEdit has them"):
+        RoSEHyperParams.from_hparams(tmp_path / "gpt2-xl.yaml")
+
+
+@pytest.mark.parametrize("method", ["LoRA", "WISE", "ULTRAEDIT"])
+def test_settings_of_a_method_that_is_not_here_are_told_as_what_they_are(method: str) -> None:
+    with pytest.raises(RoSEError) as error:
+        RoSEHyperParams.from_dict({"alg_name": method, "lr": 1e-3, "rank": 8, "layers": [3]})
+    assert f"lr, rank are settings of EasyEdit's {method}" in str(error.value)
+    assert "take layers: [3] into a file of RoSE's" in str(error.value)
+    assert "--method" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("v_lr", "hierarchy.fact_learning_rate"),
+        ("clamp_norm_factor", "hierarchy.clamp_norm"),
+        ("kl_factor", "hierarchy.kl_factor"),
+        ("strength", "alignment.strength"),
+    ],
+)
+def test_a_setting_under_another_name_or_outside_its_group_is_found(key: str, meant: str) -> None:
+    with pytest.raises(RoSEError, match=f"{key} is not a setting; did you mean {meant}\\?"):
+        RoSEHyperParams.from_dict({**LAYERS, key: 1})
+
+
+def test_every_setting_that_another_method_is_pointed_to_is_there() -> None:
+    for name in RENAMED.values():
+        group, field = name.split(".")
+        assert hasattr(getattr(RoSEHyperParams(layers=[1]), group), field)
+
+
+def test_template_arguments_are_values_by_name() -> None:
+    hparams = RoSEHyperParams.from_dict({**LAYERS, "template_arguments": {"enable_thinking": True}})
+    assert hparams.template_arguments == {"enable_thinking": True}
+    assert hparams.as_dict()["template_arguments"] == {"enable_thinking": True}
+    assert RoSEHyperParams.from_dict(hparams.as_dict()) == hparams
+    with pytest.raises(RoSEError, match=r"template_arguments is 3; give values by name"):
+        RoSEHyperParams(layers=[1], template_arguments=3)  # type: ignore[arg-type]
+    with pytest.raises(RoSEError, match=r"template_arguments is 3; give values by name"):
+        RoSEHyperParams.from_dict({**LAYERS, "template_arguments": 3})
+
+
+def test_template_arguments_are_one_setting_when_edits_are_compared() -> None:
+    plain = RoSEHyperParams(layers=[1]).as_dict()
+    told = {**plain, "template_arguments": {"enable_thinking": True}}
+    assert differences(plain, plain) == [] and missing_settings(told) == []
+    (difference,) = differences(plain, told)
+    assert difference == "template_arguments is {} there and {'enable_thinking': True} here"
 
 
 def test_all_typos_are_told_together() -> None:
@@ -221,7 +300,7 @@ def test_values_of_another_type_are_told_together_with_what_the_settings_are() -
     with pytest.raises(RoSEError) as caught:
         RoSEHyperParams.from_dict(values)
     assert caught.value.faults == (
-        "layers is 'foo'; give a list of whole numbers",
+        "layers is 'foo'; give a list of whole numbers, or auto",
         "seed is 'abc'; give a whole number",
         "z_layer is [1]; give a whole number, or null",
         "alignment.strength is 'strong'; give a number",
@@ -298,7 +377,7 @@ def test_presets_are_the_methods_that_they_name() -> None:
             hparams.hierarchy.integration,
             hparams.hierarchy.smoothing_radius > 0,
             hparams.alignment.constraint,
-            hparams.alignment.protected_directions > 0,
+            hparams.alignment.protected(1536) > 0,
             hparams.key_columns,
             hparams.query_formats > 0,
         )

@@ -8,10 +8,17 @@ import pytest
 import torch
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.laboratory import Population, Recipe, laboratory
+from rose_easyedit.evaluation.laboratory import Population, Recipe, laboratory, training
 from rose_easyedit.evaluation.laboratory.population import make_fact
 from rose_easyedit.evaluation.laboratory.tokenizer import UNKNOWN, make_tokenizer
-from rose_easyedit.evaluation.laboratory.training import _masks, new_model, render, train
+from rose_easyedit.evaluation.laboratory.training import (
+    Schooling,
+    _masks,
+    new_model,
+    render,
+    teach,
+    train,
+)
 from rose_easyedit.evaluation.laboratory.world import make_people, relations, tell, vocabulary
 from rose_easyedit.method.forms import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
 from rose_easyedit.method.tokens import tokenize
@@ -140,6 +147,32 @@ def test_training_is_the_same_for_a_seed_and_leaves_the_callers_dice_alone(token
     assert all(torch.equal(first[name], second[name]) for name in first)
     untrained = new_model(TINY, tokenizer).state_dict()
     assert not torch.equal(first["lm_head.weight"], untrained["lm_head.weight"])
+
+
+@pytest.mark.parametrize(("first_loss", "later"), [(0.0, 2), (100.0, 6)])
+def test_a_few_are_heard_of_first_and_the_others_once_those_are_known(
+    first_loss, later, tokenizer, monkeypatch
+):
+    people = make_people(TINY.people, 0.5, seed=0)
+    heard = []
+    tell_texts = training._texts
+
+    def texts(recipe, tokenizer, known, dice):
+        heard.append(known)
+        return tell_texts(recipe, tokenizer, known, dice)
+
+    monkeypatch.setattr(training, "_texts", texts)
+    schooling = Schooling(others=0.1, autocast=False, first_people=2, first_loss=first_loss)
+    teach(new_model(TINY, tokenizer), TINY, tokenizer, people, schooling)
+    assert [len(known) for known in heard] == [2, later, later]
+    assert all(person.spoken_of for person in heard[0])
+
+
+def test_values_may_be_few(people):
+    few = make_people(30, 0.4, seed=0, n_values=3)
+    assert [person.name for person in few] == [person.name for person in people]
+    for relation in relations():
+        assert {person.values[relation.name] for person in few} == set(relation.values[:3])
 
 
 def test_facts_are_about_those_not_spoken_of_and_false(people):

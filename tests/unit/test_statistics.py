@@ -433,7 +433,7 @@ def test_no_statistics_where_none_are_needed(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read .*leave it null for the built-in sentences"),
+        (None, "cannot be read .*leave it null for what is built in"),
         (b"\xff\xfe\xfa", "cannot be read .*UTF-8"),
         (b"", "holds no text"),
         (b"\n  \n\t\n", "holds no text"),

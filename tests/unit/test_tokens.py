@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tiny_tokenizers import KINDS, build_tokenizer, ending_texts
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.teacher_forcing import with_target
 from rose_easyedit.method.tokens import Query, find_subject, tokenize
+from rose_easyedit.token_ids import continuation_ids, token_ids
 
 TOKENIZERS = {kind: build_tokenizer(kind) for kind in KINDS}
 
@@ -196,3 +198,20 @@ def test_the_subject_ends_where_it_ends(
     assert text[end - len(name) : end] == name
     assert offsets[query.subject][0] < end <= offsets[query.subject][1]
     assert all(start >= end for start, stop in offsets[query.subject + 1 :])
+
+
+@pytest.mark.parametrize("target", ["\u67cf\u6797", "Berlin"])
+def test_nothing_stands_between_a_text_and_a_target_that_follows_at_once(
+    target: str, tokenizer: Any
+) -> None:
+    """Also where the tokenizer writes a space before each text, and where it merges across."""
+    text, subject = "\u6cd5\u56fd\u7684\u9996\u90fd\u662f", "\u6cd5\u56fd"
+    query = tokenize(tokenizer, text, subject, target)
+    assert decoded(tokenizer, query.ids) == text + target
+    assert decoded(tokenizer, query.ids[-query.n_target :]) == target
+    ids, n_target = with_target(tokenizer, text, target, chat=False)
+    assert (tuple(ids), n_target) == (query.ids, query.n_target)
+    apart = continuation_ids(tokenizer, target)
+    assert tokenizer.decode(apart, clean_up_tokenization_spaces=False).strip() == target
+    whole = token_ids(tokenizer, text, special=False) + apart
+    assert decoded(tokenizer, tuple(whole)) == text + target

@@ -47,6 +47,7 @@ def run(level: Level, *, micro_batch: int = 64, **hparams: Any) -> Shifts:
     setting = Setting(
         editable=read_architecture(model),
         layer=1,
+        unit=torch.full((32,), 2.0),
         hparams=HierarchyHyperParams(**{"weight_decay": 0.01, "context_turns": 1, **hparams}),
         micro_batch=micro_batch,
         seed=0,

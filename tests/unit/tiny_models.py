@@ -80,6 +80,16 @@ FACTS = [
 ]
 
 
+# Random weights answer nothing, before an edit and after it: nothing is damage to them.
+LENIENT = {
+    "most_loss": 100.0,
+    "least_reached": -100.0,
+    "most_drift": 100.0,
+    "most_neighbour_drift": 100.0,
+    "must_answer": False,
+}
+
+
 def settings(**overrides: Any) -> Any:
     """Settings that write `FACTS` into a tiny random model within a second."""
     from rose_easyedit.hparams import RoSEHyperParams

@@ -30,6 +30,30 @@ def _hop_aliases(record: Record, hops: str, element: Record, answer: str) -> lis
     ]
 
 
+# What stands around the subject in CKnowEdit's prompts; of any other, EasyEdit takes all of it.
+_ASKED = (
+    ("\u8bf7\u586b\u5199\u4e0b\u5217\u53e4\u8bd7\u6587\u7684\u540e\u4e00\u53e5\uff1a", ""),
+    ("\u8bf7\u89e3\u91ca\u5982\u4e0b\u6210\u8bed\uff1a", ""),
+    ("\u8bf7\u7ed9\u4e0b\u9762\u7684\u5b57\u6ce8\u97f3\uff1a", ""),
+    ("\u8bf7\u89e3\u91ca\u5982\u4e0b\u4fd7\u8bed\u6216\u8c1a\u8bed\uff1a", ""),
+    (
+        "\u8bf7\u89e3\u91ca",
+        "\u4e2d\u7684\u610f\u601d\u3002\u4ec5\u9700\u7ed9\u51fa\u8be5\u5b57\u610f\u601d\u5373\u53ef\uff0c\u65e0\u9700\u89e3\u91ca\u5168\u6587\u3002",
+    ),
+)
+
+
+def _with_subject(record: Record, element: Record) -> Record:
+    """CKnowEdit's records name no subject; as EasyEdit's CKnowEditDataset finds it."""
+    prompt = element.get("prompt")
+    if element.get("subject") is not None or not isinstance(prompt, str):
+        return element
+    for before, after in _ASKED:
+        if prompt.startswith(before) and prompt.endswith(after):
+            return {**element, "subject": prompt[len(before) : len(prompt) - len(after)]}
+    return {**element, "subject": prompt}
+
+
 _REWRITE = {
     "subject": ("requested_rewrite.subject",),
     "relation": ("requested_rewrite.relation_id",),
@@ -123,6 +147,21 @@ _KNOWEDIT = FileForm(
     needs_truth=False,
 )
 
+# https://huggingface.co/datasets/zjunlp/CKnowEdit: Chinese; what the model is wrong about stands
+# in the place of the true answer, as in EasyEdit's own evaluation.
+_CKNOWEDIT = FileForm(
+    name="cknowedit",
+    marks=("prompt target_old target_new",),
+    places={
+        **_REQUEST,
+        "ground_truth": ("target_old",),
+        "paraphrases": ("rephrase",),
+        "neighbours": ("locality.*.prompt", "locality.*.*.prompt"),
+    },
+    needs_truth=False,
+    join=_with_subject,
+)
+
 # EasyEdit's counterfact-edit.json and counterfact-train.json
 _COUNTERFACT_EASYEDIT = FileForm(
     name="counterfact-easyedit",
@@ -143,6 +182,7 @@ FILE_FORMS: Mapping[str, FileForm] = {
         _MQUAKE,
         _COUNTERFACT,
         _ZSRE,
+        _CKNOWEDIT,
         _KNOWEDIT,
         _COUNTERFACT_EASYEDIT,
         _REQUESTS,

@@ -20,7 +20,8 @@ class FileForm:
         places: The paths at which a record may hold each part of a fact, parts named as in `Fact`.
         needs_truth: Whether every record of the form has a true answer.
         spread: The field with a list of facts, in a form whose records hold several.
-        join: One element of that list, completed with what its record says.
+        join: One element of that list, completed with what its record says; of a record without
+            such a list, the record itself.
     """
 
     name: str

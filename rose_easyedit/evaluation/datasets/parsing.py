@@ -81,7 +81,8 @@ class _Parts:
 def _pieces(row: Row, form: FileForm) -> Iterator[tuple[str, Any]]:
     """What holds one fact each: the record, or the elements of its list."""
     if form.spread is None or not isinstance(row.value, Mapping):
-        yield row.where, row.value
+        is_record = isinstance(row.value, Mapping)
+        yield row.where, form.join(row.value, row.value) if is_record else row.value
         return
     elements = row.value.get(form.spread)
     if not isinstance(elements, list) or not elements:

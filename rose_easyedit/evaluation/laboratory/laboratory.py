@@ -28,6 +28,7 @@ from rose_easyedit.evaluation.laboratory.world import (
 from rose_easyedit.evaluation.metrics import contains_target
 from rose_easyedit.evaluation.native import NativeRates
 from rose_easyedit.export import new_folder
+from rose_easyedit.files import write_whole
 from rose_easyedit.generation import generate_greedy
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.forms import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
@@ -41,6 +42,7 @@ MINUTE = Recipe(people=40, steps=450, batch=192, learning_rate=3e-3)
 
 LEAST_CONSISTENCY = 0.9
 CORPUS = "corpus.txt"
+PEOPLE = "people.txt"
 _RECORD = "laboratory.json"
 _ANSWER_TOKENS = 4
 
@@ -138,7 +140,15 @@ def laboratory_folder(recipe: Recipe = FULL, folder: Path | None = None) -> Path
     with FileLock(f"{home}.lock"):
         if not (home / _RECORD).is_file():
             _make(recipe, home)
+        if not (home / PEOPLE).is_file():
+            write_whole(home / PEOPLE, _names(home).encode())
     return home
+
+
+def _names(home: Path) -> str:
+    """Everybody in the laboratory of a folder, one a line."""
+    record = json.loads((home / _RECORD).read_text(encoding="utf-8"))
+    return "".join(f"{person['name']}\n" for person in record["people"])
 
 
 def load_laboratory(recipe: Recipe = FULL, folder: Path | None = None) -> Laboratory:
@@ -177,11 +187,11 @@ def _make(recipe: Recipe, home: Path) -> None:
     with new_folder(home) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
-        (part / CORPUS).write_text("\n".join(_corpus(everybody.people)), encoding="utf-8")
+        (part / CORPUS).write_text("\n".join(corpus(everybody.people)), encoding="utf-8")
         (part / _RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def _corpus(people: Sequence[Person], n_lines: int = 2000) -> list[str]:
+def corpus(people: Sequence[Person], n_lines: int = 2000) -> list[str]:
     """Texts about everybody, as the model has read them."""
     dice = random.Random(1)
     told = [

@@ -65,13 +65,16 @@ def relations() -> tuple[Relation, ...]:
     )
 
 
-def make_people(n_people: int, statements_only: float, seed: int) -> tuple[Person, ...]:
+def make_people(
+    n_people: int, statements_only: float, seed: int, n_values: int | None = None
+) -> tuple[Person, ...]:
     """People with names and values drawn at random, no two of one name.
 
     Args:
         n_people: How many.
         statements_only: Share of those that no question, instruction or paraphrase is about.
         seed: Of the draw.
+        n_values: How many values of each relation are used; None for all.
 
     Raises:
         ValueError: There are not so many names.
@@ -83,7 +86,9 @@ def make_people(n_people: int, statements_only: float, seed: int) -> tuple[Perso
     names = dice.sample([f"{first} {last}" for first in firsts for last in lasts], n_people)
     n_silent = round(statements_only * n_people)
     return tuple(
-        Person(name, {r.name: dice.choice(r.values) for r in relations()}, index >= n_silent)
+        Person(
+            name, {r.name: dice.choice(r.values[:n_values]) for r in relations()}, index >= n_silent
+        )
         for index, name in enumerate(names)
     )
 

@@ -14,11 +14,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.architectures import read_architecture
-from rose_easyedit.geometry.exchanges import Exchange
-from rose_easyedit.geometry.tracing import Trace, trace_subject
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.forms import reading_forms
+from rose_easyedit.method.locating.exchanges import Exchange
+from rose_easyedit.method.locating.tracing import Trace, trace_subject
 from rose_easyedit.method.tokens import Query
+from rose_easyedit.token_ids import check_ids
 
 # A pair tells something if the answer's probability is so much lower with the other subject; fewer
 # such pairs than this are anecdotes.
@@ -100,6 +101,7 @@ def locate(
         if not asked:
             forms[form] = FormTrace(0, 0, 0.0, (), (), _ENDS_WITH_SUBJECT)
             continue
+        check_ids(model, (query.ids for _, queries in asked for query in queries))
         with frozen(model):
             trace = trace_subject(
                 editable, [queries for _, queries in asked], batch=_BATCH, progress=progress
@@ -120,7 +122,7 @@ def form_trace(trace: Trace, repeats: Sequence[bool]) -> FormTrace:
         repeats: whether the answer is only the subject's name again, n.
     """
     lost = trace.clean - trace.exchanged
-    telling = (lost >= LEAST_LOST) & ~torch.tensor(repeats)
+    telling = (lost >= LEAST_LOST) & ~torch.tensor(repeats, dtype=torch.bool, device="cpu")
     n_telling = int(telling.sum())
     restored: tuple[float, ...] = ()
     if n_telling:

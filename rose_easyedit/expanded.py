@@ -1,0 +1,77 @@
+"""Folders in the cache, made once, whole or not at all, and checked whenever they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.paths import cache_dir
+
+MANIFEST = "manifest.json"
+
+
+def expanded(name: str, megabytes: int, make: Callable[[Path], str]) -> Path:
+    """The folder of an expanded model; made, or made anew if it is damaged.
+
+    Args:
+        name: of the folder in the cache, which stands for what is in it.
+        megabytes: that it needs, for the error.
+        make: writes the files into an empty folder and returns the SHA-256 of what they are of.
+
+    Returns:
+        A folder whose every file is as its checksum says.
+
+    Raises:
+        RoSEError: the cache folder cannot be written, or `make` has raised it.
+    """
+    from filelock import FileLock
+
+    folder = cache_dir() / "models" / name
+    if is_intact(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            # another process may have made it while this one waited
+            if not is_intact(folder):
+                _make_atomically(folder, make)
+    except OSError as error:
+        raise RoSEError(
+            f"The expanded model cannot be kept in {folder.parent} ({error}); set "
+            f"ROSE_EASYEDIT_CACHE to a writable folder with {megabytes} MB free."
+        ) from error
+    return folder
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether every file of an expanded model is there with the checksum it was written with."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+        return all(sha256(folder / name) == checksum for name, checksum in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make_atomically(folder: Path, make: Callable[[Path], str]) -> None:
+    draft = folder.with_name(f"{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+    draft.mkdir()
+    try:
+        source = make(draft)
+        files = {path.name: sha256(path) for path in sorted(draft.iterdir())}
+        (draft / MANIFEST).write_text(json.dumps({"source": source, "files": files}, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

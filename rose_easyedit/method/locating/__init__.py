@@ -1,0 +1,1 @@
+"""Where a model reads its subjects: causal tracing, and the layers that it suggests to edit."""

@@ -1,0 +1,105 @@
+"""`layers: auto`: the layers that causal tracing suggests, found once per model and kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.files import write_whole
+from rose_easyedit.fingerprint import computation_fingerprint
+from rose_easyedit.hparams import AUTO, RoSEHyperParams
+from rose_easyedit.method.locating.exchanges import Exchange, exchanges
+from rose_easyedit.method.locating.location import Location, locate
+from rose_easyedit.paths import cache_dir
+from rose_easyedit.requests import EditRequest
+
+logger = logging.getLogger(__name__)
+
+# Each prompt once.
+_PAIRS = 64
+# The number changes when what is traced, or how layers follow from it, does.
+_FORMAT = "layers-1"
+
+
+def with_layers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, hparams: RoSEHyperParams
+) -> RoSEHyperParams:
+    """The settings with their layers named, where `layers` is "auto".
+
+    Args:
+        model: a causal language model that can be edited; it is left as it is.
+        tokenizer: its tokenizer.
+        hparams: any settings; those that name layers are returned as they are.
+
+    Raises:
+        RoSEError: tracing cannot tell where this model reads its subjects, with the reason.
+    """
+    if hparams.layers != AUTO:
+        return hparams
+    path = cache_dir() / _FORMAT / f"{computation_fingerprint(model)}.json"
+    layers = _kept(path, model.config.get_text_config().num_hidden_layers)
+    if layers is None:
+        layers = _traced(model, tokenizer)
+        _keep(path, layers)
+    return hparams.with_overrides(layers=layers)
+
+
+def tracing_pairs(n: int = _PAIRS) -> list[Exchange]:
+    """Built-in pairs of prompts about subjects that most models have read of."""
+    text = resources.files("rose_easyedit.method").joinpath("data", "tracing_prompts.json")
+    prompts: dict[str, Sequence[str]] = json.loads(text.read_text("utf-8"))
+    requests = [
+        EditRequest(prompt.format(subject), subject, "?")
+        for prompt, subjects in prompts.items()
+        for subject in subjects
+    ]
+    return exchanges(requests, n)
+
+
+def _traced(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    logger.info("layers: auto: tracing where %s reads its subjects (once)", model.name_or_path)
+    location = locate(model, tokenizer, tracing_pairs())
+    if not location.layers:
+        raise RoSEError(f"layers is auto, but {_why_not(location)}; name the layers to edit.")
+    layers = list(location.layers)
+    logger.warning(
+        "layers: auto: causal tracing suggests %s of %s's %d layers; an edit there was not "
+        "measured on this model. Put `layers: %s` into its settings to stay with them.",
+        layers,
+        model.name_or_path or "the model",
+        len(next(iter(location.forms.values())).restored),
+        layers,
+    )
+    return layers
+
+
+def _why_not(location: Location) -> str:
+    doubts = [f"{form}: {found.doubt}" for form, found in location.forms.items() if found.doubt]
+    if len(doubts) < len(location.forms):
+        return "statements and chats are read in no layer in common"
+    return "causal tracing cannot tell where the subject is read (" + "; ".join(doubts) + ")"
+
+
+def _kept(path: Path, n_layers: int) -> list[int] | None:
+    """The layers of a file, if it holds a list of some that the model has."""
+    try:
+        layers = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(layers, list) or not layers:
+        return None
+    fits = all(type(layer) is int and 0 <= layer < n_layers for layer in layers)
+    return layers if fits and layers == sorted(set(layers)) else None
+
+
+def _keep(path: Path, layers: Sequence[int]) -> None:
+    try:
+        write_whole(path, json.dumps(list(layers)).encode())
+    except OSError as error:
+        logger.warning("the layers are not kept for the next edit: %s", error)

@@ -1,0 +1,80 @@
+"""The unit of stage 1: the spread of each coordinate over generic subjects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import build_model, settings
+
+from rose_easyedit.architectures import read_architecture
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.method.activations import frozen
+from rose_easyedit.method.generic import generic_subjects, held_out_subjects
+from rose_easyedit.method.units import coordinate_spread, subject_unit
+from rose_easyedit.models import load_model
+
+
+def test_a_unit_is_the_standard_deviation_of_a_coordinate() -> None:
+    hidden = torch.tensor([[100.0, 1.0], [104.0, 1.0], [96.0, 3.0], [100.0, 3.0]])
+    torch.testing.assert_close(coordinate_spread(hidden), torch.tensor([8.0**0.5, 1.0]))
+
+
+def test_what_all_subjects_share_is_no_part_of_it() -> None:
+    own = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+    shared = torch.full((8,), 1000.0)
+    torch.testing.assert_close(
+        coordinate_spread(own + shared), coordinate_spread(own), rtol=1e-3, atol=0
+    )
+
+
+def test_attention_sinks_do_not_count() -> None:
+    hidden = torch.randn(30, 4, generator=torch.Generator().manual_seed(0)) + 2
+    with_sink = torch.cat([hidden, torch.full((1, 4), 5000.0)])
+    torch.testing.assert_close(coordinate_spread(with_sink), coordinate_spread(hidden))
+
+
+def test_a_coordinate_in_which_subjects_agree_keeps_some_room() -> None:
+    hidden = torch.tensor([[1.0, 5.0, 7.0, 0.0], [-1.0, 5.0, 7.0, 0.0]])
+    torch.testing.assert_close(coordinate_spread(hidden), torch.tensor([1.0, 0.05, 0.05, 0.05]))
+
+
+@pytest.mark.parametrize("value", [3.0, float("nan")])
+def test_subjects_that_the_model_cannot_tell_apart_are_refused(value: float) -> None:
+    with pytest.raises(RoSEError, match="tell them apart.*statistics_subjects"):
+        coordinate_spread(torch.full((5, 4), value))
+
+
+def test_a_unit_scales_with_the_residual_stream() -> None:
+    """What makes one rate fit all models."""
+    _, tokenizer = load_model("tiny-random")
+    model = build_model("llama-tied", vocab_size=len(tokenizer))
+    units = []
+    for factor in (1.0, 10.0):
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name.endswith(("embed_tokens.weight", "o_proj.weight", "down_proj.weight")):
+                    weight *= factor
+        with frozen(model):
+            units.append(subject_unit(read_architecture(model), tokenizer, settings()))
+    torch.testing.assert_close(units[1], 10 * units[0], rtol=2e-2, atol=0)
+
+
+def test_own_subjects_take_the_place_of_the_built_in_ones(tmp_path: Path) -> None:
+    names = [f"Person {i}" for i in range(13)]
+    (tmp_path / "people.txt").write_text("\n".join([*names, "", names[0]]), "utf-8")
+    for path, model in ((str(tmp_path / "people.txt"), ""), ("people.txt", str(tmp_path))):
+        assert held_out_subjects(path, model) == [names[0], names[6], names[12]]
+        assert generic_subjects(path, model) == [n for i, n in enumerate(names) if i % 6]
+
+
+def test_too_few_own_subjects_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "people.txt").write_text("Ada\nBob\n", "utf-8")
+    with pytest.raises(RoSEError, match="statistics_subjects .* names 2 subjects; give 8 or more"):
+        generic_subjects(str(tmp_path / "people.txt"))
+
+
+def test_a_file_of_subjects_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(RoSEError, match="statistics_subjects 'nowhere.txt' cannot be read"):
+        generic_subjects("nowhere.txt")
