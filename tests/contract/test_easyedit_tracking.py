@@ -86,7 +86,9 @@ def test_a_failure_to_log_is_a_warning(
     metrics, _, _ = editor.batch_edit(**FACTS, verbose=False)
     assert_same(snapshot(editor.model, editor.tok), before)
     assert metrics[-1]["post"]["rewrite_acc"] == [1.0]
-    told = [r.message for r in caplog.records if r.name.startswith("rose_easyedit")]
+    own = [r for r in caplog.records if r.name.startswith("rose_easyedit")]
+    # what the edit says of itself is no matter here: random weights learn little
+    told = [r.message for r in own if r.name != "rose_easyedit.method.verification"]
     assert len(told) == 2 and all("ConnectionError: no such luck" in line for line in told)
 
 
