@@ -18,6 +18,10 @@ SLOW = {"fact_learning_rate": 1e-6, "subject_learning_rate": 1e-6}
 UNBOUNDED = {"clamp_norm": 100.0, "smoothing_radius": 0.0}
 
 
+# its training takes a minute where the CPU computes in bfloat16, and ten where it does not
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def laboratory() -> Any:
     return load_laboratory(MINUTE)

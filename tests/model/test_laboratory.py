@@ -26,6 +26,10 @@ from rose_easyedit.method.tokens import tokenize
 from rose_easyedit.models import load_model
 
 
+# its training takes a minute where the CPU computes in bfloat16, and ten where it does not
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def laboratory():
     return load_laboratory(MINUTE)
