@@ -25,7 +25,6 @@ from rose_easyedit.method.targets import compute_targets
 from rose_easyedit.method.tokens import tokenize
 from rose_easyedit.models import load_model
 
-
 # its training takes a minute where the CPU computes in bfloat16, and ten where it does not
 pytestmark = pytest.mark.slow
 
