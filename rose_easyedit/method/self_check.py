@@ -12,7 +12,7 @@ from rose_easyedit.record_file import shorten_faults
 
 _ELSEWHERE = "try other layers (`rose-edit locate` suggests some)"
 _MILDER = (
-    "raise alignment.strength or alignment.protected_directions, write fewer facts at once, set "
+    "raise alignment.strength or alignment.protected_share, write fewer facts at once, set "
     "alignment.locality_budget, or try other layers (`rose-edit locate` suggests some)"
 )
 
