@@ -31,8 +31,8 @@ class HierarchyHyperParams:
         fact_steps: optimisation steps of a fact-level delta at the most.
         subject_steps: optimisation steps of a subject-level delta at the most.
         fact_learning_rate: Adam's step for fact-level deltas. This and the two below are in units
-            of what tells one subject from another in the model (`method/units.py`): the standard
-            deviation of each coordinate of the hidden state over the built-in subjects.
+            of what tells one subject from another in the model (`method/units.py`): the spread of
+            the hidden state over the built-in subjects, that of each coordinate behind a norm.
         subject_learning_rate: the same for subject-level deltas.
         loss_threshold: a fact has converged when its mean negative log-likelihood per target
             token (nats) is below this.
@@ -109,7 +109,10 @@ class AlignmentHyperParams:
     @property
     def needs_statistics(self) -> bool:
         """Whether the constraint depends on generic text at all."""
-        return self.constraint != "isotropic" or self.protected(1_000_000) > 0
+        number = self.protected_directions
+        return self.constraint != "isotropic" or (
+            self.protected_share > 0 if number is None else number > 0
+        )
 
     def protected(self, width: int) -> int:
         """How many directions of keys with so many entries `isotropic` protects."""
