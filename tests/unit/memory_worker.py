@@ -24,7 +24,8 @@ from rose_easyedit.memory import FactMemory
 from rose_easyedit.memory.finding import Finder
 from rose_easyedit.memory.records import StoredTarget
 
-STEPS_OF_A_LIFE = 2  # at the most, or what takes as long
+STEPS_OF_A_LIFE = 2  # at the most, before the one that is cut off
+SECONDS_FOR_A_STEP = 60.0  # after which a child that does nothing is a failure
 Facts = dict[tuple[str, str], str]
 
 
@@ -99,12 +100,24 @@ def check(memory: FactMemory, path: Path, expected: Facts, log: Path) -> Facts:
     return found
 
 
+def steps_done(log: Path) -> int:
+    return log.read_text().splitlines().count("done") if log.exists() else 0
+
+
+def wait_for_steps(log: Path, n_steps: int) -> None:
+    """By the child's own progress: a clock would kill it before its first step on a slow machine."""
+    deadline = time.monotonic() + n_steps * SECONDS_FOR_A_STEP
+    while steps_done(log) < n_steps:
+        assert time.monotonic() < deadline, f"{log.name}: {n_steps} steps have not come"
+        time.sleep(0.001)
+
+
 def kill(folder: Path, rounds: int) -> None:
     chance = random.Random(0)
     memory: FactMemory | None = begin(folder / "first.db")  # imports what a child would, first
     start = time.perf_counter()
     memory.add(fact("a", 0, "b"))
-    longest_life = STEPS_OF_A_LIFE * (time.perf_counter() - start)
+    seconds_of_a_step = time.perf_counter() - start
     n_steps = n_facts = 0
     expected: Facts = {}
     for life in range(rounds):
@@ -114,12 +127,13 @@ def kill(folder: Path, rounds: int) -> None:
         child = os.fork()
         if child == 0:
             live(path, log, life, memory)
-        time.sleep(chance.uniform(0.0, longest_life))
+        wait_for_steps(log, chance.randint(0, STEPS_OF_A_LIFE))
+        time.sleep(chance.uniform(0.0, seconds_of_a_step))
         os.kill(child, signal.SIGKILL)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it has ended by itself"
         memory = memory or begin(path)
         expected = check(memory, path, expected, log)
-        n_steps += log.read_text().count("done") if log.exists() else 0
+        n_steps += steps_done(log)
     print(json.dumps({"kills": rounds, "steps": n_steps, "facts": n_facts + len(expected)}))
 
 

@@ -39,11 +39,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "folder" / "facts.db"
 
 
-@pytest.mark.parametrize("rounds", [100, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [40, pytest.param(2000, marks=pytest.mark.slow)])
 def test_no_fact_is_lost_to_a_kill_at_any_moment(rounds: int, tmp_path: Path) -> None:
     report = json.loads(run("kill", tmp_path, rounds))
     assert report["kills"] == rounds
-    assert report["steps"] > rounds / 4  # lives were long enough to do something
+    assert report["steps"] > rounds / 2  # lives are of 0 to 2 steps, and one that is cut off
     assert report["facts"] > 0
 
 
