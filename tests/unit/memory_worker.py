@@ -105,7 +105,7 @@ def steps_done(log: Path) -> int:
 
 
 def wait_for_steps(log: Path, n_steps: int) -> None:
-    """By the child's own progress: a clock would kill it before its first step on a slow machine."""
+    """By the child's own progress: by a clock, a slow machine would kill it before it began."""
     deadline = time.monotonic() + n_steps * SECONDS_FOR_A_STEP
     while steps_done(log) < n_steps:
         assert time.monotonic() < deadline, f"{log.name}: {n_steps} steps have not come"
