@@ -26,6 +26,7 @@ def generate_greedy(
     texts: Sequence[Text],
     *,
     chat: bool,
+    special: bool | None = None,
     max_new_tokens: int = 24,
     batch_size: int = 32,
     autocast: torch.dtype | None = None,
@@ -44,6 +45,7 @@ def generate_greedy(
         texts: Prompts to continue, or user messages when `chat`.
         chat: Put each text into the tokenizer's chat template as one user message; a list of
             messages ("role", "content") goes in as it is.
+        special: Whether the tokenizer adds its special tokens; None: without `chat`.
         max_new_tokens: Most tokens per answer.
         batch_size: Rows per batch.
         autocast: Data type of the matrix products, say `torch.bfloat16`; None keeps the weights'.
@@ -57,7 +59,9 @@ def generate_greedy(
         RoSEError: As `encode`, a text with its answer is longer than the model's context, or it
             has tokens that the model does not have.
     """
-    rows = encode(tokenizer, texts, chat=chat, template_arguments=template_arguments)
+    rows = encode(
+        tokenizer, texts, chat=chat, special=special, template_arguments=template_arguments
+    )
     check_ids(model, rows)
     check_context(model, rows, max_new_tokens)
     config = _greedy_config(model, tokenizer, max_new_tokens)
@@ -85,6 +89,7 @@ def encode(
     texts: Sequence[Text],
     *,
     chat: bool,
+    special: bool | None = None,
     template_arguments: Arguments | None = None,
 ) -> list[list[int]]:
     """Token ids of each text, unpadded; a chat turn ends with the model's own turn opened.
@@ -94,7 +99,8 @@ def encode(
     """
     # The template writes its own special tokens; a second BOS would change the answers.
     rendered = render(tokenizer, texts, chat=chat, template_arguments=template_arguments)
-    rows = [token_ids(tokenizer, text, special=not chat) for text in rendered]
+    special = not chat if special is None else special
+    rows = [token_ids(tokenizer, text, special=special) for text in rendered]
     if empty := [i for i, row in enumerate(rows) if not row]:
         raise RoSEError(f"Texts {empty} have no token: give each query at least one character.")
     return rows

@@ -36,7 +36,7 @@ class HierarchyHyperParams:
         subject_learning_rate: the same for subject-level deltas.
         loss_threshold: a fact has converged when its mean negative log-likelihood per target
             token (nats) is below this.
-        kl_factor: weight of the drift of the essence prompt "It is well known that {subject} is a".
+        kl_factor: weight of the mean drift of what is kept of a subject (`kept_queries`).
         weight_decay: weight of |delta| / |h|**2, as MEMIT has it.
         clamp_norm: longest delta, root mean square of its coordinates in that unit.
         context_turns: the contexts of a fact are taken in this many turns, one turn a step; a
@@ -175,6 +175,11 @@ class RoSEHyperParams:
         self_paraphrases: how many of the model's own rewritings of each statement are learned as a
             user's turn, for tokenizers with a chat template: 0, 1 (a question), 2 (an instruction
             as well).
+        kept_queries: how many of 5 beginnings of a sentence about the subject ("{} is known for"), and
+            of 5 questions for it in general for tokenizers with a chat template, keep their answers,
+            beside the essence prompt "It is well known that {subject} is a".
+        kept_tokens: how many tokens of the unedited model's own answers to them are kept; they end
+            before what a fact replaces.
         template_arguments: what the tokenizer's chat template is told beside the messages, by name;
             `enable_thinking` is false where the template knows it, unless it is given here.
         sink_ratio: a subject token whose hidden norm exceeds this many times the median of generic
@@ -212,6 +217,8 @@ class RoSEHyperParams:
     key_columns: str = "per_query"
     query_formats: int = 4
     self_paraphrases: int = 0
+    kept_queries: int = 0
+    kept_tokens: int = 1
     template_arguments: dict[str, Any] = field(default_factory=dict)
     sink_ratio: float = 3.0
     precision: str = "auto"

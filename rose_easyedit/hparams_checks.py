@@ -23,7 +23,13 @@ ON_FAILURE = ("refuse", "leave_out")
 ON_DAMAGE = ("warn", "refuse")
 
 # How many there are of each in method/forms.py.
-MOST_FORMS = {"n_contexts": 8, "chat_contexts": 4, "answered_queries": 2, "query_formats": 6}
+MOST_FORMS = {
+    "n_contexts": 8,
+    "chat_contexts": 4,
+    "answered_queries": 2,
+    "query_formats": 6,
+    "kept_queries": 5,
+}
 
 
 def settings_faults(hparams: RoSEHyperParams) -> list[str]:
@@ -64,12 +70,17 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
     positive: Callable[[Any], bool] = lambda value: value > 0  # noqa: E731
     not_negative: Callable[[float], bool] = lambda value: value >= 0  # noqa: E731
     rules: list[tuple[Callable[[Any], bool], str, Any, tuple[str, ...]]] = [
-        (positive, "above 0", hparams, ("batch_size", "max_length", "micro_batch", "n_contexts")),
+        (
+            positive,
+            "above 0",
+            hparams,
+            ("batch_size", "max_length", "micro_batch", "n_contexts", "kept_tokens"),
+        ),
         (
             not_negative,
             "0 or more",
             hparams,
-            ("chat_contexts", "answered_queries", "query_formats", "seed"),
+            ("chat_contexts", "answered_queries", "query_formats", "kept_queries", "seed"),
         ),
         *(
             (partial(ge, most), f"{most} at the most", hparams, (name,))

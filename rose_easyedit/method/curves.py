@@ -21,8 +21,8 @@ class Course:
     Attributes:
         facts: per step, the loss of each fact that went on (nats per target token), on the CPU.
         going_on: per step, which of the n groups went on, [n], on the CPU.
-        drifts: per step, the summed drift of the groups' essences (nats), on the model's device;
-            None where no essence was run.
+        drifts: per step, the summed drift of what the groups keep (nats) and the weight of what of
+            it was run, [2], on the model's device; None where nothing was.
         norms: per step, |delta| / |h| of each group before it, [n], on the model's device.
     """
 
@@ -34,10 +34,10 @@ class Course:
     def add(
         self, *, facts: Tensor, going_on: Tensor, drifts: Sequence[Tensor], norms: Tensor
     ) -> None:
-        """Adds a step; `drifts` has a summed drift for each piece with essences."""
+        """Adds a step; `drifts` has a drift and a weight for each piece with what is kept."""
         self.facts.append(facts)
         self.going_on.append(going_on)
-        self.drifts.append(torch.stack(list(drifts)).sum() if drifts else None)
+        self.drifts.append(torch.stack(list(drifts)).sum(0) if drifts else None)
         self.norms.append(norms)
 
     def totals(self) -> list[Totals]:
@@ -56,8 +56,8 @@ class Course:
                     loss=float(facts.sum()),
                     groups=groups,
                     norm=float(norm[going_on].sum()),
-                    essences=0 if drift is None else groups,
-                    drift=0.0 if drift is None else float(drift),
+                    drift=0.0 if drift is None else float(drift[0]),
+                    kept=0.0 if drift is None else float(drift[1]),
                 )
             )
         return found
@@ -71,8 +71,8 @@ class Totals:
     loss: float = 0.0
     groups: int = 0
     norm: float = 0.0
-    essences: int = 0
     drift: float = 0.0
+    kept: float = 0.0
 
 
 def curve_of(chunks: Iterable[list[Totals]]) -> Curve:
@@ -80,8 +80,8 @@ def curve_of(chunks: Iterable[list[Totals]]) -> Curve:
 
     Returns:
         Per step: `loss`, the mean over facts of the loss that the step minimises (nats per target
-        token, in the contexts of the step's turn); `drift`, the mean KL of the essences (nats),
-        None at steps whose turn has no essence or where it is not finite; `norm`, the mean
+        token, in the contexts of the step's turn); `drift`, the mean KL of what is kept (nats),
+        None at steps whose turn has none of it or where it is not finite; `norm`, the mean
         |delta| / |h| before the step; `groups` and `facts`, how many went on. Six significant
         digits.
     """
@@ -89,12 +89,12 @@ def curve_of(chunks: Iterable[list[Totals]]) -> Curve:
     for steps in zip_longest(*chunks, fillvalue=Totals()):
         facts, groups = sum(s.facts for s in steps), sum(s.groups for s in steps)
         curve["loss"].append(_mean(sum(s.loss for s in steps), facts))
-        curve["drift"].append(_mean(sum(s.drift for s in steps), sum(s.essences for s in steps)))
+        curve["drift"].append(_mean(sum(s.drift for s in steps), sum(s.kept for s in steps)))
         curve["norm"].append(_mean(sum(s.norm for s in steps), groups))
         curve["groups"].append(groups)
         curve["facts"].append(facts)
     return curve
 
 
-def _mean(total: float, count: int) -> float | None:
+def _mean(total: float, count: float) -> float | None:
     return float(f"{total / count:.6g}") if count and isfinite(total) else None

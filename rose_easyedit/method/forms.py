@@ -50,6 +50,16 @@ ANSWERED_QUERIES = ("Tell me about {}.", "I have a question about {}.")
 
 ESSENCE = "{} is a"
 
+# Of a subject, naming no relation: how a sentence about it begins, and what a user asks.
+KEPT_BEGINNINGS = ("{} is known for", "{}", "The story of {} is", "{} has a", "{} and")
+KEPT_QUESTIONS = (
+    "Who or what is {}?",
+    "Repeat this name: {}",
+    "What do you know about {}?",
+    "Tell me something about {}.",
+    "Write a sentence about {}.",
+)
+
 
 @dataclass(frozen=True)
 class Form:
@@ -61,6 +71,7 @@ class Form:
         window: character range that holds the statement.
         continues: whether a target goes on with the statement, or else begins a turn of its own.
         earlier: character range of what names the subject before the statement does, if any.
+        learned: where what is learned begins, if the statement belongs to it.
     """
 
     text: str
@@ -68,6 +79,7 @@ class Form:
     window: tuple[int, int]
     continues: bool
     earlier: tuple[int, int] | None = None
+    learned: int | None = None
 
     def joint(self, target: str) -> str:
         """What separates the text from a target: a space, where one belongs there."""
@@ -85,6 +97,7 @@ class Form:
             special=self.special,
             window=self.window,
             earlier=self.earlier,
+            learned=self.learned,
         )
 
 
@@ -116,6 +129,21 @@ def statement_forms(
 def essence_form(subject: str) -> Form:
     """The prompt whose next-token distribution an edit shall keep: "... {subject} is a"."""
     return _plain(PREFIXES[1], ESSENCE.format(subject))
+
+
+def kept_forms(
+    tokenizer: PreTrainedTokenizerBase, subject: str, hparams: RoSEHyperParams
+) -> list[Form]:
+    """The essence, then `kept_queries` of the beginnings and as many of the questions.
+
+    There are no questions without a chat template.
+    """
+    n, told = hparams.kept_queries, hparams.template_arguments
+    begun = [_plain(PREFIXES[1], text.format(subject)) for text in KEPT_BEGINNINGS[:n]]
+    asked = [text.format(subject) for text in KEPT_QUESTIONS[:n]]
+    if tokenizer.chat_template is None:
+        asked = []
+    return [essence_form(subject), *begun, *(_chat(tokenizer, q, "", q, told) for q in asked)]
 
 
 def naming_form(subject: str) -> Form:
@@ -207,9 +235,13 @@ def _in_context(
     statement: str,
     arguments: Arguments | None,
 ) -> Form:
-    """A statement in one of the chat contexts."""
+    """A statement in one of the chat contexts; one that is in both turns is learned whole."""
     user, assistant = (turn.format(statement) for turn in context)
-    return _chat(tokenizer, user, assistant, statement, arguments)
+    form = _chat(tokenizer, user, assistant, statement, arguments)
+    if not (statement in user and assistant):
+        return form
+    start = form.window[0]
+    return replace(form, earlier=find_content(form.text, statement, start), learned=start)
 
 
 def _chat(

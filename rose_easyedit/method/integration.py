@@ -77,7 +77,7 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
     """Finds the shift of each group that makes its facts likely.
 
     Minimises the sum over a group's facts of the mean over their queries of -log P(target), plus
-    `kl_factor` times the drift of the essence prompt, plus `weight_decay` |delta| / |h|^2.
+    `kl_factor` times the mean drift of what is kept, plus `weight_decay` |delta| / |h|^2.
 
     Args:
         setting: the model and the loss.
@@ -167,7 +167,7 @@ def _optimise_chunk(
             (len(turns) * (facts.sum() + hparams.kl_factor * drift)).backward()
             current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
             if len(piece.before):
-                drifts.append(drift.detach())
+                drifts.append(torch.stack([drift.detach(), piece.kept_weight]))
         failed = _failed(current, fact_group, groups, hparams.on_failure)
         going_on = ~(converged | failed)
         course.add(
@@ -242,21 +242,23 @@ def _loss(
     shift: Tensor,
     autocast: Callable[[], AbstractContextManager[None]],
 ) -> tuple[Tensor, Tensor]:
-    """Weighted -log P(target) of each row with a target, and the drift of the essences."""
+    """Weighted -log P(target) of each row of a fact, and the drift of what is kept."""
     replay = piece.replay
     with autocast():
         final = replay.final_states(shift)  # [M, d]
-        is_target = replay.targets >= 0
+        is_kept = piece.is_kept
         # apart, since to pick rows of all log-probabilities costs as much as to make them
-        log_p = replay.read_out(final[is_target])  # [targets, vocabulary]
-        essences = replay.read_out(final[~is_target])  # [essences, vocabulary]
-    chosen = log_p.gather(1, replay.targets[is_target, None])[:, 0]
-    rows = replay.rows[is_target]
-    count = torch.bincount(rows, minlength=len(piece.fact)).clamp(min=1)
+        log_p = replay.read_out(final[~is_kept])  # [targets, vocabulary]
+        after = replay.read_out(final[is_kept])  # [K, vocabulary]
+    chosen = log_p.gather(1, replay.targets[~is_kept, None])[:, 0]
+    rows = replay.rows[~is_kept]
+    count = torch.bincount(replay.rows, minlength=len(piece.fact))  # places of each row
     per_row = chosen.new_zeros(len(piece.fact)).index_add(0, rows, -chosen)
     facts = (per_row / count * piece.weight)[piece.fact >= 0]
-    before = piece.before
-    return facts, (before.exp() * (before - essences)).sum()
+    places = replay.rows[is_kept]
+    share = (piece.weight / count)[places]  # of each place in what its group keeps
+    drift = (piece.before.exp() * (piece.before - after)).sum(1)
+    return facts, (share * drift).sum()
 
 
 def _failed(losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_failure: str) -> Tensor:

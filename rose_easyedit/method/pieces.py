@@ -25,17 +25,18 @@ class Group:
     Attributes:
         name: the subject, or the subject and prompt of a fact; seeds its random directions.
         facts: for each fact, its queries with targets.
-        essence: the query whose next-token distribution shall stay.
+        kept: the queries whose next-token distributions shall stay, at least one; those with a
+            target keep them at each of its tokens.
     """
 
     name: str
     facts: tuple[tuple[Query, ...], ...]
-    essence: Query
+    kept: tuple[Query, ...]
 
     @property
     def n_rows(self) -> int:
         """Sequences that a step of this group runs."""
-        return sum(map(len, self.facts)) + 1
+        return sum(map(len, self.facts)) + len(self.kept)
 
     @property
     def n_replayed(self) -> int:
@@ -48,10 +49,10 @@ class Row(NamedTuple):
 
     Attributes:
         name: of the row, for its random displacements.
-        query: with a target, or the essence.
+        query: of a fact, with a target, or one that is kept.
         group: that it belongs to.
-        fact: that it belongs to, counted over all groups; -1 for the essence.
-        weight: in the loss of its fact.
+        fact: that it belongs to, counted over all groups; -1 for what is kept.
+        weight: in the loss of its fact, or in what its group keeps.
     """
 
     name: str
@@ -72,10 +73,7 @@ def count_turns(groups: Sequence[Group], wanted: int) -> int:
 
 
 def make_rows(groups: Sequence[Group], n_turns: int) -> list[list[Row]]:
-    """The sequences of each turn; a fact's queries are dealt out to them, one after another.
-
-    The essences are in the first turn.
-    """
+    """The sequences of each turn; facts' queries and what is kept are dealt out one by one."""
     turns: list[list[Row]] = [[] for _ in range(n_turns)]
     n_facts = 0
     for index, group in enumerate(groups):
@@ -85,7 +83,9 @@ def make_rows(groups: Sequence[Group], n_turns: int) -> list[list[Row]]:
                 row = Row(name, query, index, n_facts + place, 1.0 / len(queries))
                 turns[number % n_turns].append(row)
         n_facts += len(group.facts)
-        turns[0].append(Row(f"{group.name}\nessence", group.essence, index, -1, 0.0))
+        for number, query in enumerate(group.kept):
+            name = f"{group.name}\nkept\n{number}" if number else f"{group.name}\nessence"
+            turns[number % n_turns].append(Row(name, query, index, -1, 1.0 / len(group.kept)))
     return turns
 
 
@@ -131,9 +131,9 @@ class Piece:
         names: of the rows, for their random displacements.
         replay: of their queries.
         group: of each row, [B].
-        fact: of each row, counted over all groups; -1 for the essence, [B].
-        weight: 1 / queries of the fact, [B].
-        before: log-probabilities without a shift, [essence rows, vocabulary].
+        fact: of each row, counted over all groups; -1 for what is kept, [B].
+        weight: 1 / queries of the fact, or of what its group keeps, [B].
+        before: log-probabilities without a shift at the places of what is kept, [K, vocabulary].
     """
 
     names: list[str]
@@ -142,6 +142,16 @@ class Piece:
     fact: Tensor
     weight: Tensor
     before: Tensor
+
+    @property
+    def is_kept(self) -> Tensor:
+        """Which of the places where logits are wanted belong to what is kept, [M]."""
+        return self.fact[self.replay.rows] < 0
+
+    @property
+    def kept_weight(self) -> Tensor:
+        """How much of what the groups keep is among these rows: 1 for all that a group keeps."""
+        return self.weight[self.fact < 0].sum()
 
     @classmethod
     @torch.no_grad()
@@ -156,10 +166,10 @@ class Piece:
                 ("weight", torch.float32),
             )
         )
-        essences = (fact < 0).nonzero()[:, 0]
+        kept = (fact < 0).nonzero()[:, 0]
         before = torch.empty(0, 1, dtype=torch.float32, device=device)
-        if len(essences):
-            still = replay.select(essences)
+        if len(kept):
+            still = replay.select(kept)
             before = still.log_probabilities(torch.zeros_like(still.subject_hidden))
         return cls([row.name for row in rows], replay, group, fact, weight, before)
 
@@ -177,5 +187,5 @@ class Piece:
             self.group[keep],
             self.fact[keep],
             self.weight[keep],
-            self.before[wanted[self.fact < 0]],
+            self.before[wanted[self.replay.rows[self.is_kept]]],
         )

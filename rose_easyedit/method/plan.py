@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,14 +25,14 @@ class Plan:
         requests: the facts.
         subjects: subject to the indices of its requests.
         statements: per request, its contexts with the target behind them.
-        essences: per subject, the query whose answer shall stay.
+        kept: per subject, the queries whose answers shall stay, at least one.
         asked: per subject, the chat queries that name no relation.
     """
 
     requests: Sequence[EditRequest]
     subjects: dict[str, list[int]]
     statements: Sequence[Sequence[Query]]
-    essences: dict[str, Query]
+    kept: dict[str, list[Query]]
     asked: dict[str, list[Query]]
 
     @property
@@ -57,7 +57,7 @@ class Plan:
             requests=[self.requests[index] for index in kept],
             subjects=subjects,
             statements=[self.statements[index] for index in kept],
-            essences={subject: self.essences[subject] for subject in subjects},
+            kept={subject: self.kept[subject] for subject in subjects},
             asked={subject: self.asked[subject] for subject in subjects},
         )
 
@@ -68,6 +68,7 @@ def make_plan(
     hparams: RoSEHyperParams,
     context_length: int,
     rewritten: Sequence[Sequence[str]] | None = None,
+    kept: Mapping[str, list[Query]] | None = None,
 ) -> Plan:
     """Renders and tokenises every form of every request.
 
@@ -77,6 +78,7 @@ def make_plan(
         hparams: which forms there are.
         context_length: most tokens that the model reads.
         rewritten: per request, the model's own rewritings of it.
+        kept: per subject, the queries whose answers shall stay; None keeps the essence alone.
 
     Raises:
         FactError: with every request that does not fit the model's context.
@@ -92,7 +94,7 @@ def make_plan(
             ]
             for request, texts in zip(requests, rewritten or [()] * len(requests), strict=True)
         ],
-        essences={s: essence_form(s).tokenize(tokenizer, s) for s in subjects},
+        kept=dict(kept or {s: [essence_form(s).tokenize(tokenizer, s)] for s in subjects}),
         asked={
             s: [form.tokenize(tokenizer, s) for form in subject_forms(tokenizer, s, hparams)]
             for s in subjects
@@ -125,7 +127,7 @@ def check_tokens(model: PreTrainedModel, plan: Plan) -> None:
     ]
     if faults:
         raise FactError.of("These requests cannot be put to the model:", faults)
-    check_ids(model, (query.ids for query in (*plan.queries, *plan.essences.values())))
+    check_ids(model, (query.ids for query in (*plan.queries, *sum(plan.kept.values(), []))))
 
 
 @dataclass(frozen=True)

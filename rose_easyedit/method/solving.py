@@ -34,7 +34,8 @@ class Solved:
         update: of its down projection.
         keys: some of the columns that gain by it, [n, d_ff].
         columns: how many columns there were.
-        residual: mean norm of what they lacked before it, over the layers still to come.
+        residual: what they lacked before it, over the layers still to come: its root mean square
+            in units of the scale, the mean over the columns.
     """
 
     update: Factors
@@ -114,7 +115,7 @@ def solve_layers(
             update,
             keys=judged,
             columns=len(keys),
-            residual=float(gap.norm(dim=1).mean()),
+            residual=float((gap / scale).square().mean(1).sqrt().mean()),
         )
     if staying is None:
         return found, None

@@ -19,6 +19,7 @@ from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen, read_subject_states
 from rose_easyedit.method.failures import usable, without_failures
 from rose_easyedit.method.integration import Group, Level, Setting, optimise
+from rose_easyedit.method.kept import kept_queries
 from rose_easyedit.method.known import GroupKey, Known, group_key, joined
 from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.plan import Plan, check_tokens, make_plan
@@ -110,9 +111,11 @@ def compute_targets(
     n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
     plan = make_plan(tokenizer, facts, hparams, editable.context_length)
     check_tokens(model, plan)
-    if n_rewritings:  # only now, since what is too long is refused before anything is generated
-        own_words = rewritings(model, tokenizer, facts, n_rewritings)
-        plan = make_plan(tokenizer, facts, hparams, editable.context_length, own_words)
+    # only now, since what is too long is refused before anything is generated
+    own_words = rewritings(model, tokenizer, facts, n_rewritings) if n_rewritings else None
+    staying = kept_queries(model, tokenizer, facts, hparams) if hparams.kept_queries else None
+    if own_words or staying:
+        plan = make_plan(tokenizer, facts, hparams, editable.context_length, own_words, staying)
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)
     keys = [group_key(facts[index] for index in group) for group in groups]
@@ -174,7 +177,7 @@ def integrate(
         return Shifts.none(width), []
     zeros = partial(_zeros, width=width, device=editable.device)
     fact_groups = [
-        Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), plan.essences[r.subject])
+        Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), tuple(plan.kept[r.subject]))
         for r, queries in zip(plan.requests, plan.statements, strict=True)
     ]
     fact_level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate, name="facts")
@@ -208,7 +211,11 @@ def integrate(
 
     def run_subjects(plan: Plan, start: Tensor) -> tuple[Shifts, list[int]]:
         groups = [
-            Group(subject, tuple(tuple(plan.statements[i]) for i in facts), plan.essences[subject])
+            Group(
+                subject,
+                tuple(tuple(plan.statements[i]) for i in facts),
+                tuple(plan.kept[subject]),
+            )
             for subject, facts in plan.subjects.items()
         ]
         optimise_subjects = partial(run, level=subject_level)

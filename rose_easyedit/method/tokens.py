@@ -48,6 +48,7 @@ def tokenize(
     special: bool = True,
     window: tuple[int, int] | None = None,
     earlier: tuple[int, int] | None = None,
+    learned: int | None = None,
 ) -> Query:
     """Tokenises a text and its target; does not depend on the tokenizer's padding side.
 
@@ -60,6 +61,7 @@ def tokenize(
             templates bring their own).
         window: character range of `text` to look for the subject in.
         earlier: character range of an earlier text that names the subject as well.
+        learned: where what is learned begins in the text; None: behind it, with the target.
 
     Raises:
         RoSEError: the tokenizer gives no offsets.
@@ -82,7 +84,10 @@ def tokenize(
         for where in ([earlier, window] if earlier else [window])
     ]
     again = later[0] if later else None
-    return Query(tuple(ids + target_ids), position, len(target_ids), again)
+    offsets = encoded["offset_mapping"][: len(ids)]
+    first = len(text) if learned is None else learned
+    n_learned = sum(start >= first and end > start for start, end in offsets)
+    return Query(tuple(ids + target_ids), position, n_learned + len(target_ids), again)
 
 
 def find_subject(text: str, subject: str, window: tuple[int, int] | None = None) -> int:

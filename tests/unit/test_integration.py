@@ -50,7 +50,7 @@ def group(name: str, seed: int, n_facts: int = 1, n_queries: int = 2) -> Group:
         texts = [text() for _ in range(n_queries)]
         facts.append(tuple(Query(ids + subject + target, len(ids), 1) for ids in texts))
     essence = text()
-    return Group(name, tuple(facts), Query(essence + subject + tokens(1), len(essence), 0))
+    return Group(name, tuple(facts), (Query(essence + subject + tokens(1), len(essence), 0),))
 
 
 CPU = torch.device("cpu")
@@ -112,9 +112,7 @@ def test_the_loss_is_the_mean_over_queries_of_the_targets_log_likelihood() -> No
 def test_the_loss_of_a_target_is_a_mean_over_its_tokens() -> None:
     long = Query((20, 21, 22, 23, 24, 25), 1, 4)
     model = decisive_model()
-    ((loss,),) = run(
-        [Group("long", ((long,),), GROUPS[0].essence)], Level(1, 0.5), model=model
-    ).losses
+    ((loss,),) = run([Group("long", ((long,),), GROUPS[0].kept)], Level(1, 0.5), model=model).losses
     with torch.no_grad():
         log_p = model(torch.tensor([long.ids])).logits[0].log_softmax(-1)
     wanted = -sum(float(log_p[i - 1, long.ids[i]]) for i in (2, 3, 4, 5)) / 4
@@ -274,14 +272,14 @@ def test_the_clamp_holds(clamp: float) -> None:
 def test_the_essence_drifts_less_when_it_costs() -> None:
     model = decisive_model()
     one = Query((20, 21, 22, 23), 2, 1)
-    subject = [Group("a", ((one,),), Query((20, 21, 22), 2, 0))]
+    subject = [Group("a", ((one,),), (Query((20, 21, 22), 2, 0),))]
 
     def drift(kl_factor: float) -> float:
         deltas = run(
             subject, Level(20, 0.2), model=model, kl_factor=kl_factor, loss_threshold=0.0
         ).deltas
         with frozen(model), torch.no_grad():
-            replay = integration.capture(read_architecture(model), [subject[0].essence], LAYER)
+            replay = integration.capture(read_architecture(model), [subject[0].kept[0]], LAYER)
             before = replay.log_probabilities(torch.zeros(1, WIDTH))
             after = replay.log_probabilities(deltas)
         return float((before.exp() * (before - after)).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -56,7 +57,7 @@ def test_pieces_hold_every_row_once_within_the_bound(widths: list[int], most: in
 
 def group(n_facts: int, n_queries: int) -> Group:
     facts = [[Query((f, q, 9), 0, 1) for q in range(n_queries)] for f in range(n_facts)]
-    return Group("g", tuple(map(tuple, facts)), Query((7, 8), 0, 0))
+    return Group("g", tuple(map(tuple, facts)), (Query((7, 8), 0, 0),))
 
 
 def test_one_turn_has_everything() -> None:
@@ -68,14 +69,18 @@ def test_one_turn_has_everything() -> None:
         *[(1, 2)] * 2,
         (1, -1),
     ]
-    assert {row.fact: row.weight for row in rows} == {0: 1 / 3, 1: 1 / 3, -1: 0.0, 2: 1 / 2}
+    assert {row.fact: row.weight for row in rows} == {0: 1 / 3, 1: 1 / 3, -1: 1.0, 2: 1 / 2}
     assert len({row.name for row in make_rows([group(2, 3)], 1)[0]}) == 7
 
 
-def test_turns_share_out_the_contexts_and_the_first_has_the_essences() -> None:
+def test_turns_share_out_the_contexts_and_what_is_kept() -> None:
     first, second = make_rows([group(1, 5), group(1, 2)], 2)
     assert [row.fact for row in first] == [0, 0, 0, -1, 1, -1]
     assert [row.fact for row in second] == [0, 0, 1]
+    more = replace(group(1, 2), kept=(Query((7, 8), 0, 0),) * 3)
+    turns = make_rows([more], 2)
+    assert [[row.fact for row in rows] for rows in turns] == [[0, -1, -1], [0, -1]]
+    assert {row.weight for rows in turns for row in rows if row.fact < 0} == {1 / 3}
 
 
 def test_there_are_no_more_turns_than_contexts() -> None:

@@ -55,7 +55,7 @@ def test_a_plan_groups_by_subject(tiny_tokenizer: Any) -> None:
     }
     assert len(plan.queries) == 3 * 4 + 2 * 2
     assert all(query.n_target > 0 for queries in plan.statements for query in queries)
-    assert set(plan.essences) == set(plan.subjects)
+    assert set(plan.kept) == set(plan.subjects)
 
 
 def test_all_requests_that_are_too_long_are_named_together(tiny_tokenizer: Any) -> None:

@@ -113,7 +113,7 @@ def test_the_least_by_hand():
     group = Group(
         "s",
         ((Query((1, 2, 3), 1, 1), Query((1, 2, 3, 4, 5), 1, 2)),),
-        essence=Query((1, 2, 3), 0, 0),
+        kept=(Query((1, 2, 3), 0, 0),),
     )
     d, d_ff, kv, vocabulary = 32, 64, 16, 512
     layer = 2 * d * d + 2 * d * kv + 3 * d * d_ff

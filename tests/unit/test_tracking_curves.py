@@ -34,7 +34,7 @@ def group(name: str, first: int, n_facts: int = 1, n_queries: int = 2) -> Group:
         )
         for fact in range(n_facts)
     )
-    return Group(name, facts, Query((first + 90, subject, 9), 1, 0))
+    return Group(name, facts, (Query((first + 90, subject, 9), 1, 0),))
 
 
 GROUPS = [group("a", 100), group("b", 200, n_facts=2), group("c", 300)]
@@ -114,8 +114,8 @@ def test_a_turn_without_essences_says_nothing_of_their_drift() -> None:
 
 
 def test_the_mean_is_over_facts_and_groups_not_over_chunks() -> None:
-    long = [Totals(3, 6.0, 2, 1.0, 2, 4.0), Totals(3, 3.0, 2, 1.0)]
-    short = [Totals(1, 6.0, 1, 2.0, 1, 5.0)]
+    long = [Totals(3, 6.0, 2, 1.0, 4.0, 2.0), Totals(3, 3.0, 2, 1.0)]
+    short = [Totals(1, 6.0, 1, 2.0, 5.0, 1.0)]
     assert curve_of([short, long]) == {
         "loss": [3.0, 1.0],
         "drift": [3.0, None],

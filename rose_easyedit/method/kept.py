@@ -1,0 +1,115 @@
+"""What an edit keeps of its own subjects: what the model says of them that no fact replaces.
+
+A shift that makes a target likely can do so by making the subject another one, which already has
+that target: "The capital of Spain is Madrid." So the unedited model is asked about each subject, in
+words that name no relation, and the distribution of its answers is held while the shift is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rose_easyedit.generation import generate_greedy
+from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.method.forms import Form, kept_forms
+from rose_easyedit.method.tokens import Query
+from rose_easyedit.names import Names
+from rose_easyedit.requests import EditRequest, group_by_subject
+
+_BATCH = 32
+# Of what the model says behind a statement, so much is what the fact replaces.
+_OLD_ANSWER_TOKENS = 3
+
+
+def kept_queries(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    hparams: RoSEHyperParams,
+) -> dict[str, list[Query]]:
+    """Per subject, the queries whose answers shall stay, with the unedited model's own answers.
+
+    An answer ends before it says what a fact about its subject replaces; a query that would be
+    answered with nothing else is left out, but for the first.
+
+    Args:
+        model: the unedited model; greedy, so the same each time.
+        tokenizer: its tokenizer.
+        requests: the facts.
+        hparams: how many queries, and how many tokens of each answer.
+    """
+    subjects = group_by_subject(requests)
+    asked = [
+        (subject, form) for subject in subjects for form in kept_forms(tokenizer, subject, hparams)
+    ]
+    replaced = _replaced(model, tokenizer, requests)
+    answers = _answers(model, tokenizer, [form for _, form in asked], hparams.kept_tokens)
+    kept: dict[str, list[Query]] = {subject: [] for subject in subjects}
+    for (subject, form), answer in zip(asked, answers, strict=True):
+        text = _before(answer, replaced[subject])
+        if text.strip() or not kept[subject]:
+            kept[subject].append(form.tokenize(tokenizer, subject, text.strip()))
+    return kept
+
+
+def _replaced(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest]
+) -> Mapping[str, Names]:
+    """Per subject, what its facts replace: as the requests say, or else as the model goes on."""
+    unsaid = [request.prompt for request in requests if not request.ground_truth]
+    told = dict(zip(unsaid, _continued(model, tokenizer, unsaid), strict=True))
+    names: dict[str, list[str]] = {request.subject: [] for request in requests}
+    for request in requests:
+        names[request.subject].append(request.ground_truth or told[request.prompt])
+    return {subject: Names.of(of_subject) for subject, of_subject in names.items()}
+
+
+def _continued(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
+) -> list[str]:
+    answers = generate_greedy(
+        model,
+        tokenizer,
+        prompts,
+        chat=False,
+        max_new_tokens=_OLD_ANSWER_TOKENS,
+        batch_size=_BATCH,
+    )
+    return [answer.strip().partition("\n")[0].strip(" .,;:!?\"'") for answer in answers]
+
+
+def _answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    forms: Sequence[Form],
+    n_tokens: int,
+) -> list[str]:
+    """What the model goes on with behind each form, up to the end of a line."""
+    answers = [""] * len(forms)
+    for special in (False, True):
+        chosen = [i for i, form in enumerate(forms) if form.special == special]
+        ids = [forms[i].text for i in chosen]
+        told = generate_greedy(
+            model,
+            tokenizer,
+            ids,
+            chat=False,
+            special=special,
+            max_new_tokens=n_tokens,
+            batch_size=_BATCH,
+        )
+        for i, answer in zip(chosen, told, strict=True):
+            answers[i] = answer
+    return answers
+
+
+def _before(answer: str, names: Names) -> str:
+    """An answer up to the first of some names, whole where it has none."""
+    text = ""
+    for piece, is_name in names.split(answer):
+        if is_name:
+            break
+        text += piece
+    return text
