@@ -175,9 +175,9 @@ class RoSEHyperParams:
         self_paraphrases: how many of the model's own rewritings of each statement are learned as a
             user's turn, for tokenizers with a chat template: 0, 1 (a question), 2 (an instruction
             as well).
-        kept_queries: how many of 5 beginnings of a sentence about the subject ("{} is known for"), and
-            of 5 questions for it in general for tokenizers with a chat template, keep their answers,
-            beside the essence prompt "It is well known that {subject} is a".
+        kept_queries: how many of 5 beginnings of a sentence about the subject ("{} is known for")
+            and, for tokenizers with a chat template, of 5 questions for it in general keep their
+            answers, beside the essence prompt "It is well known that {subject} is a".
         kept_tokens: how many tokens of the unedited model's own answers to them are kept; they end
             before what a fact replaces.
         template_arguments: what the tokenizer's chat template is told beside the messages, by name;
