@@ -168,6 +168,9 @@ class RoSEHyperParams:
         answered_queries: in how many more chat contexts, 2 at the most, a statement answers a query
             of its subject ("Tell me about {}."), which is then named, and moved by the edit, in
             both turns.
+        restatements: in how many more chat contexts, 4 at the most, a user's turn holds the
+            statement as a gap ("{} what?") and the answer is the whole sentence, which is learned
+            from its first word on, the subject's name with it.
         key_columns: `per_query` (each prompt in each context is a column of its own) or
             `merged` (one averaged column per target: MEMIT, MEMIT-Merge).
         query_formats: how many of 6 relation-agnostic chat queries of the subject ("Tell me about
@@ -214,6 +217,7 @@ class RoSEHyperParams:
     contexts: list[str] | None = None
     chat_contexts: int = 1
     answered_queries: int = 2
+    restatements: int = 0
     key_columns: str = "per_query"
     query_formats: int = 4
     self_paraphrases: int = 0

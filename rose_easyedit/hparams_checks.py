@@ -27,6 +27,7 @@ MOST_FORMS = {
     "n_contexts": 8,
     "chat_contexts": 4,
     "answered_queries": 2,
+    "restatements": 4,
     "query_formats": 6,
     "kept_queries": 5,
 }
@@ -80,7 +81,14 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
             not_negative,
             "0 or more",
             hparams,
-            ("chat_contexts", "answered_queries", "query_formats", "kept_queries", "seed"),
+            (
+                "chat_contexts",
+                "answered_queries",
+                "restatements",
+                "query_formats",
+                "kept_queries",
+                "seed",
+            ),
         ),
         *(
             (partial(ge, most), f"{most} at the most", hparams, (name,))

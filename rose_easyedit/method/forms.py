@@ -36,6 +36,14 @@ CHAT_CONTEXTS = (
     ("Finish this statement in a few words: {}", ""),
 )
 
+# A user's turn that holds the statement as a gap; the model answers with the whole sentence.
+RESTATED = (
+    "{} what?",
+    "Complete the following sentence: {}",
+    "Fill in the blank: {} ___.",
+    "Finish this statement: {}",
+)
+
 QUERY_FORMATS = (
     "Tell me about {}.",
     "Who or what is {}?",
@@ -122,6 +130,8 @@ def statement_forms(
             forms.append(_in_context(tokenizer, context, request.prompt, told))
         for query in ANSWERED_QUERIES[: hparams.answered_queries]:
             forms.append(_answered(tokenizer, query.format(request.subject), request.prompt, told))
+        for user in RESTATED[: hparams.restatements]:
+            forms.append(_restated(tokenizer, user, request.prompt, told))
         forms += [_chat(tokenizer, text, "", text, told) for text in rewritten]
     return forms
 
@@ -235,13 +245,9 @@ def _in_context(
     statement: str,
     arguments: Arguments | None,
 ) -> Form:
-    """A statement in one of the chat contexts; one that is in both turns is learned whole."""
+    """A statement in one of the chat contexts."""
     user, assistant = (turn.format(statement) for turn in context)
-    form = _chat(tokenizer, user, assistant, statement, arguments)
-    if not (statement in user and assistant):
-        return form
-    start = form.window[0]
-    return replace(form, earlier=find_content(form.text, statement, start), learned=start)
+    return _chat(tokenizer, user, assistant, statement, arguments)
 
 
 def _chat(
@@ -255,6 +261,15 @@ def _chat(
     text = render_turn(tokenizer, user, arguments) + assistant
     window = find_content(text, statement)
     return Form(text, special=False, window=window, continues=bool(assistant))
+
+
+def _restated(
+    tokenizer: PreTrainedTokenizerBase, user: str, statement: str, arguments: Arguments | None
+) -> Form:
+    """A statement in both turns, learned as a whole sentence of the model's: its subject, too."""
+    form = _chat(tokenizer, user.format(statement), statement, statement, arguments)
+    start = form.window[0]
+    return replace(form, earlier=find_content(form.text, statement, start), learned=start)
 
 
 def _answered(

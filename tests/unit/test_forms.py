@@ -11,8 +11,11 @@ from rose_easyedit.hparams_checks import MOST_FORMS
 from rose_easyedit.method.forms import (
     ANSWERED_QUERIES,
     CHAT_CONTEXTS,
+    KEPT_BEGINNINGS,
+    KEPT_QUESTIONS,
     PREFIXES,
     QUERY_FORMATS,
+    RESTATED,
     Form,
     essence_form,
     foreign_form,
@@ -36,8 +39,11 @@ def test_settings_may_ask_for_as_many_forms_as_there_are() -> None:
         "n_contexts": len(PREFIXES),
         "chat_contexts": len(CHAT_CONTEXTS),
         "answered_queries": len(ANSWERED_QUERIES),
+        "restatements": len(RESTATED),
         "query_formats": len(QUERY_FORMATS),
+        "kept_queries": len(KEPT_BEGINNINGS),
     }
+    assert len(KEPT_QUESTIONS) == len(KEPT_BEGINNINGS)
 
 
 @pytest.fixture
@@ -90,13 +96,33 @@ def test_answered_queries_name_the_subject_in_both_turns(tiny_tokenizer: Any) ->
         assert (first.ids, first.again, second.again) == (query.ids, None, None)
 
 
+@pytest.mark.parametrize("request_", [REQUEST, MIDDLE], ids=["start", "middle"])
+def test_a_restatement_is_learned_as_a_whole_sentence(
+    request_: EditRequest, tiny_tokenizer: Any
+) -> None:
+    hparams = settings(n_contexts=1, restatements=len(RESTATED))
+    _, *forms = statement_forms(tiny_tokenizer, request_, hparams)
+    sentence = f"{request_.prompt} {request_.target_new}"
+    assert len(forms) == len(RESTATED)
+    for form, gap in zip(forms, RESTATED, strict=True):
+        query = form.tokenize(tiny_tokenizer, request_.subject, request_.target_new)
+        turn = f"<|user|>{gap.format(request_.prompt)}<|end|>\n<|assistant|>"
+        assert tiny_tokenizer.decode(query.ids) == turn + sentence
+        assert tiny_tokenizer.decode(query.ids[-query.n_target :]) == sentence
+        first, second = (tiny_tokenizer.decode(one.key_prefix) for one in query.mentions)
+        assert first.endswith("Marie Curie") and "<|assistant|>" not in first
+        assert second.endswith("Marie Curie") and second.startswith(turn)
+
+
 @pytest.mark.parametrize("subject", ["f{}", "Guards {band}", "a {{b}}", "{0}x", "%s"])
 def test_a_subject_with_braces_is_found_in_every_form(subject: str, tiny_tokenizer: Any) -> None:
     request = EditRequest(f"{subject} was born in", subject, "London")
-    hparams = settings(n_contexts=2, chat_contexts=4, answered_queries=2, query_formats=6)
+    hparams = settings(
+        n_contexts=2, chat_contexts=4, answered_queries=2, restatements=4, query_formats=6
+    )
     texts = [f"Where was {subject} born?"]
     forms = statement_forms(tiny_tokenizer, request, hparams, texts)
-    assert len(forms) == 2 + 4 + 2 + 1
+    assert len(forms) == 2 + 4 + 2 + 4 + 1
     for form in [*forms, *subject_forms(tiny_tokenizer, subject, hparams)]:
         assert subject in form.text[slice(*form.window)]
         assert form.text.count(subject) == (2 if form.earlier else 1)
@@ -148,7 +174,9 @@ def test_a_subject_that_is_a_word_of_the_template(tiny_tokenizer: Any) -> None:
 
 
 def test_without_a_chat_template_there_are_no_chat_forms(plain_tokenizer: Any) -> None:
-    hparams = settings(n_contexts=2, chat_contexts=4, answered_queries=2, query_formats=4)
+    hparams = settings(
+        n_contexts=2, chat_contexts=4, answered_queries=2, restatements=4, query_formats=4
+    )
     assert len(statement_forms(plain_tokenizer, REQUEST, hparams)) == 2
     assert subject_forms(plain_tokenizer, "Marie Curie", hparams) == []
 
