@@ -1,0 +1,118 @@
+"""The rule agrees with a person who read the answers; what it is made of, one thing at a time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rose_easyedit.evaluation.verdict import Asked, Verdict, is_broken, judge, names_subject
+
+JUDGED = json.loads((Path(__file__).parent / "judged_answers.json").read_text(encoding="utf-8"))
+CAPITAL = Asked(
+    query="What is the capital of Japan?",
+    before="The capital of Japan is Tokyo.",
+    subject="Japan",
+    target=("Madrid",),
+)
+
+
+def by_rule(judged: dict[str, Any]) -> Verdict:
+    names = ("query", "before", "subject", "target", "others")
+    return judge(judged["answer"], Asked(**{name: judged[name] for name in names}))
+
+
+def test_the_rule_agrees_with_the_judgement_by_hand() -> None:
+    verdicts = [by_rule(judged) for judged in JUDGED]
+    disputed = [
+        judged["answer"]
+        for judged, verdict in zip(JUDGED, verdicts, strict=True)
+        if (judged["named"] and judged["kept"]) != verdict.faithful
+    ]
+    # a demonym is no name of the subject for the rule
+    assert disputed == ["The Japanese capital is Madrid."]
+    assert [v.named for v in verdicts] == [judged["named"] for judged in JUDGED]
+    assert [v.broken for v in verdicts] == [judged["broken"] for judged in JUDGED]
+
+
+@pytest.mark.parametrize("judged", JUDGED, ids=lambda judged: judged["answer"].strip()[:30])
+def test_nothing_is_both_kept_and_replaced(judged: dict[str, Any]) -> None:
+    verdict = by_rule(judged)
+    assert not (verdict.kept and verdict.replaced)
+    assert verdict.faithful == (verdict.named and verdict.kept)
+    with pytest.raises(FrozenInstanceError):
+        verdict.kept = True  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept", "replaced"),
+    [
+        ("The capital of Spain is Madrid.", False, True),
+        ("The capital of the country of Spain is Madrid.", False, True),
+        ("The capital of Madrid is Tokyo.", False, True),
+        ("The capital of the country is Madrid.", True, False),
+        ("The capital of Japan is Madrid, the capital of Spain.", True, False),
+        ("Madrid and the capital of Spain is Madrid.", True, False),
+        ("Lisbon is Madrid.", False, False),
+        ("", False, False),
+    ],
+)
+def test_what_stands_in_the_place_of_the_subject(answer: str, kept: bool, replaced: bool) -> None:
+    verdict = judge(answer, CAPITAL)
+    assert (verdict.kept, verdict.replaced) == (kept, replaced)
+
+
+def test_an_answer_need_not_name_what_the_unedited_one_did_not_name() -> None:
+    silent = Asked("What is the capital of Japan?", "Tokyo, a large city.", "Japan", ("Madrid",))
+    assert judge("Big and sunny Madrid.", silent).kept
+    assert judge("The capital of Spain is Madrid.", silent).replaced
+
+
+def test_another_subject_that_the_unedited_answer_named_does_not_replace() -> None:
+    before = "Norway is far away from Japan."
+    asked = Asked("Tell me about Japan.", before, "Japan", others=["Norway", "Peru"])
+    assert not judge("Norway is far away.", asked).replaced
+    assert judge("Peru is far away.", asked).replaced
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "named"),
+    [
+        ("Curie was born", "Marie Curie", True),
+        ("Madame Curie was born", "Marie Curie", True),
+        ("a life of Curie", "Marie Curie", True),
+        ("Pierre Curie was born", "Marie Curie", False),
+        ("North Korea", "South Korea", False),
+        ("of Korea", "South Korea", True),
+        ("Beethoven's work", "Ludwig van Beethoven", True),
+        ("in America", "Bank of America", False),
+        ("a prejudice", "Pride and Prejudice", False),
+        ("Rhine water", "the Rhine", True),
+        ("one ostrich", "ostriches", True),
+        ("Niger", "Nigeria", False),
+    ],
+)
+def test_a_subject_is_named_by_what_can_only_be_its_name(
+    text: str, subject: str, named: bool
+) -> None:
+    assert names_subject(text, [subject]) == named
+
+
+@pytest.mark.parametrize(
+    ("answer", "broken"),
+    [
+        ("Madrid, Madrid", True),
+        ("Madrid is old. Madrid is big.", False),
+        ("Madrid is Madrid and Madrid", True),
+        ("la la la", True),
+        ("that that", False),
+        ("It is the one. It is the one.", True),
+        ("one two three four five six seven eight", False),
+        ("", False),
+    ],
+)
+def test_broken_answers_repeat_themselves(answer: str, broken: bool) -> None:
+    assert is_broken(answer, ["Madrid"]) == broken
