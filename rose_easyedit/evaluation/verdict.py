@@ -30,9 +30,13 @@ _TITLES = frozenset("mr mrs ms miss dr sir prof professor madame king queen pres
 _CLAUSE_END = re.compile(r"[,.;:!?()\n\u2013\u2014\u3001\u3002]|\b(?:and|but|while|where|which)\b")
 _SENTENCE_END = re.compile(r"[.;!?\n\u3002]")
 _WORD = re.compile(r"\w+")
-# A phrase that comes twice in a row is a loop if that fills as many words; three times, always.
-_LOOP_WORDS = 8
-_MOST_NAMED = 2
+_BETWEEN = re.compile(r"[\w.;!?\n\u3002]")
+# What says something of the target: the claim does not end with it.
+_COPULAS = frozenset("is are was were has have had".split())
+# Words of a phrase that must not come twice in a row, and of one that must not come twice at all.
+_TWICE_IN_A_ROW, _TWICE = 4, 6
+# A target that is named so often must not be as large a part of the words.
+_MOST_NAMED, _MOST_OF_THE_WORDS = 2, 0.25
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def judge(answer: str, asked: Asked) -> Verdict:
         _begins(answer, asked.target)
         or names_subject(answer, names)
         or not names_subject(asked.before, names)
-        or _names_nothing(lead, asked)
+        or _names_nothing(lead, tail, asked)
     )
     return Verdict(bool(found), kept, replaced, is_broken(answer, asked.target))
 
@@ -119,17 +123,20 @@ def names_subject(text: str, names: Iterable[str]) -> bool:
 def is_broken(answer: str, target: Sequence[str] = ()) -> bool:
     """Whether an answer repeats the target or itself.
 
-    The target is named more than twice, or twice with no word between; or a phrase comes three
-    times in a row, or twice if that fills eight words. Words are runs of letters and digits.
+    The target is named twice with no word and no full stop between, or more than twice and is a
+    quarter of the words; or a phrase comes three times in a row, one of four words twice in a row,
+    or one of six words twice. Words are runs of letters and digits.
     """
     pieces = Names.of(target).split(answer)
     named = [place for place, (_, marked) in enumerate(pieces) if marked]
     stutters = any(
         fold(pieces[one][0]) == fold(pieces[other][0])
-        and not any(_WORD.search(text) for text, _ in pieces[one + 1 : other])
+        and not any(_BETWEEN.search(text) for text, _ in pieces[one + 1 : other])
         for one, other in zip(named, named[1:], strict=False)
     )
-    return len(named) > _MOST_NAMED or stutters or _loops(_words(answer))
+    words = _words(answer)
+    mostly = len(named) > _MOST_NAMED and len(named) >= _MOST_OF_THE_WORDS * len(words)
+    return mostly or stutters or _loops(words)
 
 
 def _claim(answer: str, target: Names) -> tuple[str, str, str]:
@@ -203,12 +210,14 @@ def _begins_with_other(claim: str, asked: Asked) -> bool:
     return bool(_PREPOSITIONS.intersection(opening)) or re.match(r"'s|\s+\w", behind) is not None
 
 
-def _names_nothing(lead: str, asked: Asked) -> bool:
-    """Whether nothing is named before the target that the query or the unedited answer has not.
+def _names_nothing(lead: str, tail: str, asked: Asked) -> bool:
+    """Whether the claim ends with the target and names nothing else that was not there before.
 
-    Words that are new have no capital, and do not come first; where the subject has none itself,
-    there are none but "the" with one of them.
+    Words that neither the query nor the unedited answer has have no capital and do not come first;
+    where the subject has no capital itself, there are none.
     """
+    if _COPULAS.intersection(_words(tail)):
+        return False
     known = {*_words(asked.query), *_words(asked.before), *_STANDS_FOR}
     words = _WORD.findall(lead)
     new = [place for place, word in enumerate(words) if fold(word) not in known]
@@ -243,11 +252,14 @@ def _by_last_word(text: str, name: str) -> bool:
 
 
 def _loops(words: Sequence[str]) -> bool:
+    phrases = list(zip(*(words[i:] for i in range(_TWICE)), strict=False))
+    if len(set(phrases)) < len(phrases):
+        return True
     for length in range(1, len(words) // 2 + 1):
         run = 0  # words in a row that are the same as `length` words earlier
         for one, other in zip(words, words[length:], strict=False):
             run = run + 1 if one == other else 0
-            if run >= 2 * length or (run >= length and 2 * length >= _LOOP_WORDS):
+            if run >= 2 * length or run >= length >= _TWICE_IN_A_ROW:
                 return True
     return False
 

@@ -25,6 +25,15 @@ def by_rule(judged: dict[str, Any]) -> Verdict:
     return judge(judged["answer"], Asked(**{name: judged[name] for name in names}))
 
 
+# Where a person who read them judged otherwise, and why.
+DISPUTED = {
+    "The Japanese capital": "a demonym is no name of the subject",
+    "The continent that is currently being explored by": "new words, but no other subject",
+    " Europe, with a population": "South Africa is no Africa, but holds its name",
+    " English, but some people speak": "the target is named, but second",
+}
+
+
 def test_the_rule_agrees_with_the_judgement_by_hand() -> None:
     verdicts = [by_rule(judged) for judged in JUDGED]
     disputed = [
@@ -32,9 +41,9 @@ def test_the_rule_agrees_with_the_judgement_by_hand() -> None:
         for judged, verdict in zip(JUDGED, verdicts, strict=True)
         if (judged["named"] and judged["kept"]) != verdict.faithful
     ]
-    # a demonym is no name of the subject for the rule
-    assert disputed == ["The Japanese capital is Madrid."]
-    assert [v.named for v in verdicts] == [judged["named"] for judged in JUDGED]
+    assert len(JUDGED) == 60 and sum(judged["real"] for judged in JUDGED) == 30
+    assert len(disputed) == len(DISPUTED)
+    assert all(answer.startswith(tuple(DISPUTED)) for answer in disputed)
     assert [v.broken for v in verdicts] == [judged["broken"] for judged in JUDGED]
 
 
@@ -56,6 +65,8 @@ def test_nothing_is_both_kept_and_replaced(judged: dict[str, Any]) -> None:
         ("The capital of the country is Madrid.", True, False),
         ("The capital of Japan is Madrid, the capital of Spain.", True, False),
         ("Madrid and the capital of Spain is Madrid.", True, False),
+        ("The capital of Madrid is in the north of it.", False, True),
+        ("The city in which Madrid is", False, False),
         ("Lisbon is Madrid.", False, False),
         ("", False, False),
     ],
@@ -106,7 +117,9 @@ def test_a_subject_is_named_by_what_can_only_be_its_name(
     [
         ("Madrid, Madrid", True),
         ("Madrid is old. Madrid is big.", False),
+        ("Madrid. Madrid is old", False),
         ("Madrid is Madrid and Madrid", True),
+        ("Madrid is old, and it is said that Madrid was small before Madrid grew.", False),
         ("la la la", True),
         ("that that", False),
         ("It is the one. It is the one.", True),
