@@ -17,7 +17,7 @@ class Point(NamedTuple):
 
     Attributes:
         facts: written so far.
-        success: of the queries for all of them, the share that is answered.
+        success: of the queries for all of them, the share of faithful answers.
         kl: drift of other prompts (nats).
     """
 
