@@ -15,11 +15,11 @@ from rose_easyedit.evaluation.report_words import number, percent
 
 GOOD, BAD = "good", "bad"
 # What a tone is called beside its colour.
-_JUDGED = {GOOD: "good", BAD: "poor", "": ""}
+JUDGED = {GOOD: "good", BAD: "poor", "": ""}
 # Good from the first number on, poor from the second on; where the first is the smaller one, less
 # is better. Of broken answers it is how many more there are than before, of perplexity the ratio.
-_FAITHFUL, _REPLACED = (0.8, 0.5), (0.05, 0.2)
-_WORDS, _TRUTHS, _SAME_TOKEN = (0.7, 0.5), (0.9, 0.7), (0.95, 0.85)
+FAITHFUL, _REPLACED = (0.8, 0.5), (0.05, 0.2)
+WORDS_KEPT, TRUTHS_KEPT, SAME_TOKEN = (0.7, 0.5), (0.9, 0.7), (0.95, 0.85)
 _MORE_BROKEN, _BITS_LOST, _PERPLEXITY = (0.02, 0.1), (0.1, 0.5), (1.02, 1.1)
 
 
@@ -42,7 +42,7 @@ class Front:
     @property
     def judged(self) -> str:
         """The tone in a word, for who sees no colour."""
-        return _JUDGED[self.tone]
+        return JUDGED[self.tone]
 
 
 def front_of(summary: Mapping[str, Any]) -> list[Front]:
@@ -54,7 +54,7 @@ def front_of(summary: Mapping[str, Any]) -> list[Front]:
         more = broken - head["broken_before"]
         before = f"{percent(head['broken_before'])} before"
         front += [
-            _rate("faithful success", head["faithful"], _FAITHFUL, head["faithful_interval"]),
+            _rate("faithful success", head["faithful"], FAITHFUL, head["faithful_interval"]),
             _rate("names the target", named, None, head["interval"]),
             _rate("another subject in its place", head["replaced"], _REPLACED),
             Front("broken answers", percent(broken), before, tone_of(more, _MORE_BROKEN)),
@@ -69,15 +69,15 @@ def front_of(summary: Mapping[str, Any]) -> list[Front]:
         front.append(Front("n-gram entropy of the answers", number(entropy, 2), more, tone))
     if SUBJECT in locality:
         of, name = locality[SUBJECT], "other answers about the subjects: words kept"
-        front.append(_rate(name, of["words_kept"], _WORDS, of["words_interval"], _moved(of)))
+        front.append(_rate(name, of["words_kept"], WORDS_KEPT, of["words_interval"], _moved(of)))
     if (truths := summary["r_specificity"]) is not None:
         name, of = "true facts of the subjects kept", f"of {truths['known']}"
-        front.append(_rate(name, truths["kept"], _TRUTHS, truths["interval"], of))
+        front.append(_rate(name, truths["kept"], TRUTHS_KEPT, truths["interval"], of))
     kind = "neighbour" if "neighbour" in locality else "all"
     if (near := locality[kind])["prompts"]:
         name = f"{'neighbours' if kind == 'neighbour' else 'other prompts'}: same next token"
         more = f"KL {number(near['kl'])}"
-        front.append(_rate(name, near["top1"], _SAME_TOKEN, near["interval"], more))
+        front.append(_rate(name, near["top1"], SAME_TOKEN, near["interval"], more))
     if fluency["perplexity"] is not None and fluency["perplexity_before"] is not None:
         perplexity, before = fluency["perplexity"], fluency["perplexity_before"]
         tone = tone_of(perplexity / before, _PERPLEXITY)

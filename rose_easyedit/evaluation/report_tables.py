@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rose_easyedit.evaluation.facts import SUBJECT
-from rose_easyedit.evaluation.report_front import front_of
+from rose_easyedit.evaluation.report_front import FAITHFUL, SAME_TOKEN, front_of, tone_of
 from rose_easyedit.evaluation.report_words import number, percent, points, with_interval
 
 _KINDS = {
@@ -19,10 +19,22 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of text; `bar` is the row's main rate in percent, where it has one."""
+    """Cells of text.
+
+    Attributes:
+        cells: The first one names the row.
+        bar: The row's main rate in percent, where it has one.
+        tone: How good that is (`report_front.tone_of`).
+    """
 
     cells: tuple[str, ...]
     bar: float | None = None
+    tone: str = ""
+
+    @classmethod
+    def rated(cls, rate: float, limits: tuple[float, float], cells: tuple[str, ...]) -> Row:
+        """A row with its main rate and the limits of good and poor."""
+        return cls(cells, round(100 * rate, 1), tone_of(rate, limits))
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,9 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
     for form, of in summary["forms"].items():
         name = f"{form} (wrapped)" if of["wrapped"] == of["queries"] else form
         rows.append(
-            Row(
+            Row.rated(
+                of["faithful"],
+                FAITHFUL,
                 (
                     name,
                     str(of["queries"]),
@@ -91,14 +105,15 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
                     percent(of["other_target"]),
                     percent(of["headline"]["normalised"]),
                 ),
-                bar=round(100 * of["faithful"], 1),
             )
         )
     headline = summary["headline"]
     left_out = headline["not_native"]
     if headline["faithful"] is not None:
         rows.append(
-            Row(
+            Row.rated(
+                headline["faithful"],
+                FAITHFUL,
                 (
                     "all forms",
                     str(headline["queries"]),
@@ -111,7 +126,6 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
                     *[""] * 4,
                     percent(headline["normalised"]),
                 ),
-                bar=round(100 * headline["faithful"], 1),
             )
         )
     return TextTable(
@@ -145,7 +159,9 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
 
 def _locality(kinds: Mapping[str, Mapping[str, Any]]) -> TextTable:
     rows = [
-        Row(
+        Row.rated(
+            of["top1"],
+            SAME_TOKEN,
             (
                 _KINDS.get(kind, kind),
                 str(of["prompts"]),
@@ -154,7 +170,7 @@ def _locality(kinds: Mapping[str, Mapping[str, Any]]) -> TextTable:
                 with_interval(of["words_kept"], of["words_interval"]),
                 percent(of["shared_text"]),
                 percent(of["same_text"]),
-            )
+            ),
         )
         for kind, of in kinds.items()
         if of["prompts"]
@@ -172,14 +188,15 @@ def _locality(kinds: Mapping[str, Mapping[str, Any]]) -> TextTable:
 
 def _per_subject(groups: Mapping[Any, Mapping[str, Any]]) -> TextTable:
     rows = [
-        Row(
+        Row.rated(
+            of["faithful"],
+            FAITHFUL,
             (
                 f"{count} facts" if int(count) > 1 else "1 fact",
                 str(of["subjects"]),
                 with_interval(of["faithful"], of["faithful_interval"]),
                 with_interval(of["success"], of["interval"]),
             ),
-            bar=round(100 * of["faithful"], 1),
         )
         for count, of in groups.items()
     ]

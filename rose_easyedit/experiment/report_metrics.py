@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rose_easyedit.evaluation.report_front import (
+    FAITHFUL,
+    SAME_TOKEN,
+    TRUTHS_KEPT,
+    WORDS_KEPT,
+    tone_of,
+)
 from rose_easyedit.evaluation.report_words import number, percent
 from rose_easyedit.experiment.report_data import Sweep
 
@@ -23,6 +30,14 @@ _TITLES = {
 }
 _LENGTHS = ("kl", "generic_kl", "subject_kl")
 _FAULTS = ("broken",)
+# Of good and poor. All that are not here and no KL are rates of faithful answers.
+_LIMITS = {
+    "top1": SAME_TOKEN,
+    "neighbours_top1": SAME_TOKEN,
+    "subject_words": WORDS_KEPT,
+    "specificity": TRUTHS_KEPT,
+}
+_UNJUDGED = ("named", *_FAULTS, *_LENGTHS)
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,12 @@ class Metric:
     title: str
     less_is_better: bool
     length: bool
+
+    def tone(self, value: float | None) -> str:
+        """How good the value is (`report_front.tone_of`); "" of what has no limits."""
+        if value is None or self.name in _UNJUDGED:
+            return ""
+        return tone_of(value, _LIMITS.get(self.name, FAITHFUL))
 
     def text(self, value: float | None, interval: Sequence[float] | None = None) -> str:
         """The value, with its interval."""

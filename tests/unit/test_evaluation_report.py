@@ -164,8 +164,10 @@ def test_a_bad_number_looks_bad_and_says_so() -> None:
     assert cards["faithful success"] == cards["broken answers"] == "bad"
     assert cards["other prompts: same next token"] == "good"
     assert cards["names the target"] == ""
+    cells = re.findall(r'<span class="verdict bad">poor</span><span class="bar bad">', page)
     poor = page.count('<span class="verdict bad">poor</span>')
-    assert poor == list(cards.values()).count("bad") > 0
+    assert list(cards.values()).count("bad") == poor - len(cells) > 0 < len(cells)
+    assert page.count('class="bar bad"') == len(cells)
     assert page.count("prefers-color-scheme: dark") == 1 and page.count("--bad-back:") == 2
 
 

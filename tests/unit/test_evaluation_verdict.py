@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -26,25 +27,31 @@ def by_rule(judged: dict[str, Any]) -> Verdict:
 
 
 # Where a person who read them judged otherwise, and why.
-DISPUTED = {
+NOT_FAITHFUL = {
     "The Japanese capital": "a demonym is no name of the subject",
     "The continent that is currently being explored by": "new words, but no other subject",
     " Europe, with a population": "South Africa is no Africa, but holds its name",
     " English, but some people speak": "the target is named, but second",
 }
+NOT_BROKEN = {
+    " rupee.\n\nThe rupee is currently in the form": "short, with many a rupee",
+    "The capital of Portugal is Lisbon, not to be": "no phrase of six words comes twice",
+}
 
 
-def test_the_rule_agrees_with_the_judgement_by_hand() -> None:
-    verdicts = [by_rule(judged) for judged in JUDGED]
-    disputed = [
-        judged["answer"]
-        for judged, verdict in zip(JUDGED, verdicts, strict=True)
-        if (judged["named"] and judged["kept"]) != verdict.faithful
-    ]
-    assert len(JUDGED) == 60 and sum(judged["real"] for judged in JUDGED) == 30
-    assert len(disputed) == len(DISPUTED)
-    assert all(answer.startswith(tuple(DISPUTED)) for answer in disputed)
-    assert [v.broken for v in verdicts] == [judged["broken"] for judged in JUDGED]
+@pytest.mark.parametrize(("what", "excused"), [("faithful", NOT_FAITHFUL), ("broken", NOT_BROKEN)])
+def test_the_rule_agrees_with_the_judgement_by_hand(what: str, excused: dict[str, str]) -> None:
+    disputed = [j for j in JUDGED if getattr(by_rule(j), what) != j[what]]
+    assert len(disputed) == len(excused)
+    assert all(judged["answer"].startswith(tuple(excused)) for judged in disputed)
+
+
+def test_it_agrees_on_answers_that_it_was_not_made_with() -> None:
+    """Drawn at random from four methods' answers and judged before the rule was applied to them."""
+    unseen = [judged for judged in JUDGED if judged["source"] == "unseen"]
+    assert Counter(judged["source"] for judged in JUDGED) == {"made": 30, "seen": 30, "unseen": 40}
+    assert 0.3 < sum(judged["faithful"] for judged in unseen) / len(unseen) < 0.7
+    assert all(by_rule(judged).faithful == judged["faithful"] for judged in unseen)
 
 
 @pytest.mark.parametrize("judged", JUDGED, ids=lambda judged: judged["answer"].strip()[:30])
