@@ -47,7 +47,3 @@ class Kinds:
         bare = fact.prompt.replace(fact.subject, "{}")
         known = ((kind, texts) for kind, of in self.wordings.items() for texts in of.values())
         return next((kind for kind, texts in known if bare in texts), None)
-
-    def others(self, fact: Fact) -> list[str]:
-        """The subjects of the same kind, but for the fact's own; none of an unknown kind."""
-        return [s for s in self.subjects.get(self.of(fact) or "", ()) if s != fact.subject]

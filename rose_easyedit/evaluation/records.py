@@ -12,7 +12,7 @@ from rose_easyedit.evaluation.measure import Measurement
 from rose_easyedit.evaluation.metrics import contains_target, starts_with_target
 from rose_easyedit.evaluation.queries import queries_of
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
-from rose_easyedit.evaluation.verdict import Asked, is_broken, judge
+from rose_easyedit.evaluation.verdict import Asked, is_broken, judge, other_names
 from rose_easyedit.names import Names
 
 
@@ -112,11 +112,15 @@ def edited_records(
 ) -> list[Record]:
     """A record per query of each fact; `edited` are the facts that it can be confused with."""
     siblings, kinds = _by_subject(edited), Kinds.read()
+    kind_of = {fact.subject: kinds.of(fact) for fact in facts}
+    others = {
+        kind: other_names([*kinds.subjects.get(kind or "", ()), *siblings])
+        for kind in set(kind_of.values())
+    }
     return [
-        _record(fact, query, rivals, others, before, after)
+        _record(fact, query, rivals, others[kind_of[fact.subject]], before, after)
         for fact in facts
         for rivals in [_rivals(_targets(fact), siblings[fact.subject])]
-        for others in [(*kinds.others(fact), *(name for name in siblings if name != fact.subject))]
         for query in queries_of(fact, forms)
     ]
 
@@ -157,7 +161,7 @@ def _record(
     fact: Fact,
     query: Query,
     rivals: Names,
-    others: Sequence[str],
+    others: Names,
     before: Measurement,
     after: Measurement,
 ) -> Record:

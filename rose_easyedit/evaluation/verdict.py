@@ -28,8 +28,10 @@ _PARTICLES = frozenset("van von der den de da di del della la le du dos bin ibn 
 _TITLES = frozenset("mr mrs ms miss dr sir prof professor madame king queen president".split())
 # Ends of the claim, behind the target, and of a sentence.
 _CLAUSE_END = re.compile(r"[,.;:!?()\n\u2013\u2014\u3001\u3002]|\b(?:and|but|while|where|which)\b")
+_OPENING = re.compile(rf"((?:{'|'.join(sorted(_PREPOSITIONS))})\s+)?(?:the\s+)?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.;!?\n\u3002]")
 _WORD = re.compile(r"\w+")
+# Between two mentions of the target it keeps them from being a stutter.
 _BETWEEN = re.compile(r"[\w.;!?\n\u3002]")
 # What says something of the target: the claim does not end with it.
 _COPULAS = frozenset("is are was were has have had".split())
@@ -37,6 +39,7 @@ _COPULAS = frozenset("is are was were has have had".split())
 _TWICE_IN_A_ROW, _TWICE = 4, 6
 # A target that is named so often must not be as large a part of the words.
 _MOST_NAMED, _MOST_OF_THE_WORDS = 2, 0.25
+_NOBODY = Names.of(())
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Asked:
         before: The unedited model's answer to it.
         subject: What the query is about.
         target: The target and its aliases; empty where no edit says what the answer shall be.
-        others: Other subjects of its kind.
+        others: Subjects of its kind (`other_names`); what the query names is none.
         aliases: Further names of the subject.
     """
 
@@ -78,7 +81,7 @@ class Asked:
     before: str
     subject: str
     target: Sequence[str] = ()
-    others: Sequence[str] = ()
+    others: Names = _NOBODY
     aliases: Sequence[str] = ()
 
 
@@ -106,6 +109,11 @@ def judge(answer: str, asked: Asked) -> Verdict:
         or _names_nothing(lead, tail, asked)
     )
     return Verdict(bool(found), kept, replaced, is_broken(answer, asked.target))
+
+
+def other_names(subjects: Iterable[str]) -> Names:
+    """What subjects are called, in full and by the last word of a name."""
+    return Names.of(name for subject in subjects for name in (subject, _last_word(subject)))
 
 
 def names_subject(text: str, names: Iterable[str]) -> bool:
@@ -200,14 +208,16 @@ def _begins_with_other(claim: str, asked: Asked) -> bool:
 
     Not one that the query, the unedited answer or the target names.
     """
-    known = "\n".join((asked.query, asked.before, *asked.target))
-    others = [name for name in asked.others if not names_subject(known, [name])]
-    pieces = Names.of(name for other in others for name in (other, _last_word(other))).split(claim)
-    opening = [] if not pieces or pieces[0][1] else _words(pieces.pop(0)[0])
-    if not pieces or not pieces[0][1] or not _PREPOSITIONS.union({"the"}).issuperset(opening):
+    opening = _OPENING.match(claim.lstrip())
+    rest = claim.lstrip()[opening.end() if opening else 0 :]
+    if not asked.others.begin(fold(rest)):
         return False
-    behind = fold("".join(text for text, _ in pieces[1:]))
-    return bool(_PREPOSITIONS.intersection(opening)) or re.match(r"'s|\s+\w", behind) is not None
+    (other, _), *behind = asked.others.split(rest)
+    if Names.of([other]).are_in("\n".join((asked.query, asked.before, *asked.target))):
+        return False
+    follows = fold("".join(text for text, _ in behind))
+    placed = bool(opening and opening[1])
+    return placed or re.match(r"'s|\s+\w", follows) is not None
 
 
 def _names_nothing(lead: str, tail: str, asked: Asked) -> bool:

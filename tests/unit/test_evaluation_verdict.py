@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from rose_easyedit.evaluation.verdict import Asked, Verdict, is_broken, judge, names_subject
+from rose_easyedit.evaluation.verdict import (
+    Asked,
+    Verdict,
+    is_broken,
+    judge,
+    names_subject,
+    other_names,
+)
 
 JUDGED = json.loads((Path(__file__).parent / "judged_answers.json").read_text(encoding="utf-8"))
 CAPITAL = Asked(
@@ -22,8 +29,8 @@ CAPITAL = Asked(
 
 
 def by_rule(judged: dict[str, Any]) -> Verdict:
-    names = ("query", "before", "subject", "target", "others")
-    return judge(judged["answer"], Asked(**{name: judged[name] for name in names}))
+    told = {name: judged[name] for name in ("query", "before", "subject", "target")}
+    return judge(judged["answer"], Asked(**told, others=other_names(judged["others"])))
 
 
 # Where a person who read them judged otherwise, and why.
@@ -91,7 +98,7 @@ def test_an_answer_need_not_name_what_the_unedited_one_did_not_name() -> None:
 
 def test_another_subject_that_the_unedited_answer_named_does_not_replace() -> None:
     before = "Norway is far away from Japan."
-    asked = Asked("Tell me about Japan.", before, "Japan", others=["Norway", "Peru"])
+    asked = Asked("Tell me about Japan.", before, "Japan", others=other_names(["Norway", "Peru"]))
     assert not judge("Norway is far away.", asked).replaced
     assert judge("Peru is far away.", asked).replaced
 
