@@ -108,4 +108,5 @@ def _rate(
 
 
 def _moved(of: Mapping[str, Any]) -> str:
-    return f"same next token {percent(of['top1'])}, KL {number(of['kl'])}"
+    told = f"same next token {percent(of['top1'])}, KL {number(of['kl'])}"
+    return f"about the subject {percent(of['subject_kept'])}, {told}"

@@ -23,6 +23,7 @@ from rose_easyedit.evaluation.summary import (
     plain,
     specificity_summary,
 )
+from rose_easyedit.evaluation.verdict import Asked, judge
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class EvaluationResult:
             kind "subject", which ask for other things of the edited subjects; and `generic`, whose
             "prompts" are positions in running text and no part of `all` either. `interval` is of
             `top1`, `words_interval` of `words_kept`, over what the prompts are about;
+            `subject_kept` is of the answers of the kind "subject" (`verdict.judge`);
             `r_specificity`: the subjects' other facts, None if there are none;
             `fluency`: of the answers and of generic text, before and after.
         """
@@ -153,6 +155,7 @@ class EvaluationResult:
                 "kl": mean(self.generic.kl),
                 "top1": mean(self.generic.top1),
                 "interval": None,
+                "subject_kept": None,
                 "words_kept": None,
                 "words_interval": None,
                 "shared_text": None,
@@ -165,11 +168,13 @@ class EvaluationResult:
         of = {i: p.subject or p.text for i, p in enumerate(self.locality) if _is(p, kind)}
         texts = {i: self.texts[i] for i in of if self.texts}
         answered = {i: text for i, text in texts.items() if text}
+        about = {i: text for i, text in answered.items() if self.locality[i].kind == SUBJECT}
         return {
             "prompts": len(of),
             "kl": mean(self.kl[i] for i in of),
             "top1": mean(self.top1[i] for i in of),
             "interval": bootstrap_interval(grouped((of[i], self.top1[i]) for i in of)),
+            "subject_kept": mean(_keeps(self.locality[i], t) for i, t in about.items()),
             "words_kept": mean(text.words for text in answered.values()),
             "words_interval": bootstrap_interval(
                 grouped((of[i], text.words) for i, text in answered.items())
@@ -190,3 +195,8 @@ class EvaluationResult:
 
 def _is(prompt: LocalityPrompt, kind: str) -> bool:
     return prompt.kind != SUBJECT if kind == "all" else prompt.kind == kind
+
+
+def _keeps(prompt: LocalityPrompt, text: LocalityText) -> bool:
+    """Whether the answer to a query about a subject is still about it."""
+    return judge(text.answer, Asked(prompt.text, text.before, prompt.subject)).kept

@@ -20,8 +20,9 @@ def main_metrics(summary: Mapping[str, Any]) -> dict[str, float | None]:
         instructions, where both were, and `named`, that of the answers that name the target,
         whatever they say it of; `broken` answers. Of what should not have changed `kl` (nats) and
         `top1`, of it the `neighbours_top1`, and of generic text `generic_kl`; of other queries of
-        the edited subjects `subject_kl` and the `subject_words` that come back; `specificity`, the
-        subjects' true facts that are kept. None for what was not measured.
+        the edited subjects `subject_kl`, the answers that are still about them (`subject_kept`)
+        and the `subject_words` that come back; `specificity`, the subjects' true facts that are
+        kept. None for what was not measured.
     """
     forms, locality = summary["forms"], summary["locality"]
     chats = [forms[form] for form in ASKED if form in forms]
@@ -41,6 +42,7 @@ def main_metrics(summary: Mapping[str, Any]) -> dict[str, float | None]:
         "neighbours_top1": of_kind("neighbour", "top1"),
         "generic_kl": of_kind("generic", "kl"),
         "subject_kl": of_kind(SUBJECT, "kl"),
+        "subject_kept": of_kind(SUBJECT, "subject_kept"),
         "subject_words": of_kind(SUBJECT, "words_kept"),
         "specificity": others and others["kept"],
     }

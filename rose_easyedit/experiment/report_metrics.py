@@ -25,6 +25,7 @@ _TITLES = {
     "neighbours_top1": "neighbours' top-1",
     "generic_kl": "KL of generic text",
     "subject_kl": "KL of the subject's other queries",
+    "subject_kept": "other answers about the subject",
     "subject_words": "words of the subject's other answers",
     "specificity": "other facts kept",
 }
@@ -34,6 +35,7 @@ _FAULTS = ("broken",)
 _LIMITS = {
     "top1": SAME_TOKEN,
     "neighbours_top1": SAME_TOKEN,
+    "subject_kept": FAITHFUL,
     "subject_words": WORDS_KEPT,
     "specificity": TRUTHS_KEPT,
 }

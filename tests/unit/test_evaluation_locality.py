@@ -129,6 +129,7 @@ def test_queries_that_contradict_a_fact_are_left_out_and_the_rest_answered(
     assert result.texts[0] is None
     of_subject = result.summary()["locality"][SUBJECT]
     assert of_subject["words_kept"] == pytest.approx(2 / 3) and of_subject["kl"] > 0.01
+    assert of_subject["subject_kept"] == 1.0  # it had not been named before either
     both = evaluate_edit(tiny_llama, tiny_tokenizer, facts, baseline=baseline)
     assert both.summary()["locality"][SUBJECT]["prompts"] == 2
     assert both.summary()["locality"]["all"]["prompts"] == 1

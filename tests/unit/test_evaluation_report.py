@@ -202,7 +202,8 @@ def test_other_queries_of_the_subject_are_first_numbers_and_no_part_of_other_pro
     front = {of.name: of for of in front_of(summary)}
     shown = front["other answers about the subjects: words kept"]
     assert (shown.value, shown.tone) == ("67%", "")
-    assert shown.more == "same next token 0%, KL 2.000"
+    assert shown.more == "about the subject 0%, same next token 0%, KL 2.000"
+    assert summary["locality"]["all"]["subject_kept"] is None
     page = render_report(report(**result.as_dict()))
     assert "about the subject" in page and "Tell me about Oslo." in page
 

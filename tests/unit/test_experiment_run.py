@@ -159,7 +159,7 @@ def test_the_main_metrics_are_those_of_the_summary() -> None:
         "locality": {
             "all": {"kl": 0.25, "top1": 0.75},
             "neighbour": {"top1": 0.625},
-            "subject": {"kl": 1.5, "words_kept": 0.375},
+            "subject": {"kl": 1.5, "subject_kept": 0.75, "words_kept": 0.375},
         },
         "r_specificity": {"kept": 0.5},
     }
@@ -175,6 +175,7 @@ def test_the_main_metrics_are_those_of_the_summary() -> None:
         "neighbours_top1": 0.625,
         "generic_kl": None,
         "subject_kl": 1.5,
+        "subject_kept": 0.75,
         "subject_words": 0.375,
         "specificity": 0.5,
     }
