@@ -39,6 +39,7 @@ _COPULAS = frozenset("is are was were has have had".split())
 _TWICE_IN_A_ROW, _TWICE = 4, 6
 # A target that is named so often must not be as large a part of the words.
 _MOST_NAMED, _MOST_OF_THE_WORDS = 2, 0.25
+_LEAST_LETTERS = 3
 _NOBODY = Names.of(())
 
 
@@ -169,8 +170,9 @@ def _begins(answer: str, target: Sequence[str]) -> bool:
 def _place_taken(claim: str, tail: str, asked: Asked, target: Names) -> bool:
     """Whether the words that came before the subject come before something else now.
 
-    That is a word with a capital, or any word where the subject has none, or the target, if the
-    claim goes on behind it: "the profession of singer" says what the profession is.
+    That is a word with a capital that the unedited answer does not name, or any word where the
+    subject has none, or the target, if the claim goes on behind it: "the profession of singer" says
+    what the profession is.
     """
     small = asked.subject.islower()
     for frame in _frames(asked):
@@ -182,7 +184,7 @@ def _place_taken(claim: str, tail: str, asked: Asked, target: Names) -> bool:
             if target.begin(fold(rest)):
                 if tail.strip():
                     return True
-            elif small or rest[0].isupper():
+            elif small or (rest[0].isupper() and not Names.of([word.group()]).are_in(asked.before)):
                 return True
     return False
 
@@ -190,8 +192,10 @@ def _place_taken(claim: str, tail: str, asked: Asked, target: Names) -> bool:
 def _frames(asked: Asked) -> Iterator[str]:
     """Patterns of what stands before the subject in the query and the unedited answer.
 
-    A word and a preposition, such as "capital of" (one of them alone is before many things), with
-    what may come between: "the capital of the country of".
+    A word and a preposition, such as "capital of", with what may come between: "the capital of the
+    country of". And a word of the query with another preposition: where it asks what currency is
+    used in Tokyo, "the currency of" is said of Tokyo as well; not of subjects without a capital,
+    before which anything may stand.
     """
     own = _full_names((asked.subject, *asked.aliases))
     for text in (asked.query, asked.before):
@@ -199,8 +203,17 @@ def _frames(asked: Asked) -> Iterator[str]:
         for (before, _), (_, marked) in zip(pieces, pieces[1:], strict=False):
             words = [word for word in _words(before) if word != "the"][-2:]
             if marked and len(words) == 2 and words[1] in _PREPOSITIONS:
-                one, two = map(re.escape, words)
-                yield rf"(?<!\w){one}\s+(?:the\s+)?{two}\s+(?:the\s+\w+\s+of\s+)?(?:the\s+)?"
+                yield _frame(words[:1], words[1:])
+    asked_for = {word for word in _words(asked.query) if len(word) > _LEAST_LETTERS}
+    asked_for -= {*_STANDS_FOR, *_PREPOSITIONS, *_words(asked.subject)}
+    if asked_for and not asked.subject.islower():
+        yield _frame(asked_for, ("of", "in"))
+
+
+def _frame(words: Iterable[str], prepositions: Iterable[str]) -> str:
+    one, two = ("|".join(sorted(map(re.escape, of))) for of in (words, prepositions))
+    between = r"(?:the\s+\w+\s+of\s+)?(?:the\s+)?"
+    return rf"(?<!\w)(?:{one})\s+(?:the\s+)?(?:{two})\s+{between}"
 
 
 def _begins_with_other(claim: str, asked: Asked) -> bool:

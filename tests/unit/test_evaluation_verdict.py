@@ -90,6 +90,21 @@ def test_what_stands_in_the_place_of_the_subject(answer: str, kept: bool, replac
     assert (verdict.kept, verdict.replaced) == (kept, replaced)
 
 
+@pytest.mark.parametrize(
+    ("answer", "replaced"),
+    [
+        ("The rupee is the official currency in India.", True),
+        ("The rupee is the currency of the city of Delhi.", True),
+        ("The rupee is the official currency.", False),
+        ("The currency in Asia is the rupee.", False),
+    ],
+)
+def test_what_is_asked_is_not_to_be_said_of_another(answer: str, replaced: bool) -> None:
+    before = "In Tokyo, a city in Asia, they pay with yen."
+    asked = Asked("What currency is used in Tokyo?", before, "Tokyo", ("rupee",))
+    assert judge(answer, asked).replaced == replaced
+
+
 def test_an_answer_need_not_name_what_the_unedited_one_did_not_name() -> None:
     silent = Asked("What is the capital of Japan?", "Tokyo, a large city.", "Japan", ("Madrid",))
     assert judge("Big and sunny Madrid.", silent).kept
