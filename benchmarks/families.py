@@ -119,14 +119,14 @@ def read_lines(path: Path) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
 
 
 def edit_table(edits: Mapping[tuple[str, str], Any]) -> str:
-    """What each edit answers, in Markdown."""
+    """The faithful answers of each edit, in Markdown."""
     rows = [
         "| family | method | layers | statement | paraphrase | question | instruction "
         "| other facts | KL | top-1 | loss | CPU-s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (family, method), line in edits.items():
-        rates = " | ".join(f"{line['forms'][form]['success']:.2f}" for form in FORMS)
+        rates = " | ".join(f"{line['forms'][form]['faithful']:.2f}" for form in FORMS)
         others, drift = line["r_specificity"], line["locality"]["all"]
         kept = f"{others['kept']:.2f}" if others else ""  # none was known
         layers = ", ".join(map(str, line["layers"])) + ("" if line["traced"] else " (untraced)")

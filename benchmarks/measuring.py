@@ -23,10 +23,10 @@ from rose_easyedit.evaluation.datasets import (
 from rose_easyedit.evaluation.evaluate import (
     Baseline,
     EvaluationSettings,
-    bundled_locality,
     evaluate_edit,
 )
 from rose_easyedit.evaluation.facts import CORE, SETS, Fact, load_facts
+from rose_easyedit.evaluation.locality import default_locality
 from rose_easyedit.evaluation.native import bundled_native_rates
 from rose_easyedit.requests import EditRequest
 
@@ -90,7 +90,7 @@ def prepare(options: argparse.Namespace, facts: Sequence[Fact] | None = None) ->
     model, tokenizer = load_model(options.model)
     facts = _facts(options) if facts is None else facts
     settings = EvaluationSettings(autocast=torch.bfloat16 if options.autocast else None)
-    locality = [*neighbour_prompts(facts), *bundled_locality(facts, options.set)]
+    locality = [*neighbour_prompts(facts), *default_locality(facts, options.set)]
     native = bundled_native_rates(model, options.set) if options.data is None else None
     before = Baseline.of(
         model, tokenizer, facts, locality=locality, settings=settings, native=native

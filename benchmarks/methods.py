@@ -3,10 +3,11 @@
     python benchmarks/methods.py --split validation --out methods.jsonl
     python benchmarks/methods.py --data counterfact-edit.json --at-least 3 --main --out cf.jsonl
 
-One line per setting: success per form, with intervals over subjects, and the drift of prompts that
-no edit should change. The targets of a method (stage 1) are optimised once and shared by the
-settings that differ in stage 2 only; CPU seconds are those of stage 1. Baselines that are no preset
-of ours are in baselines.py. Takes hours of one core on the test split.
+One line per setting: faithful success per form, and answers that name the target, with intervals
+over subjects, and the drift of prompts that no edit should change. The targets of a method (stage
+1) are optimised once and shared by the settings that differ in stage 2 only; CPU seconds are those
+of stage 1. Baselines that are no preset of ours are in baselines.py. Takes hours of one core on the
+test split.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@
 
 Extending solves every batch together with the earlier ones, against the original weights.
 Accumulating computes each batch on the model that holds the earlier edits, and writes it on top of
-them, as is usual. sequential.jsonl has a line for each way and batch: success on all facts so far,
-per form; the drift of prompts that no edit should change; the seconds of the batch. The figure is
-drawn of it. Takes hours of one core at full size.
+them, as is usual. sequential.jsonl has a line for each way and batch: faithful success on all
+facts so far, per form; the drift of prompts that no edit should change; the seconds of the batch.
+The figure is drawn of it. Takes hours of one core at full size.
 """
 
 from __future__ import annotations
@@ -137,13 +137,14 @@ def main() -> None:
                     others = totals["locality"]["all"]
                     line |= {
                         "facts": len(written),
+                        "faithful": result.faithful(),
                         "success": result.success(),
-                        "forms": {n: form["success"] for n, form in totals["forms"].items()},
+                        "forms": {n: form["faithful"] for n, form in totals["forms"].items()},
                         "kl": others["kl"],
                         "top1": others["top1"],
                         "generic_kl": totals["locality"]["generic"]["kl"],
                     }
-                    point = Point(len(written), line["success"], line["kl"])
+                    point = Point(len(written), line["faithful"], line["kl"])
                     ways.setdefault(way, []).append(point)
                 out.write(json.dumps(line) + "\n")
                 out.flush()

@@ -27,7 +27,8 @@ from rose_easyedit.evaluation.evaluate import (
     Record,
     evaluate_edit,
 )
-from rose_easyedit.evaluation.facts import FORMS, Fact, load_facts
+from rose_easyedit.evaluation.facts import FORMS, SUBJECT, Fact, load_facts
+from rose_easyedit.evaluation.report_words import number, percent
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.models import EMBEDDED, load_model
@@ -47,10 +48,21 @@ INTRODUCTION = """\
 first with the settings of MEMIT-Merge and then with those of RoSE. Only the statements are edited;
 paraphrases, questions and instructions are never shown to the edit. Answers are greedy, at most
 {tokens} tokens long; [brackets] mark the target.
+A faithful answer names the target and is still about the subject.
 """
 _PLAIN_WIDTH = 150
 _ANSWER_WIDTH = 46
 _NEW_TOKENS = 16  # about what a cell of the table shows
+_WORDS_OF_ANSWERS = {
+    "name the target": "success",
+    "another subject in its place": "replaced",
+    "broken": "broken",
+}
+_WORDS_OF_KINDS = {
+    SUBJECT: "other queries of the subjects",
+    "neighbour": "neighbours",
+    "all": "other prompts",
+}
 
 
 @dataclass(frozen=True)
@@ -167,25 +179,27 @@ def answer_tables(facts: Sequence[Fact], outcomes: Sequence[Outcome]) -> Iterabl
 
 
 def totals_table(outcomes: Sequence[Outcome]) -> Table:
-    """Answers that name the target per form, and what else moved."""
+    """Faithful answers per form, those that name the target, and what else moved."""
     table = Table(title="In total", title_style="bold", box=box.SIMPLE_HEAD)
-    table.add_column("answers that name the target")
-    for name in ("before", *(outcome.name for outcome in outcomes)):
-        table.add_column(name, justify="right")
+    table.add_column("faithful answers")
+    for outcome in outcomes:
+        table.add_column(outcome.name, justify="right")
+    answers = [outcome.result.records for outcome in outcomes]
     for form in FORMS:
-        before = outcomes[0].result.records
-        counts = [_count(r.success_before for r in before if r.form == form)]
-        counts += [
-            _count(r.success for r in outcome.result.records if r.form == form)
-            for outcome in outcomes
-        ]
+        counts = [_count(r.faithful for r in of if r.form == form) for of in answers]
         table.add_row(form, *counts)
     table.add_section()
-    locality = [outcome.result.summary()["locality"]["all"] for outcome in outcomes]
-    kept = [f"{of['top1']:.0%}" for of in locality]
-    table.add_row("other prompts: same next token", "", *kept)
-    table.add_row("other prompts: KL divergence", "", *(f"{of['kl']:.3f}" for of in locality))
-    table.add_row("seconds for the edit", "", *(f"{o.seconds:.0f}" for o in outcomes))
+    for name, hits in _WORDS_OF_ANSWERS.items():
+        table.add_row(name, *(_count(getattr(r, hits) for r in of) for of in answers))
+    table.add_section()
+    locality = [outcome.result.summary()["locality"] for outcome in outcomes]
+    for kind, name in _WORDS_OF_KINDS.items():
+        of_kind = [of[kind] for of in locality if of.get(kind, {"prompts": 0})["prompts"]]
+        if of_kind:
+            table.add_row(f"{name}: same next token", *(percent(of["top1"]) for of in of_kind))
+            table.add_row(f"{name}: KL divergence", *(number(of["kl"]) for of in of_kind))
+    table.add_section()
+    table.add_row("seconds for the edit", *(f"{o.seconds:.0f}" for o in outcomes))
     return table
 
 

@@ -237,7 +237,8 @@ def _measured(delta: EditDelta, result: Mapping[str, Any] | None) -> str:
             parts += [f"### {table.title}", _table(table.columns, rows), escaped(table.hint)]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise RoSEError(
-            f"The result is none of an evaluation ({type(error).__name__}: {shown(str(error))}); "
+            f"The result is none of an evaluation by this version ({type(error).__name__}: "
+            f"{shown(str(error))}); "
             f"{_GIVE}."
         ) from error
     return "\n\n".join(part for part in parts if part)

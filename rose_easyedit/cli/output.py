@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.record_file import shorten
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 Report = dict[str, Any]
 
-_FEW_COLUMNS = 6
+# Of a table in parts, beside the first column.
+_LEAST_COLUMNS = 3
 # Codes that a terminal obeys; what a file or a model says is shown and not obeyed.
 _CODES = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd")
 del _CODES[ord("\n")], _CODES[ord("\t")]
@@ -152,17 +154,17 @@ def _print_check(checked: Report, console: Any) -> None:
 
 
 def _print_text_table(content: TextTable, console: Any) -> None:
-    """One table, or two that repeat the first column where many columns do not fit the width."""
-    table = _text_table(content, range(1, len(content.columns)))
-    unbounded = console.options.update(width=10_000)
-    fits = console.measure(table, options=unbounded).maximum <= console.width
-    if fits or len(content.columns) <= _FEW_COLUMNS:
+    """One table, or more that repeat the first column where the columns do not fit the width."""
+    unbounded, count = console.options.update(width=10_000), len(content.columns) - 1
+    for n_parts in range(1, max(1, count // _LEAST_COLUMNS) + 1):
+        ends = [1 + part * count // n_parts for part in range(n_parts + 1)]
+        parts = [range(*pair) for pair in pairwise(ends)]
+        further = replace(content, title=f"{content.title}, further")
+        tables = [_text_table(further if part.start > 1 else content, part) for part in parts]
+        if all(console.measure(t, options=unbounded).maximum <= console.width for t in tables):
+            break
+    for table in tables:
         console.print(table)
-        return
-    middle = (len(content.columns) + 1) // 2
-    console.print(_text_table(content, range(1, middle)))
-    further = replace(content, title=f"{content.title}, further")
-    console.print(_text_table(further, range(middle, len(content.columns))))
 
 
 def _text_table(content: TextTable, columns: range) -> Any:

@@ -28,7 +28,7 @@ from rose_easyedit.paths import cache_dir
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "rose_easyedit.evaluation/1"
+FORMAT = "rose_easyedit.evaluation/2"
 
 
 def default_folder() -> Path:
@@ -87,6 +87,7 @@ def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationS
         "ids": ids,
         "written": encode(tokenizer, written, chat=False),
         "forms": [query.form for query in questions.queries],
+        "kinds": [prompt.kind for prompt in questions.locality],
         "targets": [(astuple(query), target) for query, target in questions.targets],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,20 @@ from typing import Any
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.cache import measure_once
 from rose_easyedit.evaluation.datasets.merging import merged
-from rose_easyedit.evaluation.facts import (
-    CORE,
-    Fact,
-    LocalityPrompt,
-    load_locality,
-    relation_names,
-)
+from rose_easyedit.evaluation.facts import SUBJECT, Fact, LocalityPrompt
 from rose_easyedit.evaluation.interval import bootstrap_interval
+from rose_easyedit.evaluation.locality import default_locality, replaced_answers
 from rose_easyedit.evaluation.measure import Measurement, Questions, measure
-from rose_easyedit.evaluation.metrics import kl_divergence, shared_beginning, top1_agreement
+from rose_easyedit.evaluation.metrics import (
+    kl_divergence,
+    shared_beginning,
+    top1_agreement,
+    words_kept,
+)
 from rose_easyedit.evaluation.native import NativeRates
 from rose_easyedit.evaluation.records import Record, edited_records, other_facts, other_records
 from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
 from rose_easyedit.evaluation.settings import EvaluationSettings
-from rose_easyedit.names import Names
 
 __all__ = [
     "Baseline",
@@ -76,7 +75,8 @@ class Baseline:
             tokenizer: Its tokenizer.
             facts: The facts that will be edited, and more facts about their subjects, if there
                 are any, that will not be.
-            locality: Prompts that no edit should change; by default the bundled ones.
+            locality: Prompts that no edit should change; by default those of
+                `locality.default_locality`.
             settings: How to ask.
             native: (relation, form) to the rate at which the model answers true facts; success
                 is then reported beside it (`native`).
@@ -84,7 +84,7 @@ class Baseline:
                 None asks anew.
         """
         settings = settings or EvaluationSettings()
-        locality = bundled_locality(facts) if locality is None else locality
+        locality = default_locality(facts) if locality is None else locality
         questions = Questions.of(facts, locality, settings)
         when = "before the edit"
         if cache is None:
@@ -112,7 +112,8 @@ def evaluate_edit(
     """Ask an edited model for its edited facts, and for what it should not have changed.
 
     The baseline's further facts about the same subjects are asked too: their true answers should
-    still be given (R-specificity).
+    still be given (R-specificity). Of its queries about the subjects (`SUBJECT`) those are left
+    out whose unedited answer holds what a fact replaces.
 
     Args:
         model: The edited model.
@@ -129,14 +130,18 @@ def evaluate_edit(
     subjects = {fact.subject for fact in facts}
     others = other_facts((f for f in baseline.facts if f.subject in subjects), edited)
     forms, before = baseline.settings.forms, baseline.measured
-    questions = Questions.of([*facts, *others], baseline.locality, baseline.settings)
+    asked = _left_alone(baseline, edited, subjects)
+    locality = [baseline.locality[place] for place in asked]
+    questions = Questions.of([*facts, *others], locality, baseline.settings)
     after = measure(model, tokenizer, questions, baseline.settings, "after the edit")
+    logprobs = before.logprobs[asked]
+    answers = [before.locality_answers[place] for place in asked]
     return EvaluationResult(
         records=tuple(edited_records(facts, edited, forms, before, after)),
-        locality=baseline.locality,
-        kl=tuple(kl_divergence(before.logprobs, after.logprobs).tolist()),
-        top1=tuple(top1_agreement(before.logprobs, after.logprobs).tolist()),
-        texts=_locality_texts(tokenizer, before, after),
+        locality=tuple(locality),
+        kl=tuple(kl_divergence(logprobs, after.logprobs).tolist()),
+        top1=tuple(top1_agreement(logprobs, after.logprobs).tolist()),
+        texts=_locality_texts(tokenizer, answers, after.locality_answers),
         others=tuple(other_records(others, edited, forms, before.answers, after.answers)),
         generic=GenericText(
             kl=tuple(kl_divergence(before.generic.logprobs, after.generic.logprobs).tolist()),
@@ -148,14 +153,6 @@ def evaluate_edit(
         native=baseline.native,
         edited=Counter(fact.subject for fact in edited),
     )
-
-
-def bundled_locality(facts: Sequence[Fact], name: str = CORE) -> list[LocalityPrompt]:
-    """A bundled set's prompts for the relations at hand, without those about an edited subject."""
-    relations = set(relation_names(name))
-    prompts = load_locality([fact for fact in facts if fact.relation in relations], name)
-    subjects = Names.of(fact.subject for fact in facts)
-    return [prompt for prompt in prompts if not subjects.are_in(prompt.text)]
 
 
 def _check_asked(facts: Sequence[Fact], baseline: Baseline) -> None:
@@ -171,13 +168,36 @@ def _check_asked(facts: Sequence[Fact], baseline: Baseline) -> None:
         raise RoSEError.of("The baseline was not asked for every fact:", faults)
 
 
+def _left_alone(baseline: Baseline, edited: Sequence[Fact], subjects: Collection[str]) -> list[int]:
+    """The places of the baseline's prompts that an edit should leave alone."""
+    answers = baseline.measured.locality_answers
+    said = {q.text: answer for q, answer in baseline.measured.answers.items() if not q.chat}
+    replaced = {
+        subject: replaced_answers(
+            [fact for fact in edited if fact.subject == subject],
+            lambda fact: said.get(fact.prompt, ""),
+        )
+        for subject in subjects
+    }
+    return [
+        place
+        for place, (prompt, answer) in enumerate(zip(baseline.locality, answers, strict=True))
+        if prompt.kind != SUBJECT
+        or (prompt.subject in subjects and not replaced[prompt.subject].are_in(answer or ""))
+    ]
+
+
 def _locality_texts(
-    tokenizer: Any, before: Measurement, after: Measurement
-) -> tuple[LocalityText, ...]:
+    tokenizer: Any, before: Sequence[str | None], after: Sequence[str | None]
+) -> tuple[LocalityText | None, ...]:
     def tokens(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
+    def compared(old: str, new: str) -> LocalityText:
+        shared = shared_beginning(tokens(old), tokens(new))
+        return LocalityText(old, new, shared, words_kept(old, new))
+
     return tuple(
-        LocalityText(old, new, shared_beginning(tokens(old), tokens(new)))
-        for old, new in zip(before.locality_answers, after.locality_answers, strict=True)
+        None if old is None or new is None else compared(old, new)
+        for old, new in zip(before, after, strict=True)
     )

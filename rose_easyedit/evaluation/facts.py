@@ -20,6 +20,8 @@ SPLITS = ("validation", "test")
 # "wide" seven kinds and five relations, with wordings of its own.
 SETS = {"core": "same_subject.json", "wide": "same_subject_wide.json"}
 CORE = "core"
+# The kind of a query about an edited subject that asks for none of its edited facts.
+SUBJECT = "subject"
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,19 @@ class Fact:
 
 @dataclass(frozen=True)
 class LocalityPrompt:
-    """A query that no edit should change; `kind` is "neighbour" or "unrelated"."""
+    """A query that no edit should change.
+
+    Attributes:
+        kind: "neighbour" (what an edit says, asked of another subject), "unrelated", or `SUBJECT`.
+        text: What is asked.
+        chat: Whether it is put as a user's message.
+        subject: What it is about, where that is known.
+    """
 
     kind: str
     text: str
     chat: bool
+    subject: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,7 @@ def load_subjects(
     """
     if split is not None and split not in SPLITS:
         raise RoSEError(f"There is no split {split!r}: choose one of {', '.join(SPLITS)}.")
-    data = _read(name)
+    data = bundled(name)
     subjects = [_subject(record, data["relations"]) for record in data["subjects"]]
     return [s for s in subjects if split in (None, s.split) and (s.demo or not demo)]
 
@@ -135,14 +145,15 @@ def load_locality(facts: Iterable[Fact], name: str = CORE) -> list[LocalityPromp
     Neighbours of the relations at hand (same question, a subject that no split edits), then
     unrelated prompts. The facts are of the bundled set of that name.
     """
-    data = _read(name)
+    data = bundled(name)
     relations = list(dict.fromkeys(fact.relation for fact in facts))
     neighbours = [prompt for name in relations for prompt in _neighbours(name, data)]
     unrelated = [LocalityPrompt("unrelated", p["text"], p["chat"]) for p in data["unrelated"]]
     return list(dict.fromkeys(neighbours + unrelated))
 
 
-def _read(name: str) -> dict[str, Any]:
+def bundled(name: str) -> dict[str, Any]:
+    """A bundled set as its file has it: its relations with their wordings, its subjects."""
     if name not in SETS:
         raise RoSEError(f"There is no bundled set {name!r}: choose one of {', '.join(SETS)}.")
     path = resources.files("rose_easyedit.evaluation") / "data" / SETS[name]
@@ -151,7 +162,7 @@ def _read(name: str) -> dict[str, Any]:
 
 def relation_names(name: str = CORE) -> list[str]:
     """The relations that a bundled set has wordings for."""
-    return list(_read(name)["relations"])
+    return list(bundled(name)["relations"])
 
 
 def make_fact(
@@ -169,7 +180,7 @@ def make_fact(
     Raises:
         RoSEError: If there is no such set or relation.
     """
-    relations = _read(name)["relations"]
+    relations = bundled(name)["relations"]
     if relation not in relations:
         raise RoSEError(f"There is no relation {relation!r}: choose one of {', '.join(relations)}.")
     return _worded(
@@ -228,7 +239,7 @@ def _neighbours(relation: str, data: Mapping[str, Any]) -> list[LocalityPrompt]:
     templates = data["relations"][relation]
     forms = ((templates["statement"], False), (templates["questions"][0], True))
     return [
-        LocalityPrompt("neighbour", template.format(name), chat)
+        LocalityPrompt("neighbour", template.format(name), chat, name)
         for name in templates["neighbours"]
         for template, chat in forms
     ]

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from rose_easyedit.chat import in_questions
-from rose_easyedit.evaluation.facts import Fact, LocalityPrompt, Query
+from rose_easyedit.evaluation.facts import SUBJECT, Fact, LocalityPrompt, Query
 from rose_easyedit.evaluation.fluency import TextReading, generic_sentences, read_text
 from rose_easyedit.evaluation.metrics import next_token_logprobs
 from rose_easyedit.evaluation.queries import as_text, queries_of
@@ -54,14 +54,15 @@ class Measurement:
         answers: The greedy answer to each query.
         readings: Each target behind its query; empty if that was not asked for.
         logprobs: Of the token after each locality prompt, float32 [prompts, vocabulary], on CPU.
-        locality_answers: The greedy answer to each locality prompt; empty if not asked for.
+        locality_answers: The greedy answer to each locality prompt, None where not asked for:
+            always to those of the kind `SUBJECT`, to others with `locality_text`.
         generic: The generic sentences.
     """
 
     answers: dict[Query, str]
     readings: dict[Target, TargetReading]
     logprobs: torch.Tensor
-    locality_answers: tuple[str, ...]
+    locality_answers: tuple[str | None, ...]
     generic: TextReading
 
 
@@ -98,7 +99,7 @@ def measure(
         return list(next_token_logprobs(model, tokenizer, texts(asked), **how, **told, **more))
 
     queries, targets, locality = questions.queries, questions.targets, questions.locality
-    prompts = locality if settings.locality_text else ()
+    prompts = [p for p in locality if settings.locality_text or p.kind == SUBJECT]
     with in_questions(tokenizer):
         answers = _by_chat(answer, queries, [q.chat for q in queries], f"answers {when}")
         readings = _by_chat(read, targets, [q.chat for q, _ in targets], f"targets {when}")
@@ -110,7 +111,7 @@ def measure(
         logprobs=torch.stack(rows)
         if rows
         else torch.empty(0, 1, dtype=torch.float32, device="cpu"),
-        locality_answers=tuple(kept),
+        locality_answers=tuple(map(dict(zip(prompts, kept, strict=True)).get, locality)),
         generic=read_text(model, tokenizer, generic_sentences(), **how),
     )
 

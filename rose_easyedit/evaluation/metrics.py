@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -77,6 +78,15 @@ def kl_divergence(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
 def top1_agreement(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """Whether the likeliest token of each row is the same, bool [rows]."""
     return before.argmax(-1) == after.argmax(-1)
+
+
+def words_kept(before: str, after: str) -> float:
+    """The share of the different words of one answer that come back in another, in any case.
+
+    1 where the first has none. Words are runs of letters and digits.
+    """
+    old, new = (set(re.findall(r"\w+", fold(text))) for text in (before, after))
+    return len(old & new) / len(old) if old else 1.0
 
 
 def shared_beginning(before: Sequence[int], after: Sequence[int]) -> float:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rose_easyedit.evaluation.facts import Fact, Query
+from rose_easyedit.evaluation.kinds import Kinds
 from rose_easyedit.evaluation.measure import Measurement
 from rose_easyedit.evaluation.metrics import contains_target, starts_with_target
 from rose_easyedit.evaluation.queries import queries_of
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
+from rose_easyedit.evaluation.verdict import Asked, is_broken, judge, other_names
 from rose_easyedit.names import Names
 
 
@@ -19,6 +21,7 @@ class Record:
     """One query and its answer.
 
     Attributes:
+        faithful: The answer names the target, and keeps the subject.
         success: The answer names the target or an alias (`contains_target`).
         old_answer: It names the true answer.
         other_target: It names the target of another edited fact of the same subject, and none
@@ -29,6 +32,9 @@ class Record:
         truth: The true answer; empty if nobody said what it is.
         aliases: Other spellings of the target.
         wrapped: The form is a wrapper around the statement, as the data set has none of its own.
+        kept: It is still about the subject (`verdict.judge`).
+        replaced: Something else stands in the subject's place.
+        broken: It repeats the target or itself (`verdict.is_broken`).
     """
 
     subject: str
@@ -49,6 +55,14 @@ class Record:
     truth: str = ""
     aliases: tuple[str, ...] = ()
     wrapped: bool = False
+    kept: bool = True
+    replaced: bool = False
+    broken: bool = False
+    broken_before: bool = False
+    faithful: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "faithful", self.success and self.kept)
 
 
 @dataclass(frozen=True)
@@ -97,9 +111,14 @@ def edited_records(
     after: Measurement,
 ) -> list[Record]:
     """A record per query of each fact; `edited` are the facts that it can be confused with."""
-    siblings = _by_subject(edited)
+    siblings, kinds = _by_subject(edited), Kinds.read()
+    kind_of = {fact.subject: kinds.of(fact) for fact in facts}
+    others = {
+        kind: other_names([*kinds.subjects.get(kind or "", ()), *siblings])
+        for kind in set(kind_of.values())
+    }
     return [
-        _record(fact, query, rivals, before, after)
+        _record(fact, query, rivals, others[kind_of[fact.subject]], before, after)
         for fact in facts
         for rivals in [_rivals(_targets(fact), siblings[fact.subject])]
         for query in queries_of(fact, forms)
@@ -139,10 +158,16 @@ def other_records(
 
 
 def _record(
-    fact: Fact, query: Query, rivals: Names, before: Measurement, after: Measurement
+    fact: Fact,
+    query: Query,
+    rivals: Names,
+    others: Names,
+    before: Measurement,
+    after: Measurement,
 ) -> Record:
     old, new = before.answers[query], after.answers[query]
     target = (fact.target_new, fact.target_aliases)
+    verdict = judge(new, Asked(query.text, old, fact.subject, _targets(fact), others))
     return Record(
         subject=fact.subject,
         relation=fact.relation,
@@ -151,7 +176,7 @@ def _record(
         target=fact.target_new,
         before=old,
         answer=new,
-        success=contains_target(new, *target),
+        success=verdict.named,
         success_before=contains_target(old, *target),
         old_answer=contains_target(new, fact.ground_truth, fact.truth_aliases),
         other_target=rivals.are_in(new),
@@ -162,6 +187,10 @@ def _record(
         truth=fact.ground_truth,
         aliases=fact.target_aliases,
         wrapped=query.form in fact.wrapped,
+        kept=verdict.kept,
+        replaced=verdict.replaced,
+        broken=verdict.broken,
+        broken_before=is_broken(old, (fact.ground_truth, *fact.truth_aliases)),
     )
 
 

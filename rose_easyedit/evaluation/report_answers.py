@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rose_easyedit.evaluation.facts import SUBJECT
 from rose_easyedit.names import Names
 
 
@@ -18,20 +19,22 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Badge:
     """What a query showed; `tone` is "good", "bad" or neither."""
 
     name: str
     tone: str = ""
 
 
-SUCCESS = Verdict("target named", "good")
-FAILURE = Verdict("target missed", "bad")
-OLD_ANSWER = Verdict("old answer", "bad")
-INTERFERENCE = Verdict("another fact's target", "bad")
-KEPT, LOST = Verdict("true answer kept", "good"), Verdict("true answer lost", "bad")
-UNKNOWN_BEFORE = Verdict("not known before")
-SAME, CHANGED = Verdict("same answer", "good"), Verdict("answer changed", "bad")
+FAITHFUL = Badge("faithful", "good")
+NAMED, MISSED = Badge("target named"), Badge("target missed", "bad")
+REPLACED, DROPPED = Badge("subject replaced", "bad"), Badge("subject not kept", "bad")
+BROKEN = Badge("broken", "bad")
+OLD_ANSWER = Badge("old answer", "bad")
+INTERFERENCE = Badge("another fact's target", "bad")
+KEPT, LOST = Badge("true answer kept", "good"), Badge("true answer lost", "bad")
+UNKNOWN_BEFORE = Badge("not known before")
+SAME, CHANGED = Badge("same answer", "good"), Badge("answer changed", "bad")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Answer:
     target: str
     before: Sequence[Part]
     after: Sequence[Part]
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[Badge]
 
 
 def answers_of(report: Mapping[str, Any]) -> list[Answer]:
@@ -64,7 +67,11 @@ def parts_of(answer: str, names: Sequence[str]) -> list[Part]:
 
 def _of_record(record: Mapping[str, Any]) -> Answer:
     names = [record["target"], *record["aliases"]]
-    verdicts = [SUCCESS if record["success"] else FAILURE]
+    verdicts = [FAITHFUL if record["faithful"] else NAMED if record["success"] else MISSED]
+    if not record["kept"]:
+        verdicts.append(REPLACED if record["replaced"] else DROPPED)
+    if record["broken"]:
+        verdicts.append(BROKEN)
     if record["old_answer"]:
         verdicts.append(OLD_ANSWER)
     if record["other_target"]:
@@ -98,10 +105,11 @@ def _of_other(record: Mapping[str, Any]) -> Answer:
 
 
 def _of_prompt(prompt: Mapping[str, Any]) -> Answer:
+    kind = prompt["kind"]
     return Answer(
-        subject="",
+        subject=prompt["subject"] if kind == SUBJECT else "",
         relation="",
-        form=prompt["kind"],
+        form="about the subject" if kind == SUBJECT else kind,
         query=prompt["text"],
         target="not edited",
         before=parts_of(prompt["before"], []),

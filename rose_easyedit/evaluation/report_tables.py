@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-UNKNOWN = "\u2013"
+from rose_easyedit.evaluation.facts import SUBJECT
+from rose_easyedit.evaluation.report_front import FAITHFUL, SAME_TOKEN, front_of, tone_of
+from rose_easyedit.evaluation.report_words import number, percent, points, with_interval
+
+_KINDS = {
+    "all": "all prompts",
+    "generic": "generic text",
+    SUBJECT: "other queries of the subjects",
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """Cells of text; `bar` is the row's main rate in percent, where it has one."""
+    """Cells of text.
+
+    Attributes:
+        cells: The first one names the row.
+        bar: The row's main rate in percent, where it has one.
+        tone: How good that is (`report_front.tone_of`).
+    """
 
     cells: tuple[str, ...]
     bar: float | None = None
+    tone: str = ""
+
+    @classmethod
+    def rated(cls, rate: float, limits: tuple[float, float], cells: tuple[str, ...]) -> Row:
+        """A row with its main rate and the limits of good and poor."""
+        return cls(cells, round(100 * rate, 1), tone_of(rate, limits))
 
 
 @dataclass(frozen=True)
@@ -30,6 +50,7 @@ class TextTable:
 def summary_tables(summary: Mapping[str, Any]) -> list[TextTable]:
     """The tables of `EvaluationResult.summary()`, those without content left out."""
     tables = [
+        _front(summary),
         _forms(summary),
         _locality(summary["locality"]),
         _per_subject(summary["facts_per_subject"]),
@@ -48,16 +69,17 @@ def harness_table(results: Mapping[str, Any]) -> TextTable:
     return TextTable("Language model evaluation harness", ("task", "before", "after"), tuple(rows))
 
 
-def percent(value: float | None) -> str:
-    """A rate as the tables show it."""
-    return UNKNOWN if value is None else f"{value:.0%}"
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """A number as the tables show it."""
-    if value is None:
-        return UNKNOWN
-    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
+def _front(summary: Mapping[str, Any]) -> TextTable:
+    rows = [Row((of.name, of.value, of.more, of.judged)) for of in front_of(summary)]
+    return TextTable(
+        "In short",
+        ("", "after the edit", "", "judged"),
+        tuple(rows),
+        "Faithful: the answer names the target and is still about the subject: it begins with the "
+        "target, names the subject or leaves it to the question; names the target: whatever it "
+        "says it of. Broken answers repeat the target or themselves. Words kept: of the unedited "
+        "model's answers to queries that ask for no edited fact.",
+    )
 
 
 def _forms(summary: Mapping[str, Any]) -> TextTable:
@@ -65,44 +87,57 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
     for form, of in summary["forms"].items():
         name = f"{form} (wrapped)" if of["wrapped"] == of["queries"] else form
         rows.append(
-            Row(
+            Row.rated(
+                of["faithful"],
+                FAITHFUL,
                 (
                     name,
                     str(of["queries"]),
-                    _with_interval(of["success"], of["interval"]),
+                    with_interval(of["faithful"], of["faithful_interval"]),
+                    with_interval(of["success"], of["interval"]),
                     percent(of["success_before"]),
+                    percent(of["replaced"]),
+                    percent(of["broken"]),
                     percent(of["exact_prefix"]),
                     percent(of["teacher_forcing"]),
-                    _points(of["gap"]),
+                    points(of["gap"]),
                     percent(of["old_answer"]),
                     percent(of["other_target"]),
                     percent(of["headline"]["normalised"]),
                 ),
-                bar=round(100 * of["success"], 1),
             )
         )
     headline = summary["headline"]
     left_out = headline["not_native"]
-    if headline["success"] is not None:
+    if headline["faithful"] is not None:
         rows.append(
-            Row(
+            Row.rated(
+                headline["faithful"],
+                FAITHFUL,
                 (
                     "all forms",
                     str(headline["queries"]),
-                    _with_interval(headline["success"], headline["interval"]),
-                    *[""] * 6,
+                    with_interval(headline["faithful"], headline["faithful_interval"]),
+                    with_interval(headline["success"], headline["interval"]),
+                    "",
+                    percent(headline["replaced"]),
+                    percent(headline["broken"]),
+                    percent(headline["exact_prefix"]),
+                    *[""] * 4,
                     percent(headline["normalised"]),
                 ),
-                bar=round(100 * headline["success"], 1),
             )
         )
     return TextTable(
-        "Answers that name the target",
+        "Answers about the edited facts",
         (
             "form",
             "asked",
-            "success",
+            "faithful",
+            "names the target",
             "before",
+            "replaced",
+            "broken",
             "exact prefix",
             "teacher forced",
             "gap",
@@ -111,54 +146,63 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
             "normalised",
         ),
         tuple(rows),
-        "Success: the greedy answer names the target, with a 95% interval over subjects, of two "
-        "or more. Exact prefix: it begins with it. Teacher forced: tokens of the target that are "
-        "the likeliest ones when it is put behind the query; gap: success minus that, in points. "
-        "Interference: the answer names the target of another fact of the subject. Normalised: "
-        "success over what the unedited model answers by itself."
+        "Faithful: the greedy answer names the target and is still about the subject; names the "
+        "target: whatever it says it of, as before the edit. 95% intervals over subjects, of two "
+        "or more. Replaced: something else stands in the subject's place. Broken: it repeats the "
+        "target or itself. Exact prefix: it begins with the target. Teacher forced: tokens of the "
+        "target that are the likeliest ones when it is put behind the query; gap: names the target "
+        "minus that, in points. Interference: the answer names the target of another fact of the "
+        "subject. Normalised: faithful over what the unedited model answers by itself."
         + (f" Not among all forms, as not native: {', '.join(left_out)}." if left_out else ""),
     )
 
 
 def _locality(kinds: Mapping[str, Mapping[str, Any]]) -> TextTable:
     rows = [
-        Row(
+        Row.rated(
+            of["top1"],
+            SAME_TOKEN,
             (
-                {"all": "all prompts", "generic": "generic text"}.get(kind, kind),
+                _KINDS.get(kind, kind),
                 str(of["prompts"]),
-                percent(of["top1"]),
+                with_interval(of["top1"], of["interval"]),
                 number(of["kl"]),
+                with_interval(of["words_kept"], of["words_interval"]),
                 percent(of["shared_text"]),
                 percent(of["same_text"]),
-            )
+            ),
         )
         for kind, of in kinds.items()
         if of["prompts"]
     ]
     return TextTable(
         "What should not have changed",
-        ("kind", "prompts", "same next token", "KL", "shared answer", "same answer"),
+        ("kind", "prompts", "same next token", "KL", "words kept", "shared answer", "same answer"),
         tuple(rows),
-        "KL(before || after) of the next token in nats. Shared answer: the greedy answer's tokens "
-        "up to the first difference. Generic text counts positions, and is no part of all prompts.",
+        "KL(before || after) of the next token in nats. Words kept: of the greedy answer's "
+        "different words; shared answer: its tokens up to the first difference. Other queries of "
+        "the subjects ask for no edited fact; they and generic text, which counts positions, are "
+        "no part of all prompts.",
     )
 
 
 def _per_subject(groups: Mapping[Any, Mapping[str, Any]]) -> TextTable:
     rows = [
-        Row(
+        Row.rated(
+            of["faithful"],
+            FAITHFUL,
             (
                 f"{count} facts" if int(count) > 1 else "1 fact",
                 str(of["subjects"]),
-                _with_interval(of["success"], of["interval"]),
+                with_interval(of["faithful"], of["faithful_interval"]),
+                with_interval(of["success"], of["interval"]),
             ),
-            bar=round(100 * of["success"], 1),
         )
         for count, of in groups.items()
     ]
     return TextTable(
         "By facts edited per subject",
-        ("edited", "subjects", "success"),
+        ("edited", "subjects", "faithful", "names the target"),
         tuple(rows),
         "Over all forms.",
     )
@@ -184,7 +228,7 @@ def _whole(summary: Mapping[str, Any]) -> TextTable:
     ]
     if kept is not None:
         name = f"other facts of the subjects kept ({kept['known']})"
-        rows.append(Row((name, percent(1.0), _with_interval(kept["kept"], kept["interval"]))))
+        rows.append(Row((name, percent(1.0), with_interval(kept["kept"], kept["interval"]))))
     return TextTable(
         "The model as a whole",
         ("", "before", "after"),
@@ -192,14 +236,3 @@ def _whole(summary: Mapping[str, Any]) -> TextTable:
         "Entropy falls when answers repeat themselves; perplexity rises when the model breaks. "
         "Other facts: those that were not edited; what was answered truly should still be.",
     )
-
-
-def _with_interval(rate: float | None, interval: Sequence[float] | None) -> str:
-    if rate is None or interval is None:
-        return percent(rate)
-    low, high = interval
-    return f"{rate:.0%} [{100 * low:.0f}\u2013{100 * high:.0f}]"
-
-
-def _points(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{100 * value:+.0f}"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.facts import LocalityPrompt
+from rose_easyedit.evaluation.facts import SUBJECT, LocalityPrompt
 from rose_easyedit.evaluation.fluency import ngram_entropy
+from rose_easyedit.evaluation.interval import bootstrap_interval
 from rose_easyedit.evaluation.native import NativeRates
 from rose_easyedit.evaluation.queries import ALL_FORMS
 from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.summary import (
     facts_per_subject,
     form_summary,
+    grouped,
     headline_summary,
     mean,
     plain,
     specificity_summary,
 )
+from rose_easyedit.evaluation.verdict import Asked, judge
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,13 @@ class LocalityText:
 
     Attributes:
         shared: Tokens up to the first difference, over the tokens of the longer answer.
+        words: Share of the unedited answer's words that come back (`metrics.words_kept`).
     """
 
     before: str
     answer: str
     shared: float
+    words: float
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class EvaluationResult:
         locality: The prompts that `kl`, `top1` and `texts` belong to.
         kl: KL(before || after) of the next token, in nats.
         top1: Whether the likeliest next token is the same.
-        texts: Their answers; empty if not asked for.
+        texts: Their answers, None where none was asked for.
         others: Queries of facts that were not edited, about subjects that were.
         generic: Running text.
         settings: How both models were asked (`EvaluationSettings.on_record`).
@@ -66,27 +72,34 @@ class EvaluationResult:
     locality: tuple[LocalityPrompt, ...]
     kl: tuple[float, ...]
     top1: tuple[bool, ...]
-    texts: tuple[LocalityText, ...] = ()
+    texts: tuple[LocalityText | None, ...] = ()
     others: tuple[OtherRecord, ...] = ()
     generic: GenericText | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     native: NativeRates | None = None
     edited: Mapping[str, int] = field(default_factory=dict)
 
-    def success(self, *forms: str) -> float:
-        """Fraction of the queries of these forms (default all) whose answer names the target.
+    def faithful(self, *forms: str) -> float:
+        """Fraction of the queries of these forms (default all) with a faithful answer.
 
         Raises:
             RoSEError: If none was asked.
         """
-        rate = mean(r.success for r in self.records if r.form in (forms or ALL_FORMS))
-        if rate is None:
+        return fmean(record.faithful for record in self._asked(forms))
+
+    def success(self, *forms: str) -> float:
+        """As `faithful`, of the answers that name the target, whatever they say it of."""
+        return fmean(record.success for record in self._asked(forms))
+
+    def _asked(self, forms: Sequence[str]) -> list[Record]:
+        records = [r for r in self.records if r.form in (forms or ALL_FORMS)]
+        if not records:
             asked = ", ".join(dict.fromkeys(r.form for r in self.records)) or "nothing"
             raise RoSEError(
                 f"No query was asked as {', '.join(forms or ALL_FORMS)}; asked was {asked}. Choose "
                 "one of these forms, or ask again with others (EvaluationSettings.forms)."
             )
-        return rate
+        return records
 
     def summary(self) -> dict[str, Any]:
         """Totals as plain data.
@@ -94,9 +107,12 @@ class EvaluationResult:
         Returns:
             `forms`: per form, with 95% intervals over subjects (`summary.form_summary`);
             `headline`: all forms together, of what the unedited model can be asked at all;
-            `facts_per_subject`: success by how many facts the subject had edited;
-            `locality`: per kind of prompt, `all` of them (None of no prompts), and `generic`,
-            whose "prompts" are positions in running text and no part of `all`;
+            `facts_per_subject`: the same by how many facts the subject had edited;
+            `locality`: per kind of prompt, and `all` (None of no prompts) but for those of the
+            kind "subject", which ask for other things of the edited subjects; and `generic`, whose
+            "prompts" are positions in running text and no part of `all` either. `interval` is of
+            `top1`, `words_interval` of `words_kept`, over what the prompts are about;
+            `subject_kept` is of the answers of the kind "subject" (`verdict.judge`);
             `r_specificity`: the subjects' other facts, None if there are none;
             `fluency`: of the answers and of generic text, before and after.
         """
@@ -120,7 +136,7 @@ class EvaluationResult:
             for prompt, kl, same in zip(self.locality, self.kl, self.top1, strict=True)
         ]
         for line, text in zip(locality, self.texts, strict=False):
-            line |= asdict(text)
+            line |= asdict(text) if text else {}
         data = {
             "settings": self.settings,
             "summary": self.summary(),
@@ -138,20 +154,33 @@ class EvaluationResult:
                 "prompts": len(self.generic.kl),
                 "kl": mean(self.generic.kl),
                 "top1": mean(self.generic.top1),
+                "interval": None,
+                "subject_kept": None,
+                "words_kept": None,
+                "words_interval": None,
                 "shared_text": None,
                 "same_text": None,
             }
         return summary
 
     def _kind_summary(self, kind: str) -> dict[str, Any]:
-        chosen = [i for i, p in enumerate(self.locality) if kind in ("all", p.kind)]
-        texts = [self.texts[i] for i in chosen] if self.texts else []
+        # what they are about, and where nobody said it the prompt, tells prompts apart
+        of = {i: p.subject or p.text for i, p in enumerate(self.locality) if _is(p, kind)}
+        texts = {i: self.texts[i] for i in of if self.texts}
+        answered = {i: text for i, text in texts.items() if text}
+        about = {i: text for i, text in answered.items() if self.locality[i].kind == SUBJECT}
         return {
-            "prompts": len(chosen),
-            "kl": mean(self.kl[i] for i in chosen),
-            "top1": mean(self.top1[i] for i in chosen),
-            "shared_text": mean(text.shared for text in texts),
-            "same_text": mean(text.before == text.answer for text in texts),
+            "prompts": len(of),
+            "kl": mean(self.kl[i] for i in of),
+            "top1": mean(self.top1[i] for i in of),
+            "interval": bootstrap_interval(grouped((of[i], self.top1[i]) for i in of)),
+            "subject_kept": mean(_keeps(self.locality[i], t) for i, t in about.items()),
+            "words_kept": mean(text.words for text in answered.values()),
+            "words_interval": bootstrap_interval(
+                grouped((of[i], text.words) for i, text in answered.items())
+            ),
+            "shared_text": mean(text.shared for text in answered.values()),
+            "same_text": mean(text.before == text.answer for text in answered.values()),
         }
 
     def _fluency(self) -> dict[str, float | None]:
@@ -162,3 +191,12 @@ class EvaluationResult:
             "perplexity": generic.perplexity if generic else None,
             "perplexity_before": generic.perplexity_before if generic else None,
         }
+
+
+def _is(prompt: LocalityPrompt, kind: str) -> bool:
+    return prompt.kind != SUBJECT if kind == "all" else prompt.kind == kind
+
+
+def _keeps(prompt: LocalityPrompt, text: LocalityText) -> bool:
+    """Whether the answer to a query about a subject is still about it."""
+    return judge(text.answer, Asked(prompt.text, text.before, prompt.subject)).kept

@@ -105,8 +105,8 @@ def selection_of(
         RoSEError: If none of the facts is edited, or too few subjects have so many.
     """
     from rose_easyedit.evaluation.datasets import same_subject_view
-    from rose_easyedit.evaluation.evaluate import bundled_locality
     from rose_easyedit.evaluation.facts import CORE
+    from rose_easyedit.evaluation.locality import default_locality
     from rose_easyedit.evaluation.records import other_facts
 
     notes = list(notes)
@@ -132,13 +132,8 @@ def selection_of(
         from rose_easyedit.evaluation.laboratory import population
 
         return Selection(asked, edited, others, population().locality(edited), notes)
-    locality = bundled_locality(edited, BUNDLED.get(str(data), CORE))
+    locality = default_locality(edited, BUNDLED.get(str(data), CORE))
     locality = [*_neighbours(edited, notes), *locality]
-    if not any(prompt.kind == "neighbour" for prompt in locality):
-        notes.append(
-            "no neighbours were asked, since the data names none: what the edit does to other "
-            "subjects of the same prompts was not measured"
-        )
     return Selection(asked, edited, others, locality, notes)
 
 

@@ -14,9 +14,12 @@ from typing import Any
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.dashboard_sections import (
     ALIGNMENT,
+    BROKEN,
     GRID,
     HIERARCHY,
     LOCALITY,
+    NAMED,
+    OTHERS,
     SPECIFICITY,
     SUCCESS,
     bars,
@@ -47,7 +50,8 @@ def make_workspace(entity: str, project: str) -> Any:
         workspaces.Section(name=section.name, panels=section.panels, is_open=True)
         for section in parts
     ]
-    columns = [f"summary:{name}" for name in (SUCCESS, LOCALITY, SPECIFICITY)]
+    pinned = (SUCCESS, NAMED, BROKEN, OTHERS, LOCALITY, SPECIFICITY)
+    columns = [f"summary:{name}" for name in pinned]
     settings = workspaces.RunsetSettings(filters=FINISHED, pinned_columns=columns)
     return workspaces.Workspace(
         entity=entity, project=project, name=TITLE, sections=sections, runset_settings=settings

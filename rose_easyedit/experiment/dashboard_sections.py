@@ -15,7 +15,9 @@ from rose_easyedit.errors import RoSEError
 
 HIERARCHY = "hparams.hierarchy.integration"
 ALIGNMENT = "hparams.alignment.constraint"
-SUCCESS = "evaluation/headline/success"
+SUCCESS = "evaluation/headline/faithful"
+NAMED, BROKEN = "evaluation/headline/success", "evaluation/headline/broken"
+OTHERS = "evaluation/locality/subject/words_kept"
 LOCALITY = "evaluation/locality/all/kl"
 SPECIFICITY = "evaluation/r_specificity/kept"
 DEVIATION, RADIUS, CERTIFICATE = "geometry/deviation", "geometry/R/mean", "geometry/accuracy"
@@ -69,14 +71,17 @@ def _overview() -> Section:
         for name, metric in (
             ("hierarchy", reports.Config(HIERARCHY)),
             ("alignment", reports.Config(ALIGNMENT)),
-            ("success", reports.SummaryMetric(SUCCESS)),
+            ("faithful success", reports.SummaryMetric(SUCCESS)),
+            ("names the target", reports.SummaryMetric(NAMED)),
+            ("broken answers", reports.SummaryMetric(BROKEN)),
             ("locality KL", reports.SummaryMetric(LOCALITY)),
+            ("words of other answers kept", reports.SummaryMetric(OTHERS)),
             ("other facts kept", reports.SummaryMetric(SPECIFICITY)),
             ("update norm", reports.SummaryMetric("edit/update_norm")),
         )
     ]
     trade = reports.ScatterPlot(
-        title="Success against locality KL",
+        title="Faithful success against locality KL",
         x=reports.SummaryMetric(LOCALITY),
         y=reports.SummaryMetric(SUCCESS),
         layout=reports.Layout(x=0, y=10, w=12, h=10),
@@ -102,9 +107,9 @@ def _grid() -> Section:
 
 
 def bars(setting: str, row: int = 0) -> list[Any]:
-    """Success, locality and other facts, a bar for each value of a setting."""
+    """Faithful success, locality and the subjects' other answers, a bar for each value."""
     reports = wandb_reports()
-    shown = {"success": SUCCESS, "locality KL": LOCALITY, "other facts kept": SPECIFICITY}
+    shown = {"faithful success": SUCCESS, "locality KL": LOCALITY, "other answers kept": OTHERS}
     return [
         reports.BarPlot(
             title=f"{name} by {setting.rpartition('.')[2]}",
@@ -120,13 +125,13 @@ def bars(setting: str, row: int = 0) -> list[Any]:
 
 def _facts_per_subject() -> Section:
     curves = [
-        _curve("facts_per_subject/success", "facts_per_subject", place, setting)
+        _curve("facts_per_subject/faithful", "facts_per_subject", place, setting)
         for place, setting in enumerate((HIERARCHY, ALIGNMENT))
     ]
     return Section(
         "Facts per subject",
-        "Success by how many facts were written about the subject: where an edit of several facts "
-        "breaks, it falls.",
+        "Faithful success by how many facts were written about the subject: where an edit of "
+        "several facts breaks, it falls.",
         curves,
     )
 

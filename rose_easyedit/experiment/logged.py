@@ -20,8 +20,8 @@ from rose_easyedit.files import write_whole
 from rose_easyedit.geometry.diagnosis import Diagnosis
 
 _RECORD = (
-    "subject relation form query target truth before answer success success_before old_answer "
-    "other_target exact_prefix"
+    "subject relation form query target truth before answer faithful success kept replaced broken "
+    "success_before old_answer other_target exact_prefix"
 ).split()
 _OTHER = "subject relation form query truth before answer known kept edited_target".split()
 
@@ -122,16 +122,15 @@ def _log_result(tracker: Tracker, result: EvaluationResult) -> None:
     summary = result.summary()
     tracker.summarise(flattened(summary, "evaluation"))
     for count, totals in summary["facts_per_subject"].items():
-        tracker.log(
-            {"facts_per_subject/success": totals["success"]}, axis="facts_per_subject", step=count
-        )
+        rates = {f"facts_per_subject/{name}": totals[name] for name in ("faithful", "success")}
+        tracker.log(rates, axis="facts_per_subject", step=count)
     columns = (*_RECORD, "probability_before", "probability")
     tracker.log_table("answers", columns, [_answer_row(record) for record in result.records])
     if result.others:
         rows = [_row(record, _OTHER) for record in result.others]
         tracker.log_table("other_facts", _OTHER, rows)
     if result.locality:
-        columns = ("kind", "prompt", "kl", "top1", "before", "answer", "shared")
+        columns = ("kind", "prompt", "kl", "top1", "before", "answer", "shared", "words")
         tracker.log_table("locality", columns, _locality_rows(result))
 
 
@@ -146,9 +145,10 @@ def _answer_row(record: Record) -> list[Any]:
 
 
 def _locality_rows(result: EvaluationResult) -> list[list[Any]]:
-    texts: list[list[Any]] = [[text.before, text.answer, text.shared] for text in result.texts]
-    if not texts:
-        texts = [[None] * 3 for _ in result.locality]
+    texts: list[list[Any]] = [
+        [text.before, text.answer, text.shared, text.words] if text else [None] * 4
+        for text in result.texts or [None] * len(result.locality)
+    ]
     rows = zip(result.locality, result.kl, result.top1, texts, strict=True)
     return [[prompt.kind, prompt.text, kl, same, *text] for prompt, kl, same, text in rows]
 

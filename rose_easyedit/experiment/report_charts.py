@@ -53,7 +53,7 @@ def parallel_chart(sweep: Sweep, metrics: Sequence[Metric], looks: Looks) -> Mar
         numbers = [row.metrics.get(metric.name) for row in rows]
         known = [value for value in numbers if value is not None]
         axis = Numbers.around(
-            metric.title, known, rate=not metric.less_is_better, turned=metric.less_is_better
+            metric.title, known, rate=not metric.length, turned=metric.less_is_better
         )
         axes.append(axis)
         for of, number in zip(places, numbers, strict=True):
@@ -94,7 +94,7 @@ def scatter_chart(sweep: Sweep, metrics: Sequence[Metric], looks: Looks) -> Mark
         return None
     x = Numbers.around("KL of other prompts (nats)", [kl for _, kl in points], zero=True)
     y = Numbers.around(
-        f"success: {success.title}", [rate for rate, _ in points], zero=True, rate=True
+        f"faithful success: {success.title}", [rate for rate, _ in points], zero=True, rate=True
     )
     plane = Plane(760, 430, x, y)
     front = [points[index] for index in pareto_front(points)]
@@ -109,7 +109,7 @@ def scatter_chart(sweep: Sweep, metrics: Sequence[Metric], looks: Looks) -> Mark
     ]
     line = tag("path", d=path_of(steps), class_="front")
     ring = [tag("circle", cx=x, cy=y, r=10, class_="front") for x, y in lone_points(steps)]
-    return plane.drawn(line, *ring, *marks, title="Success against locality")
+    return plane.drawn(line, *ring, *marks, title="Faithful success against locality")
 
 
 def curve_charts(sweep: Sweep, looks: Looks) -> list[Markup]:

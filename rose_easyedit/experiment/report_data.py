@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.facts import SUBJECT
 from rose_easyedit.evaluation.report_answers import Answer, answers_of
 from rose_easyedit.experiment.layout import CONFIG_FILE, FIGURES, RESULT_FILE
 from rose_easyedit.experiment.records import from_json
@@ -25,6 +26,12 @@ from rose_easyedit.experiment.summary_table import SUMMARY_JSON, Row, as_it_stan
 
 DAMAGED = "damaged"
 _T = TypeVar("_T")
+# Main metrics that are of a kind of prompts, and their intervals.
+_OF_LOCALITY = {
+    "top1": ("all", "interval"),
+    "neighbours_top1": ("neighbour", "interval"),
+    "subject_words": (SUBJECT, "words_interval"),
+}
 # What goes wrong when a file is cut short, or is another than it should be; a `RoSEError` and the
 # errors of JSON and YAML files are among them.
 _FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError)
@@ -171,9 +178,13 @@ def _attempt(faults: list[str], what: str, read: Callable[[], _T]) -> _T | None:
 def _evaluation(folder: Path) -> Evaluation:
     result = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
     summary = result["summary"]
-    rates = {**summary["forms"], "specificity": summary["r_specificity"]}
+    others, locality = summary["r_specificity"], summary["locality"]
+    found = {form: of["faithful_interval"] for form, of in summary["forms"].items()}
+    found["specificity"] = others and others["interval"]
+    for metric, (kind, name) in _OF_LOCALITY.items():
+        found[metric] = locality[kind][name] if kind in locality else None
     # of one subject there is none
-    intervals = {name: _pair(of["interval"]) for name, of in rates.items() if of and of["interval"]}
+    intervals = {name: _pair(of) for name, of in found.items() if of}
     counts = (int(summary["facts"]), int(summary["subjects"]), len(result["records"]))
     return Evaluation(counts, intervals, answers_of(result))
 

@@ -5,18 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rose_easyedit.evaluation.report_tables import number, percent
+from rose_easyedit.evaluation.report_front import (
+    FAITHFUL,
+    SAME_TOKEN,
+    TRUTHS_KEPT,
+    WORDS_KEPT,
+    tone_of,
+)
+from rose_easyedit.evaluation.report_words import number, percent
 from rose_easyedit.experiment.report_data import Sweep
 
-# Those that are no rate of answers; all others are named after a form.
+# All others are named after a form.
 _TITLES = {
     "asked": "questions and instructions",
+    "named": "names the target",
+    "broken": "broken answers",
     "kl": "KL",
     "top1": "top-1",
+    "neighbours_top1": "neighbours' top-1",
     "generic_kl": "KL of generic text",
+    "subject_kl": "KL of the subject's other queries",
+    "subject_kept": "other answers about the subject",
+    "subject_words": "words of the subject's other answers",
     "specificity": "other facts kept",
 }
-_LENGTHS = ("kl", "generic_kl")
+_LENGTHS = ("kl", "generic_kl", "subject_kl")
+_FAULTS = ("broken",)
+# Of good and poor. All that are not here and no KL are rates of faithful answers.
+_LIMITS = {
+    "top1": SAME_TOKEN,
+    "neighbours_top1": SAME_TOKEN,
+    "subject_kept": FAITHFUL,
+    "subject_words": WORDS_KEPT,
+    "specificity": TRUTHS_KEPT,
+}
+_UNJUDGED = ("named", *_FAULTS, *_LENGTHS)
 
 
 @dataclass(frozen=True)
@@ -26,16 +49,24 @@ class Metric:
     Attributes:
         name: as the runs have it.
         title: for people.
-        less_is_better: it is a KL, in nats; all others are rates.
+        less_is_better: it is a KL, or a rate of faults.
+        length: it is a KL, in nats; all others are rates.
     """
 
     name: str
     title: str
     less_is_better: bool
+    length: bool
+
+    def tone(self, value: float | None) -> str:
+        """How good the value is (`report_front.tone_of`); "" of what has no limits."""
+        if value is None or self.name in _UNJUDGED:
+            return ""
+        return tone_of(value, _LIMITS.get(self.name, FAITHFUL))
 
     def text(self, value: float | None, interval: Sequence[float] | None = None) -> str:
         """The value, with its interval."""
-        if self.less_is_better or value is None:
+        if self.length or value is None:
             return number(value)
         if interval is None:
             return percent(value)
@@ -46,7 +77,10 @@ class Metric:
 def metrics_of(sweep: Sweep) -> list[Metric]:
     """The metrics that a job of the sweep has, rates of answers first."""
     names = dict.fromkeys(name for row in sweep.done for name in row.metrics)
-    return [Metric(name, _TITLES.get(name, name), name in _LENGTHS) for name in names]
+    return [
+        Metric(name, _TITLES.get(name, name), name in (*_LENGTHS, *_FAULTS), name in _LENGTHS)
+        for name in names
+    ]
 
 
 def success_metric(metrics: Sequence[Metric]) -> Metric | None:

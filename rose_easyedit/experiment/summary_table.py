@@ -17,12 +17,16 @@ from rose_easyedit.files import write_whole
 
 SUMMARY_JSON, SUMMARY_CSV = "summary.json", "summary.csv"
 NOT_STARTED = "not started"
-# Of the main metrics, those that the table has room for, and their titles.
+# Of the main metrics, those that the table has room for, and their titles: the forms are faithful
+# success, "named" questions and instructions whose answers name the target, "others" the words of
+# the answers to other queries of the subjects that come back.
 _SHOWN = {
     "statement": "statement",
     "paraphrase": "paraphrase",
     "question": "question",
     "instruction": "instruction",
+    "named": "named",
+    "subject_words": "others",
     "kl": "KL",
     "top1": "top-1",
 }

@@ -1,4 +1,4 @@
-"""What a sweep's runs offer: success where a user would ask, against what else has moved."""
+"""What a sweep's runs offer: faithful success in chat, against what else has moved."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def pareto_figure(points: Sequence[tuple[float, float]]) -> Figure:
     axes.set_xlim(left=0)
     axes.set_ylim(-0.03, 1.03)  # whole dots at either end
     axes.set_xlabel("KL divergence of other prompts (nats)")
-    axes.set_ylabel("questions and instructions answered")
+    axes.set_ylabel("faithful answers to questions and instructions")
     axes.set_title("What the runs offer")
     figure.legend(loc="outside lower center", ncols=2)
     return figure

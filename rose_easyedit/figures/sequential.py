@@ -17,7 +17,7 @@ class Point(NamedTuple):
 
     Attributes:
         facts: written so far.
-        success: of the queries for all of them, the share that is answered.
+        success: of the queries for all of them, the share of faithful answers.
         kl: drift of other prompts (nats).
     """
 
@@ -53,7 +53,7 @@ def sequential_figure(ways: Mapping[str, Sequence[Point]]) -> Figure:
         axes.set_xlim(left=0)
         axes.set_xlabel("facts written")
     left.set_ylim(-0.03, 1.03)  # whole marks at either end
-    left.set_ylabel("queries answered, of all facts so far")
+    left.set_ylabel("faithful answers, of all facts so far")
     right.set_ylim(bottom=0)
     right.set_ylabel("KL divergence of other prompts (nats)")
     figure.suptitle("Batches one after another")

@@ -59,7 +59,7 @@ def a_result(rate: float, kl: float, *, seed: int = 0, facts: int = 4) -> Evalua
         locality=(LocalityPrompt("unrelated", "Two and two is", False),),
         kl=(kl,),
         top1=(draw.random() > kl,),
-        texts=(LocalityText(" four", " five", 0.0),),
+        texts=(LocalityText(" four", " five", 0.0, 0.0),),
         others=(
             OtherRecord(
                 "Town 0", "river", "statement", "Its river is", "Akerselva",

@@ -101,7 +101,7 @@ def test_only_what_is_logged_is_plotted(made: dict[str, Any], tmp_path: Path) ->
         event = json.loads(line)
         logged |= {event.get("axis", ""), event.get("name", ""), *event.get("values", {})}
     names = plotted(made)
-    assert {"fact/loss", "evaluation/headline/success", "geometry/deviation"} <= names
+    assert {"fact/loss", "evaluation/headline/faithful", "evaluation/headline/success"} <= names
     assert {name for name in names if not name.startswith("figures/")} <= logged
     assert set(dashboard_sections.TABLES) <= logged
 

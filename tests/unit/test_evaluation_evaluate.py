@@ -16,10 +16,10 @@ from rose_easyedit.evaluation.evaluate import (
     Baseline,
     EvaluationSettings,
     bootstrap_interval,
-    bundled_locality,
     evaluate_edit,
 )
 from rose_easyedit.evaluation.facts import Fact, LocalityPrompt, load_facts, make_fact
+from rose_easyedit.evaluation.locality import bundled_locality
 from rose_easyedit.evaluation.records import other_facts
 from rose_easyedit.evaluation.report import render_report
 from rose_easyedit.evaluation.result import EvaluationResult

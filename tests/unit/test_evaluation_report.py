@@ -16,10 +16,12 @@ from rose_easyedit.evaluation.facts import LocalityPrompt
 from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.report import render_report, write_report
 from rose_easyedit.evaluation.report_answers import Part, parts_of
+from rose_easyedit.evaluation.report_front import front_of, tone_of
 from rose_easyedit.evaluation.report_tables import summary_tables
 from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
 
+CARD = r'<div class="card ?(\w*)"><span class="soft">([^<]*)</span>'
 RECORD = Record(
     subject="Oslo",
     relation="country",
@@ -47,12 +49,15 @@ RESULT = EvaluationResult(
             answer=f"Norway {ATTACK}",
             success=False,
             old_answer=True,
+            kept=False,
+            replaced=True,
+            broken=True,
         ),
     ),
     locality=(LocalityPrompt("unrelated", "Two and two is", False),),
     kl=(0.25,),
     top1=(True,),
-    texts=(LocalityText(" four", " five", 0.0),),
+    texts=(LocalityText(" four", " five", 0.0, 0.0),),
     others=(
         OtherRecord(
             "Oslo", "river", "statement", "Oslo's river is", "Akerselva", "", "", False, False, True
@@ -77,8 +82,8 @@ def test_every_answer_is_there_with_its_target_marked() -> None:
         assert text in page
     verdicts = re.findall(r'data-verdicts="([^"]*)"', page)
     assert verdicts == [
-        "target named",
-        "target missed|old answer",
+        "faithful",
+        "target missed|subject replaced|broken|old answer",
         "not known before|another fact&#39;s target",
         "answer changed",
     ]
@@ -120,28 +125,87 @@ def test_parts_of_an_answer(answer: str, names: list[str], parts: list[str]) -> 
 
 
 def test_tables_say_what_the_summary_says() -> None:
-    forms, locality, per_subject, whole = summary_tables(RESULT.summary())
+    front, forms, locality, per_subject, whole = summary_tables(RESULT.summary())
+    assert [row.cells for row in front.rows][:5] == [
+        ("faithful success", "50%", "", "poor"),
+        ("names the target", "50%", "", ""),
+        ("another subject in its place", "50%", "", "poor"),
+        ("broken answers", "50%", "0% before", "poor"),
+        ("exact prefix", "100%", "answers that begin with it", ""),
+    ]
     rows = {row.cells[0]: row.cells[1:] for row in forms.rows}
     assert rows["statement"] == (
-        "1", "100%", "0%", "100%", "50%", "+50", "0%", "0%", "\u2013",
+        "1", "100%", "100%", "0%", "0%", "0%", "100%", "50%", "+50", "0%", "0%", "\u2013",
     )  # fmt: skip
-    assert rows["question"][1:3] == ("0%", "0%") and rows["question"][-1] == "0%"
-    assert rows["all forms"][:2] == ("2", "50%") and rows["all forms"][-1] == "0%"
+    assert rows["question"][1:6] == ("0%", "0%", "0%", "100%", "100%")
+    assert rows["question"][-1] == "0%"
+    assert rows["all forms"][:3] == ("2", "50%", "50%") and rows["all forms"][-1] == "0%"
+    assert all(len(row.cells) == len(forms.columns) for row in forms.rows)
     assert [row.cells for row in locality.rows] == [
-        ("all prompts", "1", "100%", "0.250", "0%", "0%"),
-        ("unrelated", "1", "100%", "0.250", "0%", "0%"),
-        ("generic text", "2", "50%", "0.200", "\u2013", "\u2013"),
+        ("all prompts", "1", "100%", "0.250", "0%", "0%", "0%"),
+        ("unrelated", "1", "100%", "0.250", "0%", "0%", "0%"),
+        ("generic text", "2", "50%", "0.200", "\u2013", "\u2013", "\u2013"),
     ]
     assert [row.cells[:2] for row in per_subject.rows] == [("2 facts", "1")]
     assert whole.rows[1].cells == ("perplexity of generic text", "10.00", "12.00")
     assert len(whole.rows) == 2  # no true answer was known before
     left_out = replace(RESULT, native={("country", "question"): 0.4})
-    (of_forms, *_) = summary_tables(left_out.summary())
+    (_, of_forms, *_) = summary_tables(left_out.summary())
     assert "as not native: country (question)" in of_forms.hint
     assert of_forms.rows[-1].cells[:3] == ("all forms", "1", "100%")
     two_subjects = replace(RESULT, records=(*RESULT.records, replace(RECORD, subject="Rome")))
-    of_forms, *_ = summary_tables(replace(two_subjects, edited={"Oslo": 2, "Rome": 1}).summary())
+    _, of_forms, *_ = summary_tables(replace(two_subjects, edited={"Oslo": 2, "Rome": 1}).summary())
     assert of_forms.rows[0].cells[:3] == ("statement", "2", "100% [100\u2013100]")
+
+
+def test_a_bad_number_looks_bad_and_says_so() -> None:
+    page = render_report(report())
+    cards = {name: tone for tone, name in re.findall(CARD, page)}
+    assert cards["faithful success"] == cards["broken answers"] == "bad"
+    assert cards["other prompts: same next token"] == "good"
+    assert cards["names the target"] == ""
+    cells = re.findall(r'<span class="verdict bad">poor</span><span class="bar bad">', page)
+    poor = page.count('<span class="verdict bad">poor</span>')
+    assert list(cards.values()).count("bad") == poor - len(cells) > 0 < len(cells)
+    assert page.count('class="bar bad"') == len(cells)
+    assert page.count("prefers-color-scheme: dark") == 1 and page.count("--bad-back:") == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "tone"),
+    [
+        (0.8, (0.8, 0.5), "good"),
+        (0.6, (0.8, 0.5), ""),
+        (0.5, (0.8, 0.5), "bad"),
+        (0.0, (0.02, 0.1), "good"),
+        (0.05, (0.02, 0.1), ""),
+        (0.1, (0.02, 0.1), "bad"),
+    ],
+)
+def test_the_limits_of_good_and_poor(value: float, limits: Any, tone: str) -> None:
+    assert tone_of(value, limits) == tone
+
+
+def test_other_queries_of_the_subject_are_first_numbers_and_no_part_of_other_prompts() -> None:
+    asked = LocalityPrompt("subject", "Tell me about Oslo.", True, "Oslo")
+    result = replace(
+        RESULT,
+        locality=(*RESULT.locality, asked),
+        kl=(0.25, 2.0),
+        top1=(True, False),
+        texts=(None, LocalityText("Oslo is old", "Peru is old", 0.0, 2 / 3)),
+    )
+    summary = result.summary()
+    assert summary["locality"]["all"]["kl"] == 0.25
+    assert summary["locality"]["all"]["words_kept"] is None
+    assert summary["locality"]["subject"]["words_kept"] == pytest.approx(2 / 3)
+    front = {of.name: of for of in front_of(summary)}
+    shown = front["other answers about the subjects: words kept"]
+    assert (shown.value, shown.tone) == ("67%", "")
+    assert shown.more == "about the subject 0%, same next token 0%, KL 2.000"
+    assert summary["locality"]["all"]["subject_kept"] is None
+    page = render_report(report(**result.as_dict()))
+    assert "about the subject" in page and "Tell me about Oslo." in page
 
 
 def test_both_files_are_written_over_earlier_ones_and_a_file_is_no_folder(tmp_path: Path) -> None:

@@ -151,11 +151,16 @@ def test_a_data_file_is_read_with_its_faults_noted(tmp_path: Path) -> None:
 def test_the_main_metrics_are_those_of_the_summary() -> None:
     summary = {
         "forms": {
-            "statement": {"success": 1.0},
-            "question": {"success": 0.5},
-            "instruction": {"success": 0.25},
+            "statement": {"faithful": 1.0, "success": 1.0},
+            "question": {"faithful": 0.5, "success": 0.75},
+            "instruction": {"faithful": 0.25, "success": 0.75},
         },
-        "locality": {"all": {"kl": 0.25, "top1": 0.75}},
+        "headline": {"broken": 0.125},
+        "locality": {
+            "all": {"kl": 0.25, "top1": 0.75},
+            "neighbour": {"top1": 0.625},
+            "subject": {"kl": 1.5, "subject_kept": 0.75, "words_kept": 0.375},
+        },
         "r_specificity": {"kept": 0.5},
     }
     assert main_metrics(summary) == {
@@ -163,9 +168,15 @@ def test_the_main_metrics_are_those_of_the_summary() -> None:
         "question": 0.5,
         "instruction": 0.25,
         "asked": 0.375,
+        "named": 0.75,
+        "broken": 0.125,
         "kl": 0.25,
         "top1": 0.75,
+        "neighbours_top1": 0.625,
         "generic_kl": None,
+        "subject_kl": 1.5,
+        "subject_kept": 0.75,
+        "subject_words": 0.375,
         "specificity": 0.5,
     }
     assert objective(main_metrics(summary)) == (0.375, 0.25)
@@ -176,7 +187,8 @@ def test_the_main_metrics_are_those_of_the_summary() -> None:
 @pytest.mark.parametrize("form", ["question", "instruction"])
 def test_one_form_alone_is_no_mean_of_both(form: str) -> None:
     summary = {
-        "forms": {form: {"success": 0.5}},
+        "forms": {form: {"faithful": 0.5, "success": 0.5}},
+        "headline": {"broken": 0.0},
         "locality": {"all": {"kl": 0.25, "top1": 0.75}},
         "r_specificity": None,
     }

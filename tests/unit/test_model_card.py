@@ -53,13 +53,20 @@ def edit_of(texts: list[str], **more: Any) -> EditDelta:
 
 def result_of(delta: EditDelta, **more: Any) -> dict[str, Any]:
     """A result of an evaluation as `rose-edit evaluate` writes it; its numbers are made up."""
-    headline = {"queries": 4, "success": 0.75, "interval": [0.5, 1.0], "normalised": None}
+    headline = {
+        **{"queries": 4, "faithful": 0.625, "faithful_interval": [0.5, 0.75]},
+        **{"success": 0.75, "interval": [0.5, 1.0], "replaced": 0.125, "broken": 0.25},
+        **{"broken_before": 0.0, "exact_prefix": 0.5, "normalised": None},
+    }
     form = {
         **headline,
-        **{"wrapped": 0, "success_before": 0.0, "exact_prefix": 0.5, "teacher_forcing": 0.625},
+        **{"wrapped": 0, "success_before": 0.0, "teacher_forcing": 0.625},
         **{"gap": 0.125, "old_answer": None, "other_target": 0.0, "headline": headline},
     }
-    place = {"prompts": 9, "top1": 0.875, "kl": 0.25, "shared_text": 0.5, "same_text": 0.25}
+    place = {
+        **{"prompts": 9, "top1": 0.875, "interval": None, "kl": 0.25, "shared_text": 0.5},
+        **{"words_kept": 0.5, "words_interval": None, "same_text": 0.25},
+    }
     entropy = {"ngram_entropy": 3.5, "ngram_entropy_before": 4.5}
     summary = {
         "facts": 1,
@@ -188,7 +195,11 @@ def test_what_was_measured_is_on_it() -> None:
     html, cells = rendered(model_card(delta, LORA, result_of(delta)))
     assert "Nothing was measured" not in html
     row = cells[cells.index("question") :]
-    assert row[:4] == ["question", "4", "75% [50\u2013100]", "0%"]
+    assert row[:3] == ["question", "4", "62% [50\u201375]"]
+    assert row[3:7] == ["75% [50\u2013100]", "0%", "12%", "25%"]
+    assert ["broken answers", "25%", "0% before", "poor"] in [
+        cells[i : i + 4] for i in range(len(cells))
+    ]
     assert "&lt;b&gt;odd&lt;/b&gt;" in html and "note: a *note*" in html
     place = cells[cells.index("all prompts") :]
     assert place[:4] == ["all prompts", "9", "88%", "0.250"]

@@ -58,6 +58,18 @@ def test_the_page_names_the_sweep_and_has_a_row_for_each_job(tmp_path: Path) -> 
     assert "data=core" not in row  # all jobs have it
 
 
+def test_poor_numbers_say_so_and_only_judged_ones_are(tmp_path: Path) -> None:
+    text = write_sweep_report(write_sweep(tmp_path / "grid")).read_text()
+    jobs = text[text.index('id="jobs-body"') : text.index("</tbody>")]
+    cells = re.findall(r'<td class="number (\w+)" data-value="([^"]*)">(.*?)</td>', jobs)
+    assert {tone for tone, _, _ in cells} == {"good", "bad"}
+    assert all(("poor" in shown) == (tone == "bad") for tone, _, shown in cells)
+    metrics = {metric.name: metric for metric in metrics_of(read_sweep(tmp_path / "grid"))}
+    assert (metrics["question"].tone(0.5), metrics["question"].tone(0.8)) == ("bad", "good")
+    assert metrics["named"].tone(0.0) == metrics["kl"].tone(9.0) == metrics["top1"].tone(None) == ""
+    assert metrics["broken"].less_is_better and not metrics["broken"].length
+
+
 def test_a_job_that_has_not_finished_is_there_with_its_error_and_command(tmp_path: Path) -> None:
     sweep = tmp_path / "sweep"
     write_run(sweep, "good", ["alignment=isotropic"], a_result(0.5, 0.1))

@@ -68,25 +68,41 @@ def test_every_evaluation_metric_is_logged(folder: Path) -> None:
     logged = {name for name in values if name.startswith("evaluation/")}
     assert logged == set(flattened(RESULT.summary(), "evaluation"))
     assert values["evaluation/headline/success"] == pytest.approx(2 / 3)
+    assert values["evaluation/headline/faithful"] == pytest.approx(1 / 3)
+    assert values["evaluation/locality/subject/words_kept"] == pytest.approx(2 / 3)
     assert values["edit/facts"] == 3 and values["edit/subjects"] == 2
     assert values["geometry/conflict/mean"] == pytest.approx(0.97)
     assert values["geometry/rivals/joint, isotropic/deviation"] > values["geometry/deviation"]
     assert not any("/R/subjects" in name for name in values)
     by_facts = [e for e in events(folder, "log") if e["axis"] == "facts_per_subject"]
     assert [e["step"] for e in by_facts] == [1, 2]
+    assert by_facts[0]["values"] == {
+        "facts_per_subject/faithful": 0.0,
+        "facts_per_subject/success": 1.0,
+    }
 
 
 def test_tables_have_a_row_per_query(folder: Path) -> None:
     tables = {event["name"]: event for event in events(folder, "table")}
     assert list(tables) == ["facts", "answers", "other_facts", "locality"]
-    assert [len(table["rows"]) for table in tables.values()] == [3, 3, 1, 1]
+    assert [len(table["rows"]) for table in tables.values()] == [3, 3, 1, 2]
     for table in tables.values():
         assert all(len(row) == len(table["columns"]) for row in table["rows"])
     answer = dict(zip(tables["answers"]["columns"], tables["answers"]["rows"][1], strict=True))
     assert (answer["form"], answer["answer"], answer["success"]) == ("question", "Norway", False)
     assert tables["answers"]["rows"][2][-2:] == [None, None]
     assert tables["locality"]["rows"] == [
-        ["unrelated", "Two and two is", 0.25, True, " four", " five", 0.0]
+        ["unrelated", "Two and two is", 0.25, True, None, None, None, None],
+        [
+            "subject",
+            "Tell me about Oslo.",
+            0.5,
+            False,
+            "Oslo is old",
+            "Oslo is in Peru",
+            0.5,
+            2 / 3,
+        ],
     ]
 
 

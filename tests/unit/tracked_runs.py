@@ -43,12 +43,22 @@ RESULT = EvaluationResult(
     records=(
         _RECORD,
         replace(_RECORD, form="question", query="Where?", answer="Norway", success=False),
-        replace(_RECORD, subject="Rome", query="Rome is in", reading=None, reading_before=None),
+        replace(
+            _RECORD,
+            subject="Rome",
+            query="Rome is in",
+            reading=None,
+            reading_before=None,
+            kept=False,
+        ),
     ),
-    locality=(LocalityPrompt("unrelated", "Two and two is", False),),
-    kl=(0.25,),
-    top1=(True,),
-    texts=(LocalityText(" four", " five", 0.0),),
+    locality=(
+        LocalityPrompt("unrelated", "Two and two is", False),
+        LocalityPrompt("subject", "Tell me about Oslo.", True, "Oslo"),
+    ),
+    kl=(0.25, 0.5),
+    top1=(True, False),
+    texts=(None, LocalityText("Oslo is old", "Oslo is in Peru", 0.5, 2 / 3)),
     others=(
         OtherRecord("Oslo", "river", "statement", "?", "Akerselva", "a", "b", True, False, False),
     ),
