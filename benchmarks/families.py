@@ -22,6 +22,7 @@ from typing import Any
 from family_anatomy import anatomy
 from family_models import FAMILIES, RECIPE, Trained, load_family
 from tqdm import tqdm
+from train_laboratory import native_consistency
 
 from rose_easyedit.evaluation.evaluate import (
     Baseline,
@@ -30,7 +31,6 @@ from rose_easyedit.evaluation.evaluate import (
     evaluate_edit,
 )
 from rose_easyedit.evaluation.facts import FORMS, Fact
-from rose_easyedit.evaluation.laboratory.laboratory import native_consistency
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.locating.exchanges import exchanges
 from rose_easyedit.method.locating.location import locate

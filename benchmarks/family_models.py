@@ -19,22 +19,16 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from laboratory_texts import make_people, vocabulary
+from laboratory_tokenizer import make_tokenizer
+from laboratory_training import Recipe, Schooling, teach
 from torch import Tensor, nn
+from train_laboratory import checksum, native_consistency, write_texts
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rose_easyedit.evaluation.laboratory.laboratory import (
-    CORPUS,
-    PEOPLE,
-    corpus,
-    native_consistency,
-)
-from rose_easyedit.evaluation.laboratory.population import Population
-from rose_easyedit.evaluation.laboratory.tokenizer import make_tokenizer
-from rose_easyedit.evaluation.laboratory.training import Recipe, Schooling, teach
-from rose_easyedit.evaluation.laboratory.world import make_people, vocabulary
+from rose_easyedit.evaluation.laboratory import Population
 from rose_easyedit.expanded import MANIFEST, is_intact
 from rose_easyedit.export import new_folder
-from rose_easyedit.files import write_whole
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.forms import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
 from rose_easyedit.models import load_model
@@ -59,6 +53,9 @@ SCHOOLING = Schooling(local=0.7, others=0.1, autocast=False, first_people=12, fi
 # Of the logarithm of norm gains before training, so that none of them is 1.
 GAIN_SPREAD = 0.4
 RECORD = "family.json"
+# A quarter of the keys' directions is protected, which is enough for so few people; everybody else
+# is whom drift is measured on, and counts nowhere.
+ALIGNMENT = {"protected_share": 0.25, "subject_weight": 0.0, "preserved_columns": 0}
 _NAMES = {
     "width": "hidden_size",
     "layers": "num_hidden_layers",
@@ -149,7 +146,7 @@ class Trained(Population):
     record: Mapping[str, Any]
 
     def hparams(self, method: str = "rose", **overrides: Any) -> RoSEHyperParams:
-        """The settings that the package ships for the laboratory, the same for all families.
+        """The settings of the laboratory with `ALIGNMENT`, the same for all families.
 
         Args:
             method: "rose" is what is shipped, any other a preset on top of it.
@@ -157,9 +154,8 @@ class Trained(Population):
         """
         shipped = RoSEHyperParams.from_hparams("laboratory")
         hparams = shipped if method == "rose" else shipped.with_preset(method)
-        # the folder is where its corpus is found; the built-in subjects are unknown words to it
-        unknown = {"subject_weight": 0.0, "preserved_columns": 0}
-        hparams = hparams.with_overrides(model_name=str(self.folder), alignment=unknown)
+        # the folder is where its corpus is found
+        hparams = hparams.with_overrides(model_name=str(self.folder), alignment=ALIGNMENT)
         return hparams.with_overrides(precision="weights", **overrides)
 
 
@@ -177,9 +173,6 @@ def load_family(family: str, recipe: Recipe = RECIPE, folder: Path | None = None
         if not is_intact(home):
             shutil.rmtree(home, ignore_errors=True)
             _make(family, recipe, home)
-        if not (home / PEOPLE).is_file():
-            names = (person.name for person in _people(recipe).people)
-            write_whole(home / PEOPLE, "\n".join(names).encode())
     record = json.loads((home / RECORD).read_text(encoding="utf-8"))
     model, tokenizer = load_model(str(home))
     return Trained(_people(recipe).people, family, model, tokenizer, home, record)
@@ -267,9 +260,9 @@ def _make(family: str, recipe: Recipe, home: Path) -> None:
     with new_folder(home) as part:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
-        (part / CORPUS).write_text("\n".join(corpus(everybody.people)), encoding="utf-8")
+        write_texts(part, everybody.people)
         (part / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-        files = {path.name: _checksum(path) for path in sorted(part.iterdir())}
+        files = {path.name: checksum(path) for path in sorted(part.iterdir())}
         (part / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
 
 
@@ -284,8 +277,3 @@ def _key(family: str, recipe: Recipe) -> str:
     start = [VALUES, GAIN_SPREAD, asdict(FAMILIES[family])]
     parts = [asdict(recipe), asdict(SCHOOLING), start, versions, told_in]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

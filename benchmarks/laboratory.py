@@ -4,8 +4,7 @@
 
 For 1 to 8 facts about each of 48 people, edited twelve at a time: what each method's edit answers,
 how far its queries land from their targets (D), what the targets tolerate (R), and how the facts
-conflict. The first run trains the laboratory's model (minutes); the rest takes about an hour of
-one core.
+conflict. About an hour of one core.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from rose_easyedit.evaluation.evaluate import (
     EvaluationSettings,
     evaluate_edit,
 )
-from rose_easyedit.evaluation.laboratory import FULL, Laboratory, load_laboratory
+from rose_easyedit.evaluation.laboratory import Laboratory, load_laboratory
 from rose_easyedit.geometry.diagnosis import Diagnosis, diagnose
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.method.edit import solve_edit
@@ -48,6 +47,7 @@ SWEEPS: dict[str, Sweep] = {
         [
             *ROSE,
             *identity(5.0, 20.0, protected_directions=128),
+            *identity(0.5, protected_directions=256),
             *identity(0.5, 5.0, protected_directions=0),
             *identity(0.5, 5.0, protected_directions=32),
             *covariance(1, 100, 1000, 4000),
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=48)
     parser.add_argument("--out", type=Path, default=Path("laboratory.jsonl"))
     options = parser.parse_args()
-    laboratory = load_laboratory(FULL)
+    laboratory = load_laboratory()
     with options.out.open("a", encoding="utf-8") as out:
         for number in options.facts_per_subject:
             run(laboratory, number, options.subjects, out)

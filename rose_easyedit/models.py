@@ -25,9 +25,9 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
 
     Args:
         name: "embedded" (SmolLM2-135M-Instruct) or "gemma-3-270m", out of Python packages;
-            "laboratory" (small, of an invented world, trained on first use), "tiny-random" (for
-            trying things out, needs nothing), a folder in Hugging Face's form, a GGUF file, or a
-            name on the hub.
+            "laboratory" (small, of an invented world) or "tiny-random" (random weights), which
+            are part of this package; a folder in Hugging Face's form, a GGUF file, or a name on
+            the hub.
         device: "cpu", "cuda:0", a CUDA index, or a `torch.device`.
         dtype: "auto" (as the checkpoint has it; the built-in ones are float32), "float32",
             "bfloat16", "float16", or a `torch.dtype`.
@@ -101,9 +101,9 @@ def _folder(name: str) -> Path | str:
     if name in PACKAGED:
         return packaged_model(name)
     if name == LABORATORY:
-        from rose_easyedit.evaluation.laboratory import laboratory_folder
+        from rose_easyedit.evaluation.laboratory import FOLDER
 
-        return laboratory_folder()
+        return FOLDER
     if Path(name).is_file():
         return gguf_model(Path(name))
     return name

@@ -15,7 +15,7 @@ from rose_easyedit.experiment.schema import SOURCES, ExperimentConfig
 
 # Where a run writes, and whether it is done again, change nothing of what it finds.
 _NO_PART_OF_IT = ("name", "folder", "resume", "cache", "tracking", "seed")
-_CODE = (".py", ".json", ".txt")
+_CODE = (".py", ".json", ".txt", ".safetensors")
 _LENGTH = 12
 
 

@@ -97,7 +97,7 @@ def test_an_experiment_composes_and_begins_with_its_run_line(path: Path) -> None
         assert plan.jobs is not None and len(plan.jobs) >= 4
 
 
-def test_the_smoke_test_is_two_by_two_on_the_tiny_model() -> None:
+def test_the_first_sweep_is_two_by_two_in_the_laboratory() -> None:
     plan = make_plan(["experiment=smoke"], multirun=True)
     assert plan.jobs is not None
     jobs = [compose_job(words).hparams for words in plan.jobs]
@@ -107,7 +107,7 @@ def test_the_smoke_test_is_two_by_two_on_the_tiny_model() -> None:
         ("covariance", "hierarchical"),
         ("covariance", "joint"),
     ]
-    assert {job.model_name for job in jobs} == {"tiny-random"}
+    assert {job.model_name for job in jobs} == {"laboratory"}
 
 
 @pytest.mark.parametrize("name", HPARAMS)

@@ -10,7 +10,7 @@ import torch
 
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import DamageError
-from rose_easyedit.evaluation.laboratory import MINUTE, load_laboratory
+from rose_easyedit.evaluation.laboratory import load_laboratory
 from rose_easyedit.method.edit import compute_edit
 
 FAST = {"fact_learning_rate": 100.0, "subject_learning_rate": 100.0}
@@ -18,13 +18,9 @@ SLOW = {"fact_learning_rate": 1e-6, "subject_learning_rate": 1e-6}
 UNBOUNDED = {"clamp_norm": 100.0, "smoothing_radius": 0.0}
 
 
-# its training takes a minute where the CPU computes in bfloat16, and ten where it does not
-pytestmark = pytest.mark.slow
-
-
 @pytest.fixture(scope="module")
 def laboratory() -> Any:
-    return load_laboratory(MINUTE)
+    return load_laboratory()
 
 
 def edited(laboratory: Any, people: int, facts: int, **overrides: Any) -> EditDelta:
@@ -53,11 +49,11 @@ DAMAGED: list[tuple[dict[str, Any], str]] = [
     ({"hierarchy": SLOW}, "8 of 8 facts not learned"),
     ({"hierarchy": {"fact_steps": 1, "subject_steps": 1}}, "8 of 8 facts not learned"),
     ({"alignment": {"strength": 1e4}}, "not reached"),
-    ({"alignment": {"strength": 1e-9, "protected_directions": 0}}, "generic texts by"),
+    ({"alignment": {"strength": 1e-9, "protected_directions": 0}}, "other subjects by"),
     ({"hierarchy": {**FAST, **UNBOUNDED}}, "generic texts by"),
     ({"hierarchy": FAST}, "other subjects by"),
     (
-        {"alignment": {"constraint": "covariance", "covariance_weight": 1e-6}},
+        {"alignment": {"constraint": "covariance", "covariance_weight": 1e-7}},
         "other subjects by",
     ),
 ]

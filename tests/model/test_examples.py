@@ -28,8 +28,16 @@ pytestmark = [
 
 NAMES = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
 EDIT = "edit.safetensors"  # what the quick start leaves behind
-# About a minute each; the others take seconds.
-SLOW = {"index.md", "evaluating.md", "geometry.md", "sweeps.md"}
+# About a minute each, of commands that faster tests cover; the others take seconds.
+SLOW = {
+    "artefacts.md",
+    "easyedit.md",
+    "evaluating.md",
+    "geometry.md",
+    "index.md",
+    "memory.md",
+    "sweeps.md",
+}
 PAGES = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
     for name in NAMES

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import build_llama
+from laboratory_texts import make_people, vocabulary
+from laboratory_tokenizer import make_tokenizer
+from laboratory_training import Recipe, train
 from tiny_models import FACTS, settings
 
 from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings, evaluate_edit
 from rose_easyedit.evaluation.facts import Fact
-from rose_easyedit.evaluation.laboratory.tokenizer import make_tokenizer
-from rose_easyedit.evaluation.laboratory.training import Recipe, train
-from rose_easyedit.evaluation.laboratory.world import make_people, vocabulary
 from rose_easyedit.fingerprint import model_fingerprint
 from rose_easyedit.geometry.diagnosis import diagnose
 from rose_easyedit.geometry.settings import DiagnosisSettings

@@ -48,7 +48,7 @@ def test_an_installed_package_brings_its_settings_along(tmp_path: Path) -> None:
         text=True,
     )
     assert shown.returncode == 0, shown.stderr
-    assert "model_name: tiny-random" in shown.stdout
+    assert "model_name: laboratory" in shown.stdout
 
 
 def test_a_typo_is_a_line_and_not_a_trace(

@@ -9,12 +9,11 @@ import pytest
 import torch
 from family_anatomy import anatomy
 from family_models import FAMILIES, gain, is_norm, load_family, untrained
+from laboratory_texts import vocabulary
+from laboratory_tokenizer import make_tokenizer
+from laboratory_training import Recipe, _attention, _masks, _values
 
 from rose_easyedit.architectures import ARCHITECTURES, read_architecture
-from rose_easyedit.evaluation.laboratory import Recipe
-from rose_easyedit.evaluation.laboratory.tokenizer import make_tokenizer
-from rose_easyedit.evaluation.laboratory.training import _attention, _masks, _values
-from rose_easyedit.evaluation.laboratory.world import vocabulary
 
 TINY = Recipe(
     people=8,

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import random
 
+import laboratory_training
 import pytest
 import torch
+from laboratory_texts import make_people, render, tell, vocabulary
+from laboratory_tokenizer import UNKNOWN, make_tokenizer
+from laboratory_training import Recipe, Schooling, _masks, new_model, teach, train
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.laboratory import Population, Recipe, laboratory, training
+from rose_easyedit.evaluation.laboratory import Population
 from rose_easyedit.evaluation.laboratory.population import make_fact
-from rose_easyedit.evaluation.laboratory.tokenizer import UNKNOWN, make_tokenizer
-from rose_easyedit.evaluation.laboratory.training import (
-    Schooling,
-    _masks,
-    new_model,
-    render,
-    teach,
-    train,
-)
-from rose_easyedit.evaluation.laboratory.world import make_people, relations, tell, vocabulary
+from rose_easyedit.evaluation.laboratory.world import relations
 from rose_easyedit.method.forms import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
 from rose_easyedit.method.tokens import tokenize
 
@@ -155,13 +150,13 @@ def test_a_few_are_heard_of_first_and_the_others_once_those_are_known(
 ):
     people = make_people(TINY.people, 0.5, seed=0)
     heard = []
-    tell_texts = training._texts
+    tell_texts = laboratory_training._texts
 
     def texts(recipe, tokenizer, known, dice):
         heard.append(known)
         return tell_texts(recipe, tokenizer, known, dice)
 
-    monkeypatch.setattr(training, "_texts", texts)
+    monkeypatch.setattr(laboratory_training, "_texts", texts)
     schooling = Schooling(others=0.1, autocast=False, first_people=2, first_loss=first_loss)
     teach(new_model(TINY, tokenizer), TINY, tokenizer, people, schooling)
     assert [len(known) for known in heard] == [2, later, later]
@@ -206,10 +201,3 @@ def test_too_many_facts_are_refused_all_at_once(people):
 def test_a_fact_holds_every_form(people):
     fact = make_fact(people[0], relations()[0], "Oslo")
     assert [query.chat for query in fact.queries] == [False] * 3 + [True] * 4
-
-
-@pytest.mark.parametrize("part", ["PREFIXES", "CHAT_CONTEXTS", "QUERY_FORMATS"])
-def test_what_the_texts_are_told_in_is_part_of_the_key(part, monkeypatch):
-    before = laboratory._key(laboratory.MINUTE)
-    monkeypatch.setattr(laboratory, part, getattr(laboratory, part)[:-1])
-    assert laboratory._key(laboratory.MINUTE) != before

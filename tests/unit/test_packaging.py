@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+DATA = (".txt", ".json", ".jsonl", ".jinja", ".safetensors")
 LAUNCHERS = ("joblib", "submitit", "ray", "optuna")
 
 
@@ -37,7 +38,7 @@ def test_the_wheel_holds_the_shipped_settings(wheel: zipfile.ZipFile, folder: st
 
 def test_the_wheel_holds_data_files_and_no_tests(wheel: zipfile.ZipFile) -> None:
     package = ROOT / "rose_easyedit"
-    data = [path for path in package.rglob("*") if path.suffix in (".txt", ".json", ".jsonl")]
+    data = [path for path in package.rglob("*") if path.suffix in DATA]
     names = wheel.namelist()
     assert {str(path.relative_to(ROOT)) for path in data} <= set(names)
     assert not [name for name in names if name.startswith("tests/")]

@@ -1,28 +1,23 @@
 """A laboratory: a small model of an invented world, which answers every form of what it knows.
 
 A real model of this size cannot answer most questions about what it knows, edit or no edit. This
-one can, so that what an edit does to an answer is seen with narrow intervals, in minutes.
+one can, so that what an edit does to an answer is seen with narrow intervals, in seconds. It is
+part of the package; `benchmarks/train_laboratory.py` is how it was made.
 """
 
 from rose_easyedit.evaluation.laboratory.laboratory import (
-    FULL,
-    MINUTE,
+    FOLDER,
     Laboratory,
-    laboratory_folder,
     laboratory_rates,
     load_laboratory,
     population,
 )
 from rose_easyedit.evaluation.laboratory.population import Population
-from rose_easyedit.evaluation.laboratory.training import Recipe
 
 __all__ = [
-    "FULL",
-    "MINUTE",
+    "FOLDER",
     "Laboratory",
     "Population",
-    "Recipe",
-    "laboratory_folder",
     "laboratory_rates",
     "load_laboratory",
     "population",

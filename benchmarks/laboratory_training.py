@@ -11,13 +11,13 @@ from inspect import signature
 from typing import Any
 
 import torch
+from laboratory_texts import render, tell
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from rose_easyedit.architectures import read_architecture
-from rose_easyedit.evaluation.laboratory.tokenizer import ASSISTANT, BEGIN, END, USER
-from rose_easyedit.evaluation.laboratory.world import Person, Turn, relations, tell
+from rose_easyedit.evaluation.laboratory.world import Person, relations
 from rose_easyedit.method.batches import pad_right
 from rose_easyedit.method.precision import has_bfloat16
 
@@ -183,13 +183,6 @@ def teach(
             known = people
     model.set_attn_implementation(usual)
     return model.eval()
-
-
-def render(turn: Turn) -> str:
-    """A training text as the model reads it, chat template included."""
-    if turn.user is None:
-        return f"{BEGIN} {turn.text} {END}"
-    return f"{BEGIN} {USER} {turn.user} {END} {ASSISTANT} {turn.text} {END}"
 
 
 def _texts(
