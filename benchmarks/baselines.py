@@ -58,7 +58,7 @@ class Job:
         hparams = (
             self.hparams
             if chat
-            else self.hparams.with_overrides(chat_contexts=0, answered_queries=0)
+            else self.hparams.with_overrides(chat_contexts=0, answered_queries=0, restatements=0)
         )
         return [
             form.tokenize(self.bench.tokenizer, request.subject, request.target_new)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from methods import WRAPPED, Sweep, covariance, identity
+from methods import IN_CHATS, PLAIN, Sweep, covariance, identity
 from tqdm import tqdm
 
 from rose_easyedit.evaluation.evaluate import (
@@ -58,21 +58,11 @@ SWEEPS: dict[str, Sweep] = {
     "rose, joint, no smoothing": Sweep(
         "rose", ROSE, changes={"hierarchy": {"integration": "joint", "smoothing_radius": 0.0}}
     ),
-    "rose, a wrapper as chat context": Sweep("rose", [*ROSE, *covariance(4000)], changes=WRAPPED),
-    "rose, no chat contexts": Sweep(
-        "rose",
-        ROSE,
-        changes={"chat_contexts": 0, "answered_queries": 0, "hierarchy": {"context_turns": 3}},
+    "rose, nothing kept but the essence": Sweep(
+        "rose", ROSE, changes={"kept_queries": 0, "kept_tokens": 1}
     ),
-    "rose, no chat contexts, no smoothing": Sweep(
-        "rose",
-        ROSE,
-        changes={
-            "chat_contexts": 0,
-            "answered_queries": 0,
-            "hierarchy": {"context_turns": 3, "smoothing_radius": 0.0},
-        },
-    ),
+    "rose, statements in chats": Sweep("rose", [*ROSE, *covariance(4000)], changes=IN_CHATS),
+    "rose, no chat contexts": Sweep("rose", ROSE, changes=PLAIN),
 }
 
 

@@ -51,8 +51,9 @@ def identity(*strengths: float, **others: Any) -> list[dict[str, Any]]:
     return [{"strength": s, **others} for s in strengths]
 
 
-# "Complete the following sentence: ..." in the user's turn, in place of queries of the subject.
-WRAPPED = {"chat_contexts": 2, "answered_queries": 0, "hierarchy": {"context_turns": 5}}
+# The target alone is learned in a chat, behind the statement, in place of the whole sentence.
+IN_CHATS = {"chat_contexts": 1, "answered_queries": 2, "restatements": 0}
+PLAIN = {"restatements": 0, "hierarchy": {"context_turns": 3}}
 
 SWEEPS: dict[str, Sweep] = {
     "memit": Sweep("memit", covariance(50, 150, 500, 1500), main=(1,)),
@@ -76,9 +77,6 @@ SWEEPS: dict[str, Sweep] = {
         ],
         main=(1, 8, 9, 10),
     ),
-    "rose, self-generated paraphrases": Sweep(
-        "rose-paraphrased", [*identity(0.5), *identity(0.5, locality_budget=0.1)]
-    ),
     "control: rose with the covariance": Sweep(
         "rose", covariance(150, 400, 1500, 6000), main=(1, 2)
     ),
@@ -87,12 +85,11 @@ SWEEPS: dict[str, Sweep] = {
         "rose", identity(0.5), changes={"hierarchy": {"smoothing_radius": 0.0}}
     ),
     "rose, merged columns": Sweep("rose", identity(0.1, 0.5), changes={"key_columns": "merged"}),
-    "rose, a wrapper as chat context": Sweep("rose", identity(0.5), changes=WRAPPED),
-    "rose, no chat contexts": Sweep(
-        "rose",
-        identity(0.5),
-        changes={"chat_contexts": 0, "answered_queries": 0, "hierarchy": {"context_turns": 3}},
+    "rose, nothing kept but the essence": Sweep(
+        "rose", identity(0.5), changes={"kept_queries": 0, "kept_tokens": 1}
     ),
+    "rose, statements in chats": Sweep("rose", identity(0.5), changes=IN_CHATS),
+    "rose, no chat contexts": Sweep("rose", identity(0.5), changes=PLAIN),
 }
 
 

@@ -136,6 +136,7 @@ def our_settings(
         contexts=CONTEXTS,
         chat_contexts=0,
         answered_queries=0,
+        restatements=0,
         hierarchy={"fact_steps": steps, "subject_steps": steps},
     )
 

@@ -53,11 +53,11 @@ class HierarchyHyperParams:
     fact_learning_rate: float = 0.18
     subject_learning_rate: float = 0.18
     loss_threshold: float = 0.05
-    kl_factor: float = 0.0625
+    kl_factor: float = 0.7
     weight_decay: float = 0.5
     clamp_norm: float = 8.0
-    context_turns: int = 6
-    smoothing_radius: float = 1.1
+    context_turns: int = 5
+    smoothing_radius: float = 0.6
     on_failure: str = "refuse"
 
 
@@ -175,9 +175,6 @@ class RoSEHyperParams:
             `merged` (one averaged column per target: MEMIT, MEMIT-Merge).
         query_formats: how many of 6 relation-agnostic chat queries of the subject ("Tell me about
             {}") become columns too, for tokenizers with a chat template.
-        self_paraphrases: how many of the model's own rewritings of each statement are learned as a
-            user's turn, for tokenizers with a chat template: 0, 1 (a question), 2 (an instruction
-            as well).
         kept_queries: how many of 5 beginnings of a sentence about the subject ("{} is known for")
             and, for tokenizers with a chat template, of 5 questions for it in general keep their
             answers, beside the essence prompt "It is well known that {subject} is a".
@@ -215,14 +212,13 @@ class RoSEHyperParams:
     z_layer: int | None = None
     n_contexts: int = 3
     contexts: list[str] | None = None
-    chat_contexts: int = 1
-    answered_queries: int = 2
-    restatements: int = 0
+    chat_contexts: int = 0
+    answered_queries: int = 0
+    restatements: int = 2
     key_columns: str = "per_query"
     query_formats: int = 4
-    self_paraphrases: int = 0
-    kept_queries: int = 0
-    kept_tokens: int = 1
+    kept_queries: int = 3
+    kept_tokens: int = 8
     template_arguments: dict[str, Any] = field(default_factory=dict)
     sink_ratio: float = 3.0
     precision: str = "auto"
@@ -302,7 +298,7 @@ class RoSEHyperParams:
         """A named method on top of a model's settings.
 
         Args:
-            name: "rose", "rose-paraphrased", "rose-paper", "memit-merge", "memit" or "alphaedit".
+            name: "rose", "rose-paper", "memit-merge", "memit" or "alphaedit".
             base: a settings file or the bare name of a shipped one.
 
         Raises:

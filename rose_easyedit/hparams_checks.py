@@ -95,7 +95,6 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
             for name, most in MOST_FORMS.items()
         ),
         (lambda value: value > 1, "above 1", hparams, ("sink_ratio",)),
-        (lambda value: 0 <= value <= 2, "0, 1 or 2", hparams, ("self_paraphrases",)),
         (positive, "above 0", hierarchy, ("fact_learning_rate", "subject_learning_rate")),
         (
             positive,

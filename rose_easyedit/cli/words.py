@@ -49,7 +49,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add_model(parser, "the model of the settings, else embedded")
     parser.add_argument(
         "--method",
-        help="rose (default), rose-paraphrased, rose-paper, memit-merge, memit or alphaedit",
+        help="rose (default), rose-paper, memit-merge, memit or alphaedit",
     )
     parser.add_argument("--seed", type=int, help="of every random choice")
     parser.add_argument(

@@ -16,7 +16,6 @@ from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import read_subject_states
 from rose_easyedit.method.forms import statement_forms
-from rose_easyedit.method.rewriting import rewritings
 from rose_easyedit.method.sinks import usual_norm
 from rose_easyedit.method.tokens import Query, tokenize
 from rose_easyedit.token_ids import check_ids
@@ -126,15 +125,12 @@ def read_probe(
     """
     places, log = locate(tokenizer, facts, hparams.template_arguments)
     requests = [fact.to_request() for fact in facts]
-    # the very contexts of stage 1, which without a template has no turn to put rewritings in
-    n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
-    own_words = rewritings(editable.model, tokenizer, requests, n_rewritings)
-    contexts = [
+    contexts = [  # the very contexts of stage 1
         [
             form.tokenize(tokenizer, request.subject, request.target_new)
-            for form in statement_forms(tokenizer, request, hparams, texts)
+            for form in statement_forms(tokenizer, request, hparams)
         ]
-        for request, texts in zip(requests, own_words, strict=True)
+        for request in requests
     ]
     asked_ids = (place.query.ids for place in places)
     check_ids(editable.model, [*asked_ids, *(q.ids for queries in contexts for q in queries)])

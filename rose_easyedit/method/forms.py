@@ -40,8 +40,8 @@ CHAT_CONTEXTS = (
 RESTATED = (
     "{} what?",
     "Complete the following sentence: {}",
-    "Fill in the blank: {} ___.",
     "Finish this statement: {}",
+    "Fill in the blank: {} ___.",
 )
 
 QUERY_FORMATS = (
@@ -59,12 +59,12 @@ ANSWERED_QUERIES = ("Tell me about {}.", "I have a question about {}.")
 ESSENCE = "{} is a"
 
 # Of a subject, naming no relation: how a sentence about it begins, and what a user asks.
-KEPT_BEGINNINGS = ("{} is known for", "{}", "The story of {} is", "{} has a", "{} and")
+KEPT_BEGINNINGS = ("{} is known for", "{}", "{} has a", "The story of {} is", "{} and")
 KEPT_QUESTIONS = (
     "Who or what is {}?",
-    "Repeat this name: {}",
     "What do you know about {}?",
     "Tell me something about {}.",
+    "Repeat this name: {}",
     "Write a sentence about {}.",
 )
 
@@ -113,7 +113,6 @@ def statement_forms(
     tokenizer: PreTrainedTokenizerBase,
     request: EditRequest,
     hparams: RoSEHyperParams,
-    rewritten: Sequence[str] = (),
 ) -> list[Form]:
     """The contexts in which a request is learned: plain prefixes, then chat contexts.
 
@@ -121,7 +120,6 @@ def statement_forms(
         tokenizer: the model's tokenizer.
         request: the fact.
         hparams: how many contexts of each sort.
-        rewritten: what a user may say to be answered with the target (`rewriting.py`).
     """
     forms = [_plain(prefix, request.prompt) for prefix in _prefixes(hparams)]
     if tokenizer.chat_template is not None:
@@ -132,7 +130,6 @@ def statement_forms(
             forms.append(_answered(tokenizer, query.format(request.subject), request.prompt, told))
         for user in RESTATED[: hparams.restatements]:
             forms.append(_restated(tokenizer, user, request.prompt, told))
-        forms += [_chat(tokenizer, text, "", text, told) for text in rewritten]
     return forms
 
 

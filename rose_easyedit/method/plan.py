@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,18 +67,14 @@ def make_plan(
     requests: Sequence[EditRequest],
     hparams: RoSEHyperParams,
     context_length: int,
-    rewritten: Sequence[Sequence[str]] | None = None,
-    kept: Mapping[str, list[Query]] | None = None,
 ) -> Plan:
-    """Renders and tokenises every form of every request.
+    """Renders and tokenises every form of every request; the essences alone are kept.
 
     Args:
         tokenizer: the model's tokenizer.
         requests: the facts.
         hparams: which forms there are.
         context_length: most tokens that the model reads.
-        rewritten: per request, the model's own rewritings of it.
-        kept: per subject, the queries whose answers shall stay; None keeps the essence alone.
 
     Raises:
         FactError: with every request that does not fit the model's context.
@@ -90,11 +86,11 @@ def make_plan(
         statements=[
             [
                 form.tokenize(tokenizer, request.subject, request.target_new)
-                for form in statement_forms(tokenizer, request, hparams, texts)
+                for form in statement_forms(tokenizer, request, hparams)
             ]
-            for request, texts in zip(requests, rewritten or [()] * len(requests), strict=True)
+            for request in requests
         ],
-        kept=dict(kept or {s: [essence_form(s).tokenize(tokenizer, s)] for s in subjects}),
+        kept={s: [essence_form(s).tokenize(tokenizer, s)] for s in subjects},
         asked={
             s: [form.tokenize(tokenizer, s) for form in subject_forms(tokenizer, s, hparams)]
             for s in subjects

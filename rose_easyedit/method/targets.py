@@ -25,7 +25,6 @@ from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.plan import Plan, check_tokens, make_plan
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.ranks import Ranks
-from rose_easyedit.method.rewriting import rewritings
 from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.method.sinks import usual_norm, without_sinks
@@ -107,15 +106,12 @@ def compute_targets(
     editable = read_architecture(model)
     hparams = with_layers(model, tokenizer, hparams)
     check_layers(editable, hparams)
-    # without a template there is no turn to put them in
-    n_rewritings = hparams.self_paraphrases if tokenizer.chat_template is not None else 0
     plan = make_plan(tokenizer, facts, hparams, editable.context_length)
     check_tokens(model, plan)
-    # only now, since what is too long is refused before anything is generated
-    own_words = rewritings(model, tokenizer, facts, n_rewritings) if n_rewritings else None
-    staying = kept_queries(model, tokenizer, facts, hparams) if hparams.kept_queries else None
-    if own_words or staying:
-        plan = make_plan(tokenizer, facts, hparams, editable.context_length, own_words, staying)
+    if hparams.kept_queries:  # only now: what is too long is refused before anything is generated
+        kept_by_subject = kept_queries(model, tokenizer, facts, hparams)
+        plan = replace(plan, kept=kept_by_subject)
+        check_tokens(model, plan)
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)
     keys = [group_key(facts[index] for index in group) for group in groups]

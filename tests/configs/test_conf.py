@@ -17,7 +17,7 @@ from rose_easyedit.paths import conf_dir, hparams_dir
 GROUPS = {
     "alignment": {"isotropic", "protected", "shrinkage", "covariance", "null_space"},
     "hierarchy": {"hierarchical", "joint", "independent"},
-    "method": {"rose", "rose_paraphrased", "rose_paper", "memit_merge", "memit", "alphaedit"},
+    "method": {"rose", "rose_paper", "memit_merge", "memit", "alphaedit"},
     "data": {"core", "wide", "laboratory", "file"},
     "evaluation": {"default", "quick", "full", "geometry"},
     "tracking": {"none", "jsonl", "wandb"},

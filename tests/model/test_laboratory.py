@@ -119,7 +119,7 @@ def test_single_facts_are_reached_at_their_subject(laboratory: Any) -> None:
     )
     targets = compute_targets(laboratory.model, laboratory.tokenizer, facts, hparams)
     losses = torch.tensor([loss for losses in targets.shifts.losses for loss in losses])
-    assert (losses < 0.05).float().mean() >= 0.9
+    assert (losses < 0.1).float().mean() >= 0.9
 
 
 def edited(laboratory: Any, preset: str) -> EvaluationResult:

@@ -176,6 +176,8 @@ def test_bfloat16_optimisation_finds_what_float32_finds(smollm2: tuple[Any, Any]
         n_contexts=2,
         chat_contexts=0,
         answered_queries=0,
+        restatements=0,
+        kept_queries=0,
         query_formats=0,
         hierarchy={"fact_steps": 15, "subject_steps": 15, "smoothing_radius": 0.0},
         alignment={

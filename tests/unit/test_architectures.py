@@ -129,7 +129,7 @@ def test_nothing_but_the_answer_is_left_of_a_computation(tiny_tokenizer: Any) ->
 def test_an_edit_where_the_caller_has_turned_gradients_off(
     mode: Any, precision: str, tiny_tokenizer: Any
 ) -> None:
-    model, hparams = build_model("llama-tied"), settings(precision=precision, self_paraphrases=1)
+    model, hparams = build_model("llama-tied"), settings(precision=precision, kept_queries=1)
     before = weights_of(model)
     with mode():
         within = compute_edit(model, tiny_tokenizer, FACTS, hparams)

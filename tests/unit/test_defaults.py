@@ -108,8 +108,8 @@ STAGES: dict[str, Stage] = {
     "an edit as MEMIT-Merge": edited(
         {"key_columns": "merged", "hierarchy": {"integration": "joint", "smoothing_radius": 0.0}}
     ),
-    "an edit with rewritings and a covariance": edited(
-        {"self_paraphrases": 2, "alignment": {"constraint": "covariance"}}
+    "an edit that keeps answers, with a covariance": edited(
+        {"kept_queries": 2, "kept_tokens": 3, "alignment": {"constraint": "covariance"}}
     ),
     "an evaluation": evaluated,
     "a diagnosis": diagnosed,

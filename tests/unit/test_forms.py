@@ -20,6 +20,7 @@ from rose_easyedit.method.forms import (
     essence_form,
     foreign_form,
     generic_subject_forms,
+    kept_forms,
     reading_forms,
     statement_forms,
     subject_forms,
@@ -120,9 +121,8 @@ def test_a_subject_with_braces_is_found_in_every_form(subject: str, tiny_tokeniz
     hparams = settings(
         n_contexts=2, chat_contexts=4, answered_queries=2, restatements=4, query_formats=6
     )
-    texts = [f"Where was {subject} born?"]
-    forms = statement_forms(tiny_tokenizer, request, hparams, texts)
-    assert len(forms) == 2 + 4 + 2 + 4 + 1
+    forms = statement_forms(tiny_tokenizer, request, hparams)
+    assert len(forms) == 2 + 4 + 2 + 4
     for form in [*forms, *subject_forms(tiny_tokenizer, subject, hparams)]:
         assert subject in form.text[slice(*form.window)]
         assert form.text.count(subject) == (2 if form.earlier else 1)
@@ -248,15 +248,22 @@ def test_what_the_template_is_told_is_in_every_chat_form(
 ) -> None:
     monkeypatch.setattr(tiny_tokenizer, "chat_template", THINKING)
     for told, mark in ({}, "<think></think>"), ({"enable_thinking": True}, ""):
-        hparams = settings(chat_contexts=4, answered_queries=2, query_formats=6)
-        hparams = hparams.with_overrides(template_arguments=told)
+        hparams = settings(
+            chat_contexts=4,
+            answered_queries=2,
+            restatements=1,
+            query_formats=6,
+            kept_queries=1,
+            template_arguments=told,
+        )
         forms = [
-            *statement_forms(tiny_tokenizer, REQUEST, hparams, ["Where was Marie Curie born?"])[2:],
+            *statement_forms(tiny_tokenizer, REQUEST, hparams)[2:],
+            *kept_forms(tiny_tokenizer, "Marie Curie", hparams)[2:],
             *subject_forms(tiny_tokenizer, "Marie Curie", hparams),
             foreign_form(tiny_tokenizer, "Ada Lovelace is", hparams, 0.0, in_turn=True),
             *generic_subject_forms(tiny_tokenizer, "Ada Lovelace", 0, told)[1:],
         ]
-        assert len(forms) == 4 + 2 + 1 + 6 + 1 + 1
+        assert len(forms) == 4 + 2 + 1 + 1 + 6 + 1 + 1
         assert all(f"<|assistant|>{mark}" in form.text for form in forms)
         assert all("think" in form.text for form in forms) == bool(mark)
     assert "<think>" in reading_forms(tiny_tokenizer, REQUEST.prompt)["chat"].text

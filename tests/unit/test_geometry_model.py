@@ -425,16 +425,13 @@ def test_nothing_is_no_diagnosis(tiny_tokenizer: Any, delta: EditDelta) -> None:
         diagnose(model, tiny_tokenizer, [], {}, SETTINGS)
 
 
-def test_contexts_are_those_of_stage_1_with_the_models_own_rewritings(
+def test_contexts_are_those_of_stage_1(
     tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rose_easyedit.method import rewriting, targets
+    from rose_easyedit.method import targets
 
     model = build_model("llama-tied")
-    said = [f"Where was {fact.subject} born?" for fact in GEOMETRY_FACTS]
-    monkeypatch.setattr(rewriting, "generate_greedy", lambda *_, **__: said)
-    monkeypatch.setattr(rewriting, "is_usable", lambda *_: True)
-    how = hparams(self_paraphrases=1)
+    how = hparams(restatements=1, chat_contexts=1)
     found = read_probe(
         read_architecture(model), tiny_tokenizer, GEOMETRY_FACTS, how.with_overrides(sink_ratio=1e9)
     )

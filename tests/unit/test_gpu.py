@@ -73,6 +73,8 @@ def test_the_same_edit_has_the_same_bytes(
         precision=precision,
         chat_contexts=1,
         answered_queries=1,
+        restatements=1,
+        kept_queries=1,
         hierarchy={"fact_steps": 15, "subject_steps": 15, "context_turns": 2},
     )
     model = build_model("llama-untied", hidden_size=128, intermediate_size=256).to(GPU, dtype)

@@ -14,7 +14,7 @@ from rose_easyedit.hparams_other import RENAMED
 from rose_easyedit.settings_compared import differences, missing_settings
 
 LAYERS = {"layers": [7, 8, 9]}
-PRESETS = ("rose", "rose-paraphrased", "rose-paper", "memit-merge", "memit", "alphaedit")
+PRESETS = ("rose", "rose-paper", "memit-merge", "memit", "alphaedit")
 
 
 def test_settings_survive_a_round_trip() -> None:

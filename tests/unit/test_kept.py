@@ -10,12 +10,14 @@ from test_integration import LAYER, WIDTH, decisive_model, run
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 
 from rose_easyedit.architectures import read_architecture
+from rose_easyedit.errors import RoSEError
 from rose_easyedit.method import kept
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.integration import Group, Level
 from rose_easyedit.method.kept import kept_queries
 from rose_easyedit.method.replay import capture
+from rose_easyedit.method.targets import compute_targets
 from rose_easyedit.method.tokens import Query
 from rose_easyedit.requests import EditRequest
 
@@ -119,3 +121,17 @@ def test_an_edit_that_keeps_more_is_another_edit_and_leaves_the_model(tiny_token
     ]
     assert same_weights(model, before)
     assert edits[1].fingerprint == edits[2].fingerprint != edits[0].fingerprint
+
+
+def test_what_is_too_long_is_refused_before_anything_is_generated(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise AssertionError("the model was asked to go on")
+
+    monkeypatch.setattr(kept, "generate_greedy", fail)
+    endless = {**FACTS[0], "prompt": "so " * 5000 + FACTS[0]["prompt"]}
+    with pytest.raises(RoSEError, match="too long for the model"):
+        compute_targets(
+            build_model("llama-untied"), tiny_tokenizer, [endless], settings(kept_queries=2)
+        )

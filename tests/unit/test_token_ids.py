@@ -61,7 +61,7 @@ def test_padding_that_the_model_lacks_changes_nothing(
     exact_llama: Any, tiny_tokenizer: Any, padded: Any
 ) -> None:
     few = {"fact_steps": 1, "subject_steps": 1}
-    hparams = settings(self_paraphrases=2, chat_contexts=1, query_formats=1, hierarchy=few)
+    hparams = settings(kept_queries=2, chat_contexts=1, query_formats=1, hierarchy=few)
     facts = [Fact(**fact, relation="r", ground_truth="x") for fact in FACTS]
     how = EvaluationSettings(max_new_tokens=3, locality_text=True)
 

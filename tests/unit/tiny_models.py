@@ -99,6 +99,8 @@ def settings(**overrides: Any) -> Any:
         n_contexts=2,
         chat_contexts=0,
         answered_queries=0,
+        restatements=0,
+        kept_queries=0,
         query_formats=0,
         precision="weights",
         # random weights have no sinks, but norms that vary a lot
