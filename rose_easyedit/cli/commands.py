@@ -27,7 +27,8 @@ def edit(arguments: Namespace) -> int:
     """Computes an edit and saves it."""
     from rose_easyedit.requests import load_requests
 
-    out = new_file(arguments.out, arguments.force)
+    read = [str(name) for name in (arguments.requests, arguments.hparams) if name]
+    out = new_file(arguments.out, arguments.force, read)
     requests = load_requests(arguments.requests)
     hparams = edit_settings(arguments)
 

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.experiment.records import from_json
 from rose_easyedit.files import write_whole
+from rose_easyedit.reading import inside, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +60,20 @@ def to_json(content: Any) -> bytes:
     return json.dumps(plain(content), ensure_ascii=False, indent=1).encode()
 
 
+def check_run(run: str) -> None:
+    """Refuses an id that could be none of a run's: its folder has that name.
+
+    Raises:
+        RoSEError: it is the name of no file, or of one elsewhere.
+    """
+    if run in (".", "..") or not run.isprintable() or {"/", "\\"} & set(run):
+        raise RoSEError(f"{shown(run)} names no run; an id is a word that can name a folder.")
+
+
 def read_status(folder: Path) -> Status | None:
     """What a run's folder says of it; None if it says nothing that can be read."""
     try:
-        return from_json(Status, json.loads((folder / STATUS_FILE).read_text(encoding="utf-8")))
+        return from_json(Status, read_json(inside(folder, folder / STATUS_FILE)))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -70,7 +81,8 @@ def read_status(folder: Path) -> Status | None:
 def state_of(folder: Path) -> Status | None:
     """As `read_status`, but a run whose process is gone is `broken off`, and not `running`.
 
-    Where that cannot be found out, as in a folder that is only read, the run is taken at its word.
+    Where that cannot be found out, as in a folder that is only read, or whose lock lies elsewhere,
+    the run is taken at its word.
     """
     from dataclasses import replace
 
@@ -80,9 +92,9 @@ def state_of(folder: Path) -> Status | None:
     if status is None or status.state != RUNNING:
         return status
     try:
-        with FileLock(_lock_path(folder), timeout=0):
+        with FileLock(inside(folder.parent, _lock_path(folder)), timeout=0):
             return replace(status, state=BROKEN_OFF)
-    except OSError:  # a time-out is one, too
+    except (OSError, RoSEError):  # a time-out is one, too
         return status
 
 

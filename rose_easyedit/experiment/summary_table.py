@@ -12,8 +12,9 @@ from typing import Any
 
 from rose_easyedit.errors import first_line
 from rose_easyedit.experiment.job_list import Job, listed_jobs
-from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, state_of, to_json
+from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, check_run, state_of, to_json
 from rose_easyedit.files import write_whole
+from rose_easyedit.reading import inside
 
 SUMMARY_JSON, SUMMARY_CSV = "summary.json", "summary.csv"
 NOT_STARTED = "not started"
@@ -77,8 +78,13 @@ def read_rows(sweep: Path) -> list[Row]:
 
 
 def as_it_stands(sweep: Path, row: Row) -> Row:
-    """The row with what its run says by now, if it says anything."""
-    status = state_of(sweep / RUNS / row.run) if row.run else None
+    """The row with what its run says by now, if it says anything.
+
+    Raises:
+        RoSEError: its run's id is none.
+    """
+    check_run(row.run)
+    status = state_of(inside(sweep, sweep / RUNS / row.run)) if row.run else None
     if status is None:
         return row
     return replace(

@@ -9,6 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, overload
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.files import is_same_file
 from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.finding import Finder, Group, known, stored
 from rose_easyedit.memory.records import Change, Entry, Snapshot
@@ -224,8 +225,10 @@ class FactMemory:
             replace: a file of that name; otherwise it is refused.
 
         Raises:
-            RoSEError: there is no fact, or such a file.
+            RoSEError: there is no fact, or such a file; or it is the memory's own.
         """
+        if is_same_file(Path(path), self._store.path):
+            raise RoSEError(f"{str(path)!r} is the memory itself; name another file for the edit.")
         delta = self.delta()
         if delta is None:
             raise RoSEError("The memory has no fact to write into a model; add one first.")

@@ -56,6 +56,11 @@ class FactStore:
         # what shares a target: a subject's facts, or each fact for itself
         self._per_fact = self.settings["hierarchy"]["integration"] == "independent"
 
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self._file.path
+
     def _read_settings(self, text: str) -> tuple[dict[str, Any], RoSEHyperParams]:
         """The settings as they are in a file, and checked as if a user had given them."""
         try:
