@@ -7,11 +7,12 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError, shown
+from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.records import from_json
 from rose_easyedit.files import write_whole
 from rose_easyedit.reading import inside, read_json
@@ -71,9 +72,15 @@ def check_run(run: str) -> None:
 
 
 def read_status(folder: Path) -> Status | None:
-    """What a run's folder says of it; None if it says nothing that can be read."""
+    """What a run's folder says of it; None if it says nothing that can be read.
+
+    A run that says it has finished, and whose edit is not there, is `broken off`.
+    """
     try:
-        return from_json(Status, read_json(inside(folder, folder / STATUS_FILE)))
+        status = from_json(Status, read_json(inside(folder, folder / STATUS_FILE)))
+        if status.state == FINISHED and not inside(folder, folder / DELTA_FILE).is_file():
+            return replace(status, state=BROKEN_OFF, error=f"there is no {DELTA_FILE}")
+        return status
     except (OSError, ValueError, TypeError):
         return None
 
@@ -84,8 +91,6 @@ def state_of(folder: Path) -> Status | None:
     Where that cannot be found out, as in a folder that is only read, or whose lock lies elsewhere,
     the run is taken at its word.
     """
-    from dataclasses import replace
-
     from filelock import FileLock
 
     status = read_status(folder)

@@ -199,12 +199,24 @@ def test_a_second_load_takes_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("damage", ["changed", "removed", "no manifest", "manifest of a list"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "changed",
+        "removed",
+        "no manifest",
+        "manifest of a list",
+        "empty manifest",
+        "another model",
+        "one more file",
+        "a pipe",
+    ],
+)
 def test_a_damaged_cache_is_made_anew(
     damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls = _stand_in_expansion(monkeypatch, tmp_path)
-    folder = packaged_model("embedded")
+    folder, source = packaged_model("embedded"), embedded.PACKAGED["embedded"].sha256
     weights, manifest = folder / "model.safetensors", folder / MANIFEST
     if damage == "changed":
         weights.write_bytes(b"weighty")
@@ -212,9 +224,18 @@ def test_a_damaged_cache_is_made_anew(
         weights.unlink()
     elif damage == "no manifest":
         manifest.unlink()
+    elif damage == "empty manifest":
+        manifest.write_text(json.dumps({"source": source, "files": {}}))
+    elif damage == "another model":
+        manifest.write_text(manifest.read_text().replace(source, "0" * 64))
+    elif damage == "one more file":
+        (folder / "adapter_config.json").write_text("{}")
+    elif damage == "a pipe":
+        weights.unlink()
+        os.mkfifo(weights)
     else:
         manifest.write_text("[]")
-    assert not is_intact(folder)
+    assert not is_intact(folder, source)
     assert packaged_model("embedded") == folder
     assert len(calls) == 2
     assert weights.read_bytes() == b"weights"

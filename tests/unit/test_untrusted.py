@@ -19,6 +19,7 @@ from rose_easyedit.experiment.job import _warn_of_tracking
 from rose_easyedit.experiment.job_list import Job, listed_jobs
 from rose_easyedit.experiment.report import main as report_main
 from rose_easyedit.experiment.report import write_sweep_report
+from rose_easyedit.experiment.report_data import read_sweep
 from rose_easyedit.experiment.schema import ExperimentConfig
 from rose_easyedit.experiment.status import FINISHED, RUNNING, Status, state_of, to_json
 from rose_easyedit.experiment.tracking import TrackingSettings
@@ -236,9 +237,10 @@ def test_a_linked_edit_of_a_run_is_not_read(tmp_path: Path, tiny_tokenizer: Any)
     delta = compute_edit(build_model("llama-untied"), tiny_tokenizer, FACTS, quick)
     delta.save(outside)
     end_sweep(sweep, [("r0", ["data=core"])])
+    (folder / "delta.safetensors").unlink()
     (folder / "delta.safetensors").symlink_to(outside)
-    page = write_sweep_report(sweep).read_text()
-    assert "its curves cannot be read" in page
+    assert "damaged" in write_sweep_report(sweep).read_text()
+    assert read_sweep(sweep).runs["r0"].curves == {}
     (folder / "delta.safetensors").unlink()
     EditDelta.load(outside).save(folder / "delta.safetensors")
-    assert "its curves cannot be read" not in write_sweep_report(sweep).read_text()
+    assert read_sweep(sweep).runs["r0"].curves
