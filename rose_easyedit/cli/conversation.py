@@ -9,6 +9,7 @@ from typing import Any
 
 from rose_easyedit.cli import output
 from rose_easyedit.errors import RoSEError, text_fault
+from rose_easyedit.stdout import printable
 
 INTRODUCTION = "Ask something. An empty line starts a new conversation, Ctrl-D ends."
 
@@ -44,14 +45,14 @@ def conversation(
             before, after = [], []
             continue
         if fault := text_fault(prompt):
-            output.line(console, output.printable(f"The question {fault}; type it anew."))
+            output.line(console, printable(f"The question {fault}; type it anew."))
             continue
         turn = {"role": "user", "content": prompt}
         asked = [*before, turn], [*after, turn]
         try:
             ((old, new),) = answers(asked[:1], asked[1:]) if chat else answers([prompt], [prompt])
         except RoSEError as error:
-            output.line(console, output.printable(f"{error} An empty line starts anew."))
+            output.line(console, printable(f"{error} An empty line starts anew."))
             continue
         before = [*asked[0], {"role": "assistant", "content": old}]
         after = [*asked[1], {"role": "assistant", "content": new}]

@@ -21,7 +21,7 @@ from rose_easyedit.experiment.report_svg import legend
 from rose_easyedit.files import irregular, write_whole
 from rose_easyedit.pages.render import render_page
 from rose_easyedit.reading import read_bytes
-from rose_easyedit.stdout import reader_may_stop
+from rose_easyedit.stdout import printable, printable_message, reader_may_stop
 
 DESCRIPTION = """\
 Make one page of a sweep: its jobs, what they set and what came of it, every answer, and all
@@ -119,10 +119,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         page = write_sweep_report(arguments.folder, arguments.out)
         with reader_may_stop():
-            print(page)
+            print(printable(str(page)))
         return DONE
     except (RoSEError, OSError) as error:
-        print(f"rose-report: {error}", file=sys.stderr)
+        print(f"rose-report: {printable_message(error)}", file=sys.stderr)
         return WRONG_INPUT if isinstance(error, RoSEError) else FAILED
 
 
