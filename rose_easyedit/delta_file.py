@@ -13,7 +13,10 @@ from rose_easyedit.delta_checks import record_digest, record_faults, targets_fau
 from rose_easyedit.errors import RoSEError, no_file, shown
 from rose_easyedit.factors import Factors, factor_faults
 from rose_easyedit.files import write_whole
+from rose_easyedit.tensor_file import read_tensors
 
+# Of 70 billion weights, five layers of rank 10,000 have 7 GB.
+_LARGEST = 8 << 30
 FORMAT = "rose_easyedit.delta/2"
 
 
@@ -43,44 +46,40 @@ def write_edit(path: Path, edit: EditRecord, *, replace: bool = True) -> Path:
 
 
 def read_edit(path: Path) -> EditRecord:
-    """Reads what `write_edit` wrote.
+    """Reads what `write_edit` wrote, once: what becomes of the file then changes nothing.
 
     Raises:
-        RoSEError: there is no such file, it is damaged, or it is no edit.
+        RoSEError: there is no such file, it is damaged, it is too large, or it is no edit.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        if not path.is_file():
+        if not path.exists() or path.is_dir():
             raise no_file(path, "edit file", "`rose-edit edit` or `EditDelta.save` writes one")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if set(metadata) == {"format"}:
-                raise RoSEError(
-                    f"{str(path)!r} holds the weights of a model or an adapter and is no edit; "
-                    "name the file that `rose-edit edit` or `EditDelta.save` wrote."
-                )
-            if FORMAT not in metadata:
-                raise RoSEError(
-                    f"{str(path)!r} is not an edit of this version (its header has "
-                    f"{', '.join(map(shown, sorted(metadata))) or 'nothing'}, expected "
-                    f"{FORMAT!r})."
-                )
-            record = json.loads(metadata[FORMAT])
-            if faults := record_faults(record):
-                raise _damaged(path, faults)
-            layers = {
-                name: Factors(
-                    file.get_tensor(f"{name}.left"),
-                    file.get_tensor(f"{name}.right"),
-                    transposed,
-                )
-                for name, transposed in sorted(record["layers"].items(), key=_by_number)
-            }
-            targets = file.get_tensor("targets") if "targets" in file.keys() else None
-            names = set(file.keys())
+        metadata, found = read_tensors(path, _LARGEST)
+        if set(metadata) == {"format"}:
+            raise RoSEError(
+                f"{str(path)!r} holds the weights of a model or an adapter and is no edit; "
+                "name the file that `rose-edit edit` or `EditDelta.save` wrote."
+            )
+        if FORMAT not in metadata:
+            raise RoSEError(
+                f"{str(path)!r} is not an edit of this version (its header has "
+                f"{', '.join(map(shown, sorted(metadata)[:3])) or 'nothing'}, expected "
+                f"{FORMAT!r})."
+            )
+        record = json.loads(metadata[FORMAT])
+        if faults := record_faults(record):
+            raise _damaged(path, faults)
+        layers = {
+            name: Factors(found[f"{name}.left"], found[f"{name}.right"], transposed)
+            for name, transposed in sorted(record["layers"].items(), key=_by_number)
+        }
+        targets = found.get("targets")
         tensors = _tensors(layers, targets)
-        whole = names == set(tensors) and record["sha256"] == record_digest(record, tensors)
+        whole = found.keys() == tensors.keys() and record["sha256"] == record_digest(
+            record, tensors
+        )
     except RoSEError:
         raise
     # RuntimeError: nested too deep, or a type of number that PyTorch does not compute with

@@ -85,14 +85,13 @@ def packaged_model(name: str) -> Path:
     """
     model = PACKAGED[name]
 
-    def make(folder: Path) -> str:
+    def make(folder: Path) -> None:
         source = folder / "whole.gguf"
         write_gguf(name, source)
         expand_gguf(source, folder)
         source.unlink()
-        return model.sha256
 
-    return expanded(model.folder, model.megabytes, make)
+    return expanded(model.folder, model.megabytes, model.sha256, make)
 
 
 def is_installed(name: str) -> bool:

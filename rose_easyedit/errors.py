@@ -50,6 +50,15 @@ def json_fault(error: Exception) -> str:
     return str(error)
 
 
+def text_fault(text: str) -> str:
+    """What is wrong with a text that no tokenizer and no UTF-8 file can hold; empty if nothing."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"is no text: character {error.start} is half of one, or a byte that is not UTF-8"
+    return ""
+
+
 def shown(value: Any) -> str:
     """A value as a message shows it: shortened where it is long or deep, control codes escaped."""
     short = Repr()

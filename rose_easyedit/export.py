@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.factors import common_rank
 from rose_easyedit.model_card import base_name
 from rose_easyedit.offload import is_offloaded, stored_state
 
@@ -33,11 +34,11 @@ def write_peft_lora(delta: EditDelta, folder: Path, card: str) -> Path:
     PEFT's scaling is 1 and the adapter is the edit itself.
 
     Raises:
-        RoSEError: the folder exists and is not an empty folder.
+        RoSEError: the folder exists and is not an empty folder, or the ranks are too far apart.
     """
     from safetensors.torch import save_file
 
-    rank = max(factors.rank for factors in delta.layers.values())
+    rank = common_rank(delta.layers)
     tensors = {}
     for name, factors in delta.layers.items():
         module = name.removesuffix(".weight")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rose_easyedit.errors import RoSEError
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -63,6 +65,30 @@ class Factors:
         left = (left_q @ vectors[:, kept]) * root
         right = (rest[kept] / root[:, None]) @ right_q.T
         return Factors(left.float().contiguous(), right.float().contiguous(), self.transposed)
+
+
+# A few numbers are padded to whatever they need, many to a few times as many.
+_PADDED_NUMBERS, _PADDED_TIMES = 1 << 26, 16
+
+
+def common_rank(layers: Mapping[str, Factors]) -> int:
+    """The largest rank, to which forms with one rank for all weights pad the others.
+
+    Raises:
+        RoSEError: the padded factors would be of another size altogether than the edit; nothing
+            has been allocated.
+    """
+    rank = max(factors.rank for factors in layers.values())
+    ends = sum(factors.left.shape[0] + factors.right.shape[1] for factors in layers.values())
+    own = sum(factors.left.numel() + factors.right.numel() for factors in layers.values())
+    if rank * ends > max(_PADDED_NUMBERS, _PADDED_TIMES * own):
+        ranks = [factors.rank for factors in layers.values()]
+        raise RoSEError(
+            f"The ranks of this edit's weights go from {min(ranks):,} to {rank:,}; an adapter has "
+            f"one rank for all, and would take {4e-9 * rank * ends:,.0f} GB. Apply the edit "
+            "instead (`rose-edit apply`, `save_merged`)."
+        )
+    return rank
 
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

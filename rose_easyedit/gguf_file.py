@@ -35,12 +35,9 @@ def gguf_model(path: Path) -> Path:
     checksum = sha256(path)
     # four bits become 32, and the draft of a second file may stand beside
     megabytes = path.stat().st_size * 8 // 10**6 + 100
-
-    def make(folder: Path) -> str:
-        expand_gguf(path, folder)
-        return checksum
-
-    return expanded(f"gguf-{checksum[:32]}-v1", megabytes, make)
+    return expanded(
+        f"gguf-{checksum[:32]}-v1", megabytes, checksum, lambda folder: expand_gguf(path, folder)
+    )
 
 
 def expand_gguf(path: Path, folder: Path) -> None:

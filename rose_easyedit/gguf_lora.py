@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rose_easyedit.architectures import ARCHITECTURES, Architecture
 from rose_easyedit.errors import RoSEError, shown
+from rose_easyedit.factors import common_rank
 from rose_easyedit.files import whole_file
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _row(delta: EditDelta) -> Architecture:
 def _write(delta: EditDelta, row: Architecture, names: dict[str, str], path: Path) -> None:
     import gguf
 
-    rank = max(factors.rank for factors in delta.layers.values())
+    rank = common_rank(delta.layers)
     writer = gguf.GGUFWriter(path, row.gguf)
     try:
         writer.add_type(gguf.GGUFType.ADAPTER)

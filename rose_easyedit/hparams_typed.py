@@ -10,6 +10,7 @@ from typing import Any
 from rose_easyedit.errors import RoSEError, first_line, shown
 from rose_easyedit.hparams_other import RENAMED, of_another_method
 from rose_easyedit.hparams_types import wanted_type
+from rose_easyedit.reading import REFERENCE
 
 UNUSABLE = "These RoSE settings cannot be used:"
 
@@ -33,14 +34,19 @@ def typed(
 
     Raises:
         RoSEError: with every key that there is not (and the nearest there is); if there are all,
-            with every value that is not of its setting's type.
+            with every value that is not of its setting's type. A reference (`${...}`), to the
+            environment of whoever reads it, say, is no value.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     known = [f.name for f in fields(schema)]
     others = [fault for layer in layers if (fault := of_another_method(layer, known))]
-    faults = others or [fault for layer in layers for fault in key_faults(layer, schema, groups)]
+    faults = others or [
+        fault
+        for layer in layers
+        for fault in (*key_faults(layer, schema, groups), *_reference_faults(layer))
+    ]
     if faults:
         raise RoSEError.of(UNUSABLE, faults)
     try:
@@ -83,6 +89,12 @@ def _unknown_in(
             meant = (elsewhere or {}).get(str(key), f"{prefix}{near[0]}")
             faults.append(f"{prefix}{key} is not a setting; did you mean {meant}?")
     return faults
+
+
+def _reference_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if REFERENCE in str(value):
+            yield f"{name} is {shown(value)}, which refers to something else; give the value itself"
 
 
 def _own_faults(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.embedded import PACKAGED
 from rose_easyedit.errors import RoSEError, shown
+from rose_easyedit.reading import read_json
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
@@ -115,8 +116,8 @@ def load_result(path: str | Path, delta: EditDelta) -> dict[str, Any]:
         RoSEError: there is no such file, it is none of an evaluation, or it is of another edit.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        found = read_json(Path(path))
+    except (OSError, ValueError) as error:
         raise RoSEError(f"The result {str(path)!r} cannot be read ({error}); {_GIVE}.") from error
     if not isinstance(found, dict):
         raise RoSEError(

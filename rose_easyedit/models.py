@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rose_easyedit.embedded import PACKAGED, packaged_model
-from rose_easyedit.errors import RoSEError, first_line
+from rose_easyedit.errors import RoSEError, first_line, shown
 from rose_easyedit.gguf_file import gguf_model
 from rose_easyedit.tiny import TINY, build_tiny
 
@@ -17,6 +17,7 @@ EMBEDDED = "embedded"
 LABORATORY = "laboratory"
 BUILT_IN = (*PACKAGED, LABORATORY, TINY)
 _OFFLINE = f"the names {', '.join(BUILT_IN)} always work offline"
+_SHOWN_NAMES = 5
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -36,8 +37,9 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
         The model in evaluation mode on the device, and its tokenizer, which has a padding token.
 
     Raises:
-        RoSEError: no such model, dtype or device, with what would do; or a GGUF file of a family
-            or with a tokenizer that is not read, by its name.
+        RoSEError: no such model, dtype or device, with what would do; a checkpoint that cannot be
+            read, lacks weights or has others; or a GGUF file of a family or with a tokenizer that
+            is not read, by its name.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -55,15 +57,35 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
         with transformers_progress(shown=shown), torch.device("cpu"):
             # an edit from elsewhere may name the model: its code is never run
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=precision, trust_remote_code=False
+            model, found = AutoModelForCausalLM.from_pretrained(
+                source, dtype=precision, trust_remote_code=False, output_loading_info=True
             )
-    except (OSError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of safetensors, pickle, a tokenizer's or a quantiser's package
         raise RoSEError(_cannot_load(str(name), error)) from error
+    if faults := _weight_faults(found):
+        raise RoSEError.of(
+            f"The weights of {str(name)!r} are not those of a {type(model).__name__}, which would "
+            "be completed with random numbers or lose some; name a whole checkpoint:",
+            faults,
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     _without_length_warning(tokenizer)
     return model.to(place).eval(), tokenizer
+
+
+def _weight_faults(found: Mapping[str, Any]) -> list[str]:
+    """Which weights a checkpoint lacks, has beside the model's, or in another shape."""
+    kinds = {"missing_keys": "lacks", "unexpected_keys": "also has", "mismatched_keys": "misfits"}
+    faults = []
+    for kind, word in kinds.items():
+        names = sorted(str(name) for name in found.get(kind) or ())
+        more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        if names:
+            faults.append(f"it {word} {', '.join(map(shown, names[:_SHOWN_NAMES]))}{more}")
+    return faults
 
 
 def check_name(name: str) -> None:
@@ -150,6 +172,15 @@ def _device(device: Any) -> Any:
             f"device is {device!r}, but PyTorch finds {torch.cuda.device_count()} CUDA devices "
             'here; device "cpu" always works.'
         )
+    try:
+        if place.type == "meta":
+            raise RuntimeError("it holds no numbers")
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RoSEError(
+            f"device is {device!r}, which PyTorch cannot compute on here "
+            f'({first_line(str(error)) or type(error).__name__}); device "cpu" always works.'
+        ) from error
     return place
 
 
@@ -174,7 +205,7 @@ def dtype_name(dtype: Any) -> str:
 
 
 def _cannot_load(name: str, error: Exception) -> str:
-    reason = first_line(str(error)) or type(error).__name__
+    reason = shown(first_line(str(error)) or type(error).__name__)[1:-1]
     if Path(name).is_dir():
         return f"The folder {name!r} does not load as a causal language model: {reason}"
     return (

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError, json_fault, no_file
+from rose_easyedit.reading import read_text
 
-_LARGEST_MIB = 512
 _SHOWN_FAULTS = 20
 _SHOWN_LETTERS = 120
 
@@ -73,14 +73,8 @@ def shorten_faults(faults: Sequence[str]) -> list[str]:
 def _read_text(path: Path, kind: str) -> str:
     if not path.is_file():
         raise no_file(path, kind, "give a JSON or JSON Lines file")
-    size = path.stat().st_size / 2**20
-    if size > _LARGEST_MIB:
-        raise RoSEError(
-            f"{str(path)!r} has {size:.0f} MiB, and a {kind} is read as a whole, up to "
-            f"{_LARGEST_MIB} MiB; give a part of it."
-        )
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except UnicodeDecodeError as error:
         raise RoSEError(f"{str(path)!r} is not UTF-8 text ({error}); save it as UTF-8.") from error
     if not text.strip():

@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from rose_easyedit import reading
 from rose_easyedit.errors import RoSEError, no_file
 
 
@@ -34,16 +35,14 @@ def find_yaml(name_or_path: str | Path, folder: Path, kind: str) -> Path:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The values of a file.
+    """The values of a file, its references (`${...}`) unresolved.
 
     Raises:
         RoSEError: it is no YAML, is empty, or holds no mapping.
     """
-    from omegaconf import OmegaConf
-
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except Exception as error:  # a YAML parser raises its own hierarchy of errors
+        values = reading.read_yaml(path)
+    except (OSError, ValueError) as error:
         raise RoSEError(f"{str(path)!r} is not a readable YAML file: {error}") from error
     if not isinstance(values, dict) or not values:
         raise RoSEError(f"{str(path)!r} holds no settings; expected `key: value` lines.")

@@ -1,21 +1,64 @@
-"""Standard output: its reader may stop early, and a library may write to it unasked."""
+"""What is printed: any text on any terminal, none of it obeyed; its reader may stop early.
+
+A library may write to standard output unasked.
+"""
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _STDOUT = 1  # of the process; `sys.stdout` may be another
+# Control codes but tabs and new lines, halves of characters and bytes that are none, and what turns
+# the direction of writing.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_LINES, _LETTERS = 60, 2_000  # of a message
+
+
+def printable(value: Any) -> Any:
+    """Texts, and those in lists and mappings, with a mark in place of what a terminal obeys."""
+    if isinstance(value, str):
+        return _UNSEEN.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {printable(key): printable(inner) for key, inner in value.items()}
+    return [printable(inner) for inner in value] if isinstance(value, list) else value
+
+
+def printable_message(message: object) -> str:
+    """A message as a terminal shows it, its first lines, each cut where it would be unreadable."""
+    lines = printable(str(message)).splitlines() or [""]
+    short = [text if len(text) <= _LETTERS else f"{text[:_LETTERS]}..." for text in lines]
+    more = [f"... and {len(lines) - _LINES} more lines"] if len(lines) > _LINES else []
+    return "\n".join([*short[:_LINES], *more])
+
+
+def json_text(report: Any) -> str:
+    """A report as JSON for a program, which a terminal may show as well.
+
+    Numbers that are not finite are null; what a terminal would obey is escaped.
+    """
+    from rose_easyedit.evaluation.summary import plain
+
+    text = json.dumps(plain(report), ensure_ascii=False, indent=1, allow_nan=False)
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 @contextmanager
 def reader_may_stop() -> Iterator[None]:
     """What is printed in the block, which ends quietly where the reader has seen enough.
 
-    As `head` does in `rose-edit info ... | head`.
+    As `head` does in `rose-edit info ... | head`. What standard output cannot encode is escaped.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
         sys.stdout.flush()

@@ -17,7 +17,7 @@ def combine(arguments: Namespace) -> int:
     """Solves the facts of several edits together, or adds their updates, and saves the edit."""
     from rose_easyedit.delta import EditDelta
 
-    out = new_file(arguments.out, arguments.force)
+    out = new_file(arguments.out, arguments.force, arguments.deltas)
     if len(arguments.deltas) < 2:
         raise RoSEError("There is one edit only; name two or more to combine.")
     deltas = [EditDelta.load(name) for name in arguments.deltas]

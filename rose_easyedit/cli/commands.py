@@ -16,7 +16,7 @@ from rose_easyedit.cli.launched import launched, own_device
 from rose_easyedit.cli.places import check_place, named, new_file, new_folder
 from rose_easyedit.cli.settings import edit_settings, load_base
 from rose_easyedit.cli.words import DONE, WARNED
-from rose_easyedit.errors import DamageError, RoSEError
+from rose_easyedit.errors import DamageError, RoSEError, shown, text_fault
 
 if TYPE_CHECKING:
     from rose_easyedit.delta import EditDelta
@@ -27,7 +27,8 @@ def edit(arguments: Namespace) -> int:
     """Computes an edit and saves it."""
     from rose_easyedit.requests import load_requests
 
-    out = new_file(arguments.out, arguments.force)
+    read = [str(name) for name in (arguments.requests, arguments.hparams) if name]
+    out = new_file(arguments.out, arguments.force, read)
     requests = load_requests(arguments.requests)
     hparams = edit_settings(arguments)
 
@@ -96,9 +97,12 @@ def answer(
 
 
 def check_question(arguments: Namespace) -> None:
-    """Refuses a report of a conversation."""
+    """Refuses a report of a conversation, and questions that are no text."""
     if arguments.json and not arguments.prompt:
         raise RoSEError("--json needs a question: add --prompt TEXT.")
+    for prompt in arguments.prompt or ():
+        if fault := text_fault(prompt):
+            raise RoSEError(f"--prompt {shown(prompt)} {fault}; give it in UTF-8.")
 
 
 def apply(arguments: Namespace) -> None:

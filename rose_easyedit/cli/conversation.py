@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from rose_easyedit.cli import output
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, text_fault
+from rose_easyedit.stdout import printable
 
 INTRODUCTION = "Ask something. An empty line starts a new conversation, Ctrl-D ends."
 
@@ -16,7 +19,8 @@ def conversation(
 ) -> None:
     """Questions from the keyboard until end of input; each model remembers its own answers.
 
-    A question that cannot be put to the models (a conversation that has become too long, say) is
+    A question that cannot be put to the models (bytes that are no text, or a conversation that has
+    become too long) is
     answered with what is wrong, and forgotten.
 
     Args:
@@ -27,6 +31,8 @@ def conversation(
 
     console = Console(emoji=False)
     console.print(INTRODUCTION)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is no text is refused by name
     before: list[dict[str, str]] = []
     after: list[dict[str, str]] = []
     while True:
@@ -38,12 +44,15 @@ def conversation(
         if not prompt:
             before, after = [], []
             continue
+        if fault := text_fault(prompt):
+            output.line(console, printable(f"The question {fault}; type it anew."))
+            continue
         turn = {"role": "user", "content": prompt}
         asked = [*before, turn], [*after, turn]
         try:
             ((old, new),) = answers(asked[:1], asked[1:]) if chat else answers([prompt], [prompt])
         except RoSEError as error:
-            output.line(console, output.printable(f"{error} An empty line starts anew."))
+            output.line(console, printable(f"{error} An empty line starts anew."))
             continue
         before = [*asked[0], {"role": "assistant", "content": old}]
         after = [*asked[1], {"role": "assistant", "content": new}]

@@ -8,11 +8,10 @@ import traceback
 from collections.abc import Sequence
 
 from rose_easyedit.cli.launched import check_command, process
-from rose_easyedit.cli.output import printable
 from rose_easyedit.cli.parser import build_parser
 from rose_easyedit.cli.words import DONE, FAILED, INTERRUPTED, WRONG_INPUT
 from rose_easyedit.errors import DamageError, RoSEError
-from rose_easyedit.stdout import reader_may_stop
+from rose_easyedit.stdout import printable, printable_message, reader_may_stop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _report(str(error), FAILED, words)
     except Exception as error:  # a defect, or the machine's limits: the trace belongs in a report
-        traceback.print_exc()
+        print(printable(traceback.format_exc()), end="", file=sys.stderr)
         return _report(f"{type(error).__name__}: {error}", FAILED, words)
 
 
 def _report(message: str, code: int, words: Sequence[str]) -> int:
     rank, count = process()
     name = "rose-edit" if count == 1 else f"rose-edit (rank {rank} of {count})"
-    print(f"{name}: {printable(message)}", file=sys.stderr)
+    print(f"{name}: {printable_message(message)}", file=sys.stderr)
     if "--json" in words and rank == 0:
-        print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False))
+        print(json.dumps({"error": printable_message(message), "exit_code": code}))
     return code

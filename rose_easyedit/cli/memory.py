@@ -83,7 +83,7 @@ def ask(arguments: Namespace) -> None:
 
 def export(arguments: Namespace) -> int:
     """Writes the edit."""
-    out = new_file(arguments.out, arguments.force)
+    out = new_file(arguments.out, arguments.force, [arguments.memory])
     memory = _opened(arguments)
     size = memory.save(out, replace=arguments.force).stat().st_size
     report = {"out": str(out), "bytes": size, "warnings": damage_of(memory.delta())}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.record_file import shorten
 from rose_easyedit.settings_compared import flat
+from rose_easyedit.stdout import json_text, printable
 
 if TYPE_CHECKING:
     from rose_easyedit.evaluation.report_tables import TextTable
@@ -18,15 +18,12 @@ Report = dict[str, Any]
 
 # Of a table in parts, beside the first column.
 _LEAST_COLUMNS = 3
-# Codes that a terminal obeys; what a file or a model says is shown and not obeyed.
-_CODES = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd")
-del _CODES[ord("\n")], _CODES[ord("\t")]
 
 
 def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) -> None:
     """Prints a report on standard output."""
     if as_json:
-        print(json.dumps(report, ensure_ascii=False, indent=1))
+        print(json_text(report))
         return
     from rich.console import Console
 
@@ -34,15 +31,6 @@ def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) ->
     with console.capture() as capture:
         table(printable(report), console)
     print(capture.get(), end="")  # rich would end the process where a pipe is closed early
-
-
-def printable(value: Any) -> Any:
-    """Texts, and those in lists and mappings, with a mark in place of each control code."""
-    if isinstance(value, str):
-        return value.translate(_CODES)
-    if isinstance(value, dict):
-        return {printable(key): printable(inner) for key, inner in value.items()}
-    return [printable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def edit_report(report: Report, console: Any) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.files import irregular, is_same_file
 
 FOR_EDIT = "a file, such as edit.safetensors"
 FOR_FOLDER = "a new folder"
@@ -27,16 +29,26 @@ def named(text: str, option: str, what: str) -> Path:
     return Path(text)
 
 
-def new_file(text: str, force: bool) -> Path:
+def new_file(text: str, force: bool, inputs: Sequence[str] = ()) -> Path:
     """The file that --out names, which is not there yet unless it may be replaced.
 
+    Args:
+        text: what --out was given.
+        force: whether a regular file may be replaced.
+        inputs: files that the command reads, which may not.
+
     Raises:
-        RoSEError: it is empty, a folder, in a file, or there already.
+        RoSEError: it is empty, a folder, a link, device or pipe, an input, in a file, or there
+            already.
         OSError: its folder cannot be written to.
     """
     path = named(text, "--out", FOR_EDIT)
     if path.is_dir():
         raise RoSEError(f"--out {text} is a folder; name a file, such as {text}/edit.safetensors.")
+    if kind := irregular(path):
+        raise RoSEError(f"--out {text} is {kind}, and no file to replace; name a regular file.")
+    if any(is_same_file(path, Path(name)) for name in inputs):
+        raise RoSEError(f"--out {text} is a file that this command reads; name another one.")
     if path.exists() and not force:
         raise RoSEError(f"--out {text} exists; choose another name, or add --force to replace it.")
     check_place(path)

@@ -96,6 +96,6 @@ def load_base(delta: EditDelta, arguments: Namespace) -> tuple[Any, Any]:
 
 
 def _model_name(path: Path) -> str:
-    from omegaconf import OmegaConf
+    from rose_easyedit.settings_files import read_yaml
 
-    return str(OmegaConf.load(path).model_name)
+    return str(read_yaml(path)["model_name"])

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -25,10 +25,12 @@ from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import computation_fingerprint, weights_fingerprint
 from rose_easyedit.generation import encode
 from rose_easyedit.paths import cache_dir
+from rose_easyedit.tensor_file import read_tensors
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "rose_easyedit.evaluation/2"
+FORMAT = "rose_easyedit.evaluation/3"
+_LARGEST = 8 << 30
 
 
 def default_folder() -> Path:
@@ -107,31 +109,36 @@ def _save(path: Path, measured: Measurement) -> None:
         "generic": measured.generic.logprobs.contiguous(),
         "generic_tokens": measured.generic.tokens,
     }
-    metadata = {FORMAT: record, "sha256": _checksum(record, tensors)}
+    metadata = {FORMAT: record, "sha256": _checksum(path.stem, record, tensors)}
     write_whole(path, save(tensors, metadata))
 
 
 def _load(path: Path, questions: Questions) -> Measurement | None:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if metadata["sha256"] != _checksum(metadata[FORMAT], tensors):
-            raise ValueError("its content has changed")
+        metadata, tensors = read_tensors(path, _LARGEST)
+        if metadata["sha256"] != _checksum(path.stem, metadata[FORMAT], tensors):
+            raise ValueError("its content has changed, or is that of another entry")
         record = json.loads(metadata[FORMAT])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        readings = [TargetReading(**reading) for reading in record["readings"]]
+        if (
+            not len(questions.locality)
+            == len(tensors["logprobs"])
+            == len(record["locality_answers"])
+        ):
+            raise ValueError("it is of other questions")
+        return Measurement(
+            answers=dict(zip(questions.queries, record["answers"], strict=True)),
+            readings=dict(zip(questions.targets, readings, strict=True)),
+            logprobs=tensors["logprobs"],
+            locality_answers=tuple(record["locality_answers"]),
+            generic=TextReading(tensors["generic"], tensors["generic_tokens"]),
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         logger.warning("%s is damaged (%s); the unedited model is asked again", path, error)
         return None
-    readings = [TargetReading(**reading) for reading in record["readings"]]
-    return Measurement(
-        answers=dict(zip(questions.queries, record["answers"], strict=True)),
-        readings=dict(zip(questions.targets, readings, strict=True)),
-        logprobs=tensors["logprobs"],
-        locality_answers=tuple(record["locality_answers"]),
-        generic=TextReading(tensors["generic"], tensors["generic_tokens"]),
-    )
 
 
-def _checksum(record: str, tensors: dict[str, Tensor]) -> str:
+def _checksum(key: str, record: str, tensors: dict[str, Tensor]) -> str:
+    """Of what is filed under a key: no entry stands for another one."""
     numbers = weights_fingerprint(tensors.items())
-    return hashlib.sha256(f"{numbers}:{record}".encode()).hexdigest()
+    return hashlib.sha256(f"{key}:{numbers}:{record}".encode()).hexdigest()

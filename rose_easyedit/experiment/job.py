@@ -26,6 +26,7 @@ from rose_easyedit.experiment.status import (
     emptied,
     read_status,
 )
+from rose_easyedit.reading import inside, read_yaml
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -115,18 +116,15 @@ def _claim(config: ExperimentConfig, folder: Path, sweep: Path, job: Job) -> Sta
 
 def _warn_of_tracking(config: ExperimentConfig, folder: Path) -> None:
     """Says that a finished run stays tracked as it was, or untracked."""
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
     from rose_easyedit.experiment.tracking import NoTracker, make_tracker
 
     if isinstance(make_tracker(config.tracking), NoTracker):
         return
     asked = (config.tracking.kind, config.tracking.mode)
     try:
-        tracking: Any = OmegaConf.load(folder / CONFIG_FILE).tracking
-        was = (tracking.kind, tracking.mode)
-    except (OSError, ValueError, AttributeError, YAMLError):
+        tracking = read_yaml(inside(folder, folder / CONFIG_FILE))["tracking"]
+        was = (tracking["kind"], tracking["mode"])
+    except (OSError, ValueError, LookupError, TypeError):
         return  # nobody can tell
     if asked != was:
         logger.warning(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.records import from_json
-from rose_easyedit.experiment.status import to_json
+from rose_easyedit.experiment.status import check_run, to_json
 from rose_easyedit.files import write_whole
+from rose_easyedit.reading import inside, read_json
 
 JOBS = ".jobs"
 
@@ -59,7 +59,8 @@ def listed_jobs(sweep: Path) -> list[Job]:
     jobs, faults = [], []
     for path in sorted((sweep / JOBS).glob("*.json")):
         try:
-            jobs.append(from_json(Job, json.loads(path.read_text(encoding="utf-8"))))
+            jobs.append(from_json(Job, read_json(inside(sweep, path))))
+            check_run(jobs[-1].run)
         except (OSError, ValueError, TypeError) as error:
             faults.append(f"{path}: {error}")
     if faults:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.paths import conf_dir
+from rose_easyedit.stdout import printable_message
 
 if TYPE_CHECKING:
     from rose_easyedit.experiment.job_list import Job
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("rose-experiment: Interrupted; the same command goes on from here.", file=sys.stderr)
         return INTERRUPTED
     except (RoSEError, OSError) as error:
-        print(f"rose-experiment: {error}", file=sys.stderr)
+        print(f"rose-experiment: {printable_message(error)}", file=sys.stderr)
         return WRONG_INPUT if isinstance(error, RoSEError) else FAILED
 
 

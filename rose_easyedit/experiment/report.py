@@ -18,9 +18,10 @@ from rose_easyedit.experiment.report_looks import brief, label, looks_of, short_
 from rose_easyedit.experiment.report_metrics import metrics_of, success_metric
 from rose_easyedit.experiment.report_queries import query_data
 from rose_easyedit.experiment.report_svg import legend
-from rose_easyedit.files import write_whole
+from rose_easyedit.files import irregular, write_whole
 from rose_easyedit.pages.render import render_page
-from rose_easyedit.stdout import reader_may_stop
+from rose_easyedit.reading import read_bytes
+from rose_easyedit.stdout import printable, printable_message, reader_may_stop
 
 DESCRIPTION = """\
 Make one page of a sweep: its jobs, what they set and what came of it, every answer, and all
@@ -49,13 +50,22 @@ def write_sweep_report(folder: Path, out: Path | None = None) -> Path:
         The page.
 
     Raises:
-        RoSEError: `folder` is no sweep, or `out` is a folder.
+        RoSEError: `folder` is no sweep, or leads elsewhere; `out` is a folder, a link, a device or
+            a pipe, or a file of the sweep.
     """
     page = Path(folder) / PAGE if out is None else Path(out)
-    if page.is_dir():
-        raise RoSEError(f"{str(page)!r} is a folder; name a file for the page.")
+    if kind := irregular(page):
+        raise RoSEError(f"{str(page)!r} is {kind}; name a file for the page.")
+    if page.is_file() and _is_of(page, Path(folder)):
+        raise RoSEError(f"{str(page)!r} is a file of the sweep; name another one for the page.")
     # a file may hold halves of characters, which a page cannot
     return write_whole(page, render_sweep(read_sweep(Path(folder))).encode(errors="replace"))
+
+
+def _is_of(page: Path, folder: Path) -> bool:
+    """Whether a file belongs to a sweep, and is no page of it."""
+    within = page.resolve().is_relative_to(folder.resolve())
+    return within and page.suffix.lower() not in (".html", ".htm")
 
 
 def render_sweep(sweep: Sweep) -> str:
@@ -109,10 +119,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         page = write_sweep_report(arguments.folder, arguments.out)
         with reader_may_stop():
-            print(page)
+            print(printable(str(page)))
         return DONE
     except (RoSEError, OSError) as error:
-        print(f"rose-report: {error}", file=sys.stderr)
+        print(f"rose-report: {printable_message(error)}", file=sys.stderr)
         return WRONG_INPUT if isinstance(error, RoSEError) else FAILED
 
 
@@ -145,4 +155,4 @@ def _figures(sweep: Sweep) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _address(path: Path) -> str:
     """The picture itself, as an address; a browser runs no script of one."""
-    return f"data:{_KINDS[path.suffix]};base64,{b64encode(path.read_bytes()).decode()}"
+    return f"data:{_KINDS[path.suffix]};base64,{b64encode(read_bytes(path)).decode()}"

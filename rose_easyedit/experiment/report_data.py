@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from rose_easyedit.experiment.status import (
     read_status,
 )
 from rose_easyedit.experiment.summary_table import SUMMARY_JSON, Row, as_it_stands, read_rows
+from rose_easyedit.reading import inside, read_json, read_yaml
 
 DAMAGED = "damaged"
 _T = TypeVar("_T")
@@ -102,14 +102,14 @@ def read_sweep(folder: Path) -> Sweep:
         raise RoSEError(f"There is no folder {str(folder)!r}; name one that rose-experiment wrote.")
     rows, notes = _read_rows(folder)
     if not rows:
-        inside = (folder / STATUS_FILE).is_file()
+        alone = (folder / STATUS_FILE).is_file()
         raise RoSEError.of(
-            f"{str(folder)!r} is {'a single run' if inside else 'no sweep'}: no job is listed in "
+            f"{str(folder)!r} is {'a single run' if alone else 'no sweep'}: no job is listed in "
             f"it. Name the folder with {RUNS}/ in it, which rose-experiment tells at its end.",
             notes,
         )
     ids = dict.fromkeys(row.run for row in rows if row.run)
-    runs = {run: _read_run(folder / RUNS / run) for run in ids}
+    runs = {run: _read_run(inside(folder, folder / RUNS / run)) for run in ids}
     others = {path.parent.name for path in folder.glob(f"{RUNS}/*/{STATUS_FILE}")} - ids.keys()
     if others:
         notes.append(
@@ -117,7 +117,8 @@ def read_sweep(folder: Path) -> Sweep:
             "jobs here are those of the folder's last command."
         )
     rows = [_checked(row, runs.get(row.run)) for row in rows]
-    return Sweep(folder.resolve().name, rows, runs, _figures(folder), notes)
+    figures = _attempt(notes, "The figures of the sweep", lambda: _figures(folder)) or {}
+    return Sweep(folder.resolve().name, rows, runs, figures, notes)
 
 
 def _read_rows(folder: Path) -> tuple[list[Row], list[str]]:
@@ -133,7 +134,7 @@ def _read_rows(folder: Path) -> tuple[list[Row], list[str]]:
 
 def _summary(folder: Path) -> list[Row]:
     """The rows of `summary.json`, with what their runs say by now."""
-    rows = json.loads((folder / SUMMARY_JSON).read_text(encoding="utf-8"))["jobs"]
+    rows = read_json(inside(folder, folder / SUMMARY_JSON))["jobs"]
     return [as_it_stands(folder, from_json(Row, row)) for row in rows]
 
 
@@ -160,23 +161,22 @@ def _read_run(folder: Path) -> RunFiles:
     evaluation = _attempt(faults, RESULT_FILE, lambda: _evaluation(folder))
     curves = _attempt(faults, "its curves", lambda: read_curves(folder))
     setting = _attempt(faults, CONFIG_FILE, lambda: _setting(folder))
-    return RunFiles(status, setting or "", evaluation, curves or {}, _figures(folder), faults)
+    figures = _attempt(faults, "its figures", lambda: _figures(folder))
+    return RunFiles(status, setting or "", evaluation, curves or {}, figures or {}, faults)
 
 
 def _attempt(faults: list[str], what: str, read: Callable[[], _T]) -> _T | None:
     """What is read; or None, and why it cannot be."""
-    from yaml import YAMLError
-
     try:
         return read()
-    except (*_FAULTS, YAMLError) as error:
+    except _FAULTS as error:
         kind = "" if isinstance(error, RoSEError) else f"{type(error).__name__}: "
         faults.append(f"{what} cannot be read ({kind}{' '.join(str(error).split())})")
         return None
 
 
 def _evaluation(folder: Path) -> Evaluation:
-    result = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    result = read_json(inside(folder, folder / RESULT_FILE))
     summary = result["summary"]
     others, locality = summary["r_specificity"], summary["locality"]
     found = {form: of["faithful_interval"] for form, of in summary["forms"].items()}
@@ -196,16 +196,20 @@ def _pair(interval: Sequence[float]) -> tuple[float, float]:
 
 def _setting(folder: Path) -> str:
     """The model and the facts, in words."""
-    from omegaconf import OmegaConf
-
-    config: Any = OmegaConf.load(folder / CONFIG_FILE)
-    split = f" ({config.data.split})" if config.data.split else ""
-    return f"{config.hparams.model_name}, facts of {config.data.source}{split}"
+    config = read_yaml(inside(folder, folder / CONFIG_FILE))
+    model, data = config["hparams"]["model_name"], config["data"]
+    split = f" ({data['split']})" if data["split"] else ""
+    return f"{model}, facts of {data['source']}{split}"
 
 
 def _figures(folder: Path) -> dict[str, Path]:
-    """Name to file; of a figure in several forms, the smallest."""
-    paths = [path for path in (folder / FIGURES).glob("*") if path.is_file()]
-    pictures = [path for path in paths if path.suffix in (".png", ".svg")]
-    by_size = sorted(pictures, key=lambda path: path.stat().st_size, reverse=True)
+    """Name to file; of a figure in several forms, the smallest.
+
+    Raises:
+        RoSEError: one lies elsewhere.
+    """
+    found = inside(folder, folder / FIGURES).glob("*")
+    pictures = [inside(folder, path) for path in found if path.suffix in (".png", ".svg")]
+    files = [path for path in pictures if path.is_file()]
+    by_size = sorted(files, key=lambda path: path.stat().st_size, reverse=True)
     return dict(sorted((path.stem, path) for path in by_size))

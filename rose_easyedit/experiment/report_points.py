@@ -12,6 +12,7 @@ from typing import Any
 from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.tracking import NoTracker
 from rose_easyedit.experiment.tracking_jsonl import METRICS_FILE
+from rose_easyedit.reading import inside, read_text
 
 # Name of a curve, as it is logged (`curves.log_edit`), to its points.
 Curves = Mapping[str, list[tuple[float, float]]]
@@ -26,12 +27,12 @@ def read_curves(folder: Path) -> Curves:
     """
     points = _Points()
     if (folder / METRICS_FILE).is_file():
-        points.replay(folder / METRICS_FILE)
+        points.replay(inside(folder, folder / METRICS_FILE))
     else:
         from rose_easyedit.delta import EditDelta
         from rose_easyedit.experiment.curves import log_edit
 
-        log_edit(points, EditDelta.load(folder / DELTA_FILE))
+        log_edit(points, EditDelta.load(inside(folder, folder / DELTA_FILE)))
     return points.curves
 
 
@@ -49,7 +50,7 @@ class _Points(NoTracker):
 
     def replay(self, path: Path) -> None:
         """Takes the events of the last attempt."""
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_text(path).splitlines():
             event: dict[str, Any] = json.loads(line)
             if event["event"] == "config":
                 self.curves.clear()

@@ -7,13 +7,15 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, shown
+from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.records import from_json
 from rose_easyedit.files import write_whole
+from rose_easyedit.reading import inside, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +61,26 @@ def to_json(content: Any) -> bytes:
     return json.dumps(plain(content), ensure_ascii=False, indent=1).encode()
 
 
+def check_run(run: str) -> None:
+    """Refuses an id that could be none of a run's: its folder has that name.
+
+    Raises:
+        RoSEError: it is the name of no file, or of one elsewhere.
+    """
+    if run in (".", "..") or not run.isprintable() or {"/", "\\"} & set(run):
+        raise RoSEError(f"{shown(run)} names no run; an id is a word that can name a folder.")
+
+
 def read_status(folder: Path) -> Status | None:
-    """What a run's folder says of it; None if it says nothing that can be read."""
+    """What a run's folder says of it; None if it says nothing that can be read.
+
+    A run that says it has finished, and whose edit is not there, is `broken off`.
+    """
     try:
-        return from_json(Status, json.loads((folder / STATUS_FILE).read_text(encoding="utf-8")))
+        status = from_json(Status, read_json(inside(folder, folder / STATUS_FILE)))
+        if status.state == FINISHED and not inside(folder, folder / DELTA_FILE).is_file():
+            return replace(status, state=BROKEN_OFF, error=f"there is no {DELTA_FILE}")
+        return status
     except (OSError, ValueError, TypeError):
         return None
 
@@ -70,19 +88,18 @@ def read_status(folder: Path) -> Status | None:
 def state_of(folder: Path) -> Status | None:
     """As `read_status`, but a run whose process is gone is `broken off`, and not `running`.
 
-    Where that cannot be found out, as in a folder that is only read, the run is taken at its word.
+    Where that cannot be found out, as in a folder that is only read, or whose lock lies elsewhere,
+    the run is taken at its word.
     """
-    from dataclasses import replace
-
     from filelock import FileLock
 
     status = read_status(folder)
     if status is None or status.state != RUNNING:
         return status
     try:
-        with FileLock(_lock_path(folder), timeout=0):
+        with FileLock(inside(folder.parent, _lock_path(folder)), timeout=0):
             return replace(status, state=BROKEN_OFF)
-    except OSError:  # a time-out is one, too
+    except (OSError, RoSEError):  # a time-out is one, too
         return status
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 from rose_easyedit.errors import first_line
 from rose_easyedit.experiment.job_list import Job, listed_jobs
-from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, state_of, to_json
+from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, check_run, state_of, to_json
 from rose_easyedit.files import write_whole
+from rose_easyedit.reading import inside
+from rose_easyedit.stdout import printable, printable_message
 
 SUMMARY_JSON, SUMMARY_CSV = "summary.json", "summary.csv"
 NOT_STARTED = "not started"
@@ -77,8 +79,13 @@ def read_rows(sweep: Path) -> list[Row]:
 
 
 def as_it_stands(sweep: Path, row: Row) -> Row:
-    """The row with what its run says by now, if it says anything."""
-    status = state_of(sweep / RUNS / row.run) if row.run else None
+    """The row with what its run says by now, if it says anything.
+
+    Raises:
+        RoSEError: its run's id is none.
+    """
+    check_run(row.run)
+    status = state_of(inside(sweep, sweep / RUNS / row.run)) if row.run else None
     if status is None:
         return row
     return replace(
@@ -120,7 +127,7 @@ def print_summary(sweep: Path, rows: Sequence[Row]) -> None:
     done = sum(row.done for row in rows)
     lines.append(f"{done} of {len(rows)} jobs finished -> {sweep}")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable_message(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(rows: Sequence[Row]) -> Any:
@@ -129,17 +136,20 @@ def _table(rows: Sequence[Row]) -> Any:
     from rich.table import Table
 
     swept = list(dict.fromkeys(key for row in rows for key in row.swept))
+
+    def state(row: Row) -> str:
+        return f"{row.state} before" if row.kept else row.state
+
     table = Table(box=box.SIMPLE_HEAD)
     for title in ("job", "run", "state", *swept):
-        table.add_column(title, overflow="fold")
+        table.add_column(escape(printable(title)), overflow="fold")
     for title in (*_SHOWN.values(), "s"):
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(
             str(row.number),
-            row.run,
-            f"{row.state} before" if row.kept else row.state,
-            *(escape(row.swept.get(key, "")) for key in swept),
+            *(escape(printable(text)) for text in (row.run, state(row))),
+            *(escape(printable(row.swept.get(key, ""))) for key in swept),
             *(_number(row.metrics.get(name), 2 if name != "kl" else 3) for name in _SHOWN),
             _number(row.seconds, 1),
         )

@@ -15,6 +15,7 @@ from rose_easyedit.errors import RoSEError, no_file
 
 _APPLICATION = 0x526F5345  # "RoSE", in the header of the file
 _VERSION = 1
+_LONGEST = 64 << 20  # bytes of one text or target
 _PATIENCE = 60.0  # seconds that a process waits for another one's write
 _SCHEMA = (
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -43,7 +44,7 @@ class MemoryFile:
         if not self.path.is_file():
             return False
         try:
-            with self._open("DEFERRED") as file:
+            with self._open("DEFERRED", mode="ro") as file:
                 return _has_tables(file)
         except RoSEError:
             return True  # something else, as whoever opens it will be told
@@ -57,7 +58,7 @@ class MemoryFile:
         if self.path.is_dir():
             raise no_file(self.path, "memory", "name a file, such as facts.db")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open("IMMEDIATE", new=True) as file:
+        with self._open("IMMEDIATE", mode="rwc") as file:
             # an empty database is what a kill may have left of the first attempt
             if _has_tables(file):
                 return
@@ -70,7 +71,7 @@ class MemoryFile:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A view of one moment."""
-        with self._open("DEFERRED") as file:
+        with self._open("DEFERRED", mode="ro") as file:
             self._check(file)
             yield file
 
@@ -82,15 +83,16 @@ class MemoryFile:
             yield file
 
     @contextmanager
-    def _open(self, kind: str, *, new: bool = False) -> Iterator[sqlite3.Connection]:
-        if not new and not self.path.is_file():
+    def _open(self, kind: str, *, mode: str = "rw") -> Iterator[sqlite3.Connection]:
+        """A transaction; `mode` is SQLite's: a missing file is made in "rwc" alone."""
+        if mode != "rwc" and not self.path.is_file():
             raise no_file(self.path, "memory", "add a fact to begin one")
-        # a missing file would else be made, empty, by whoever looks for it
-        address = f"{self.path.as_uri()}?mode={'rwc' if new else 'rw'}"
+        address = f"{self.path.as_uri()}?mode={mode}"
         try:
             with closing(
                 sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, uri=True)
             ) as file:
+                file.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
                 file.execute("PRAGMA synchronous = EXTRA")  # it outlives a power cut, too
                 file.execute(f"BEGIN {kind}")
                 try:
@@ -100,7 +102,8 @@ class MemoryFile:
                     raise
                 file.commit()
         except sqlite3.OperationalError as error:  # locked, read-only, no space
-            if str(error).startswith("no such"):  # table or column
+            # a table or column that there is not; a text that is none
+            if str(error).startswith(("no such", "Could not decode")):
                 raise self.damaged(error) from error
             raise OSError(f"The memory {str(self.path)!r} cannot be used now: {error}") from error
         except sqlite3.DatabaseError as error:
@@ -122,6 +125,14 @@ class MemoryFile:
                 f"The memory {str(self.path)!r} has the form {version}, this version reads "
                 f"{_VERSION}; use the version of rose_easyedit that wrote it."
             )
+        # views, triggers and generated columns could run on for ever, or tell something else
+        made = file.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        if sorted(_in_one_line(sql) for (sql,) in made) != sorted(map(_in_one_line, _SCHEMA)):
+            raise self.damaged("its tables are not those of a memory")
+
+
+def _in_one_line(statement: object) -> str:
+    return " ".join(str(statement).split())
 
 
 def _has_tables(file: sqlite3.Connection) -> bool:

@@ -9,6 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, overload
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.files import is_same_file
 from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.finding import Finder, Group, known, stored
 from rose_easyedit.memory.records import Change, Entry, Snapshot
@@ -205,10 +206,11 @@ class FactMemory:
         from rose_easyedit.method.known import group_key
 
         with self._lock:
-            snapshot = self._computed()
-            groups = list(snapshot.groups)
-            if not groups:
+            if not self._computed().groups:
                 return None
+            self.base()
+            snapshot = self._computed()  # once more, now that the width of targets is known
+            groups = list(snapshot.groups)
             if self._solved is None or self._solved[0] != groups:
                 targets = {group_key(groups[i]): known(t) for i, t in snapshot.targets.items()}
                 facts = [fact for group in groups for fact in group]
@@ -224,8 +226,10 @@ class FactMemory:
             replace: a file of that name; otherwise it is refused.
 
         Raises:
-            RoSEError: there is no fact, or such a file.
+            RoSEError: there is no fact, or such a file; or it is the memory's own.
         """
+        if is_same_file(Path(path), self._store.path):
+            raise RoSEError(f"{str(path)!r} is the memory itself; name another file for the edit.")
         delta = self.delta()
         if delta is None:
             raise RoSEError("The memory has no fact to write into a model; add one first.")
@@ -286,11 +290,16 @@ class FactMemory:
     def _computed(self) -> Snapshot:
         """The facts, once every one that can be written has its target."""
         with self._lock:
-            while (snapshot := self._store.snapshot()).missing:
+            while (snapshot := self._store.snapshot(self._width)).missing:
                 model, tokenizer = self._checked_base()
                 finder = Finder(self._store, model, tokenizer, self.hparams)
                 finder.find(snapshot.missing[:_AT_ONCE])
             return snapshot
+
+    @property
+    def _width(self) -> int | None:
+        """Of the model's hidden states, once it is loaded."""
+        return None if self._model is None else self._model.config.get_text_config().hidden_size
 
     def _checked_base(self) -> tuple[Any, Any]:
         """The model, once it is certain that it is the one whose targets are kept, and unedited."""

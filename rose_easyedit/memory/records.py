@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from rose_easyedit.requests import EditRequest
 
@@ -67,9 +69,25 @@ class StoredTarget:
         """All but the value, as text."""
         return json.dumps({"losses": list(self.losses), "steps": self.steps})
 
-    def digest(self) -> str:
-        """SHA-256 of all of it."""
-        return hashlib.sha256(self.value + self.rest().encode()).hexdigest()
+    def digest(self, group: str) -> str:
+        """SHA-256 of all of it and of the group whose target it is (`group_digest`)."""
+        return hashlib.sha256(self.value + f"{group}:{self.rest()}".encode()).hexdigest()
+
+    def is_of(self, n_facts: int, width: int | None) -> bool:
+        """Whether it can be the target of so many facts, of a model of that width if it is known.
+
+        Its numbers are finite.
+        """
+        size = len(self.value) // 4 if width is None else width
+        numbers = struct.iter_unpack("<f", self.value) if len(self.value) == 4 * size else ()
+        return (
+            len(self.value) == 4 * size > 0
+            and all(isfinite(number) for (number,) in numbers)
+            and len(self.losses) == n_facts
+            and all(type(loss) in (int, float) and isfinite(loss) for loss in self.losses)
+            and type(self.steps) is int
+            and 0 <= self.steps < 10**9
+        )
 
 
 @dataclass(frozen=True)

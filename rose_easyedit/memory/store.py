@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.records import Change, Entry, Snapshot, StoredTarget, group_digest
+from rose_easyedit.models import DTYPES
 from rose_easyedit.requests import EditRequest, as_prompt, as_subject, group_by_subject
 from rose_easyedit.settings_compared import missing_settings
 
 logger = logging.getLogger(__name__)
+
+_OF_FACT = ("prompt", "subject", "target_new", "ground_truth")
 
 
 class FactStore:
@@ -45,16 +48,23 @@ class FactStore:
             RoSEError: there is no such file, or it is no memory.
         """
         self._file = MemoryFile(Path(path))
-        if settings is not None:
+        if settings is not None and not self._file.is_begun:
             self._file.make({"hparams": json.dumps(settings), "dtype": dtype})
         with self._file.reading() as file:
-            rows = dict(file.execute("SELECT name, value FROM settings"))
+            rows = dict(self._texts(file, "SELECT name, value FROM settings"))
         self.dtype = rows.get("dtype", "auto")
+        if self.dtype not in DTYPES:
+            raise self._file.damaged(f"its dtype is {shown(self.dtype)}")
         self.settings, self.hparams = self._read_settings(rows.get("hparams", ""))
         if lacking := missing_settings(self.settings):
             self._complete(lacking)
         # what shares a target: a subject's facts, or each fact for itself
         self._per_fact = self.settings["hierarchy"]["integration"] == "independent"
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self._file.path
 
     def _read_settings(self, text: str) -> tuple[dict[str, Any], RoSEHyperParams]:
         """The settings as they are in a file, and checked as if a user had given them."""
@@ -63,7 +73,8 @@ class FactStore:
             if not isinstance(settings, dict):
                 raise ValueError("the settings are no object")
             return settings, RoSEHyperParams.from_dict(settings)
-        except (TypeError, ValueError) as error:  # no JSON, no mapping, or no settings
+        # no JSON, no mapping, or no settings; nested too deep
+        except (TypeError, ValueError, RecursionError) as error:
             raise self._file.damaged(error) from error
 
     def _complete(self, lacking: Sequence[str]) -> None:
@@ -82,10 +93,14 @@ class FactStore:
 
     def bind(self, base: str) -> str:
         """The fingerprint of the base model's weights: this one, unless there is one already."""
-        with self._file.writing() as file:
-            file.execute("INSERT OR IGNORE INTO settings VALUES ('base', ?)", [base])
-            (row,) = file.execute("SELECT value FROM settings WHERE name = 'base'")
-        return row[0]
+        query = "SELECT value FROM settings WHERE name = 'base'"
+        with self._file.reading() as file:
+            rows = list(self._texts(file, query))
+        if not rows:
+            with self._file.writing() as file:
+                file.execute("INSERT OR IGNORE INTO settings VALUES ('base', ?)", [base])
+                rows = list(self._texts(file, query))
+        return rows[0][0]
 
     def put(self, requests: Iterable[EditRequest], *, only_known: bool = False) -> list[Change]:
         """Adds facts; one of a known subject and prompt takes the place of what was there.
@@ -103,7 +118,7 @@ class FactStore:
         requests = list(requests)
         changes = []
         with self._file.writing() as file:
-            known = {r.place: r for r, _, _ in _facts(file)}
+            known = {r.place: r for r, _, _ in self._facts(file)}
             unknown = [r for r in requests if r.place not in known]
             if only_known and unknown:
                 raise RoSEError.of(
@@ -129,7 +144,7 @@ class FactStore:
         """
         subject, prompt = as_subject(subject), None if prompt is None else as_prompt(prompt)
         with self._file.writing() as file:
-            about = [r for r, _, _ in _facts(file) if r.subject == subject]
+            about = [r for r, _, _ in self._facts(file) if r.subject == subject]
             gone = [r for r in about if prompt in (None, r.prompt)]
             if not gone:
                 wanted = "" if prompt is None else f" with the prompt {prompt!r}"
@@ -158,24 +173,24 @@ class FactStore:
             current = set(map(group_digest, self._groups(file)))
             for group, target in found:
                 if (digest := group_digest(group)) in current:
-                    row = [digest, group[0].subject, target.value, target.rest(), target.digest()]
+                    sha256 = target.digest(digest)
+                    row = [digest, group[0].subject, target.value, target.rest(), sha256]
                     file.execute("INSERT OR REPLACE INTO targets VALUES (?, ?, ?, ?, ?)", row)
 
-    def snapshot(self) -> Snapshot:
-        """The facts that can be written, with the targets that are there."""
+    def snapshot(self, width: int | None = None) -> Snapshot:
+        """The facts that can be written, with the targets that are there and whole.
+
+        Args:
+            width: of the model's hidden states, if it is known: what is of another is no target.
+        """
         with self._file.reading() as file:
-            groups = self._groups(file)
-            targets = _targets(file)
-        numbers = {group_digest(group): number for number, group in enumerate(groups)}
-        found = {numbers[digest]: t for digest, t in targets.items() if digest in numbers}
-        return Snapshot(groups, found)
+            return self._snapshot(file, width)
 
     def entries(self) -> list[Entry]:
         """All facts, in the order in which they came."""
         with self._file.reading() as file:
-            facts, groups = _facts(file), self._groups(file)
-            targets = {row[0] for row in file.execute("SELECT digest FROM targets")}
-        ready = {fact for group in groups if group_digest(group) in targets for fact in group}
+            facts, snapshot = self._facts(file), self._snapshot(file, None)
+        ready = {fact for number in snapshot.targets for fact in snapshot.groups[number]}
 
         def state(fact: EditRequest, fault: str | None) -> str:
             if fault is not None:
@@ -188,10 +203,53 @@ class FactStore:
         """All that has happened, the earliest first."""
         query = "SELECT time, action, subject, prompt, old, new FROM history ORDER BY number"
         with self._file.reading() as file:
-            return [Change(*row) for row in file.execute(query)]
+            return [Change(*row) for row in self._texts(file, query, may_lack=(4, 5))]
+
+    def _snapshot(self, file: sqlite3.Connection, width: int | None) -> Snapshot:
+        groups, targets = self._groups(file), _targets(file)
+        found = {}
+        for number, group in enumerate(groups):
+            target = targets.get(group_digest(group))
+            if target is not None and target.is_of(len(group), width):
+                found[number] = target
+            elif target is not None:
+                logger.warning("a target of the memory is damaged; it is computed again")
+        return Snapshot(groups, found)
+
+    def _facts(self, file: sqlite3.Connection) -> list[tuple[EditRequest, str, str | None]]:
+        """Each fact with its time and its fault.
+
+        Raises:
+            RoSEError: one is no fact.
+        """
+        query = (
+            "SELECT prompt, subject, target, ground_truth, since, fault FROM facts ORDER BY number"
+        )
+        facts = []
+        for *fact, since, fault in self._texts(file, query, may_lack=(3, 5)):
+            try:
+                request = EditRequest.from_mapping(dict(zip(_OF_FACT, fact, strict=True)))
+            except RoSEError as error:
+                raise self._file.damaged(error) from error
+            facts.append((request, since, fault))
+        return facts
+
+    def _texts(
+        self, file: sqlite3.Connection, query: str, may_lack: Sequence[int] = ()
+    ) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query, which are of texts; in the columns `may_lack`, or of nothing.
+
+        Raises:
+            RoSEError: one is of something else.
+        """
+        for row in file.execute(query):
+            for place, value in enumerate(row):
+                if not (isinstance(value, str) or (value is None and place in may_lack)):
+                    raise self._file.damaged(f"a text in it is {shown(value)}")
+            yield row
 
     def _groups(self, file: sqlite3.Connection) -> list[list[EditRequest]]:
-        facts = [fact for fact, _, fault in _facts(file) if fault is None]
+        facts = [fact for fact, _, fault in self._facts(file) if fault is None]
         if self._per_fact:
             return [[fact] for fact in facts]
         return [[facts[i] for i in indices] for indices in group_by_subject(facts).values()]
@@ -204,12 +262,6 @@ class FactStore:
             for (digest,) in filed.fetchall():
                 if digest not in current:
                     file.execute("DELETE FROM targets WHERE digest = ?", [digest])
-
-
-def _facts(file: sqlite3.Connection) -> list[tuple[EditRequest, str, str | None]]:
-    """Each fact with its time and its fault."""
-    query = "SELECT prompt, subject, target, ground_truth, since, fault FROM facts ORDER BY number"
-    return [(EditRequest(*row[:4]), *row[4:]) for row in file.execute(query)]
 
 
 def _put(file: sqlite3.Connection, old: EditRequest | None, new: EditRequest) -> Change:
@@ -244,8 +296,8 @@ def _targets(file: sqlite3.Connection) -> dict[str, StoredTarget]:
     ):
         try:
             target = StoredTarget(value, **json.loads(rest))
-            whole = target.digest() == sha256
-        except (TypeError, ValueError):
+            whole = target.digest(digest) == sha256
+        except (TypeError, ValueError, RecursionError):
             whole = False
         if whole:
             found[digest] = target

@@ -27,10 +27,13 @@ from rose_easyedit.method.integration import Level, Setting, chunks
 from rose_easyedit.method.pieces import Group
 from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.paths import cache_dir
+from rose_easyedit.reading import read_bytes
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "rose_easyedit.shifts/2"
+FORMAT = "rose_easyedit.shifts/3"
+
+_LARGEST = 8 << 30
 
 Optimise = Callable[[Setting, Sequence[Group], Tensor, Level], Shifts]
 
@@ -103,7 +106,7 @@ class ShiftStore:
             members = [groups[i] for i in chunk]
             key = chunk_key(of_level, members, start[chunk])
             found = self.load(key)
-            if found is None:
+            if found is None or found.deltas.shape != start[chunk].shape:
                 found = optimise(setting, members, start[chunk], level)
                 self.save(key, found)
             else:
@@ -117,9 +120,9 @@ class ShiftStore:
         if not path.is_file():
             return None
         try:
-            tensors = load(path.read_bytes())
+            tensors = load(read_bytes(path, _LARGEST))
             digest = tensors.pop("sha256")
-            if not torch.equal(digest, _digest(tensors)):
+            if not torch.equal(digest, _digest(key, tensors)):
                 raise ValueError("its content has changed")
             return Shifts.from_tensors(tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -129,7 +132,7 @@ class ShiftStore:
     def save(self, key: str, shifts: Shifts) -> None:
         """Keeps shifts; says so where it cannot."""
         tensors = shifts.as_tensors()
-        content = save({**tensors, "sha256": _digest(tensors)}, {"format": FORMAT})
+        content = save({**tensors, "sha256": _digest(key, tensors)}, {"format": FORMAT})
         try:
             write_whole(self._path(key), content)
         except OSError as error:
@@ -139,8 +142,9 @@ class ShiftStore:
         return self.folder / f"{key}.safetensors"
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> Tensor:
-    digest = bytes.fromhex(weights_fingerprint(tensors.items()))
+def _digest(key: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """SHA-256 of shifts that are filed under a key: no entry stands for another one."""
+    digest = hashlib.sha256(f"{key}:{weights_fingerprint(tensors.items())}".encode()).digest()
     return torch.tensor(list(digest), dtype=torch.uint8, device="cpu")
 
 

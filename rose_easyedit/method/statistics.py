@@ -168,25 +168,30 @@ def _load(path: Path, leading: int | None) -> Spectrum | None:
     first = leading is not None and leading <= _FIRST
     try:
         # a slice is made on the default device, unlike a whole tensor
+        if not path.is_file():
+            return None
         with safe_open(path, framework="pt") as file, torch.device("cpu"):
             directions = file.get_slice("directions")
-            spectrum = Spectrum(
-                file.get_tensor("eigenvalues"), directions[:_FIRST] if first else directions[:]
-            )
+            read = directions[:_FIRST] if first else directions[:]
+            # copies: what is checked is used, whatever becomes of the file
+            spectrum = Spectrum(file.get_tensor("eigenvalues").clone(), read.clone())
             digest = file.metadata()["sha256"].split()[1 if first else 0]
     except (OSError, SafetensorError, KeyError, IndexError, TypeError):
         return None
-    return spectrum.first(leading) if digest == _digest(spectrum) else None
+    return spectrum.first(leading) if digest == _digest(path.stem, spectrum) else None
 
 
 def _save(path: Path, spectrum: Spectrum) -> None:
     first = Spectrum(spectrum.eigenvalues, spectrum.directions[:_FIRST])
-    digests = f"{_digest(spectrum)} {_digest(first)}"  # one entry: several have no order
+    # one entry: several have no order
+    digests = f"{_digest(path.stem, spectrum)} {_digest(path.stem, first)}"
     tensors = {"eigenvalues": spectrum.eigenvalues, "directions": spectrum.directions}
     write_whole(path, save(tensors, metadata={"sha256": digests}))
 
 
-def _digest(spectrum: Spectrum) -> str:
-    digest = hashlib.sha256(spectrum.eigenvalues.numpy().tobytes())
+def _digest(key: str, spectrum: Spectrum) -> str:
+    """Of a spectrum that is filed under a key: no entry stands for another one."""
+    digest = hashlib.sha256(key.encode())
+    digest.update(spectrum.eigenvalues.numpy().tobytes())
     digest.update(spectrum.directions.numpy().tobytes())
     return digest.hexdigest()

@@ -13,6 +13,7 @@ from rose_easyedit.evaluation.facts import LocalityPrompt
 from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
 from rose_easyedit.experiment.job_list import Job, write_list
+from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.metrics import main_metrics
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, Status, to_json
 from rose_easyedit.experiment.summary_table import read_rows, write_summary
@@ -76,6 +77,7 @@ def write_run(sweep: Path, run: str, words: Sequence[str], result: EvaluationRes
     folder = sweep / RUNS / run
     (folder / "figures").mkdir(parents=True)
     (folder / "config.yaml").write_text(CONFIG)
+    (folder / DELTA_FILE).touch()
     (folder / "result.json").write_bytes(to_json(result.as_dict()))
     (folder / "figures" / "radius.png").write_bytes(_PIXEL)
     (folder / "metrics.jsonl").write_text("".join(map(_line, _events(result.kl[0]))))

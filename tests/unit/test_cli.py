@@ -271,7 +271,9 @@ def test_combine_solves_edits_together_or_adds_them(
     )
     torch.testing.assert_close(added, one + other, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(added, together, rtol=1e-4, atol=1e-6)
-    assert main(["combine", *edits, "--out", edits[0]]) == 2
+    assert main(["combine", *edits, "--out", edits[0], "--force"]) == 2
+    assert "reads" in capsys.readouterr().err
+    assert main(["combine", *edits, "--out", str(tmp_path / "total")]) == 2
     assert "--force" in capsys.readouterr().err
     assert main(["combine", edits[0], "--out", str(tmp_path / "one")]) == 2
     assert "one edit only" in capsys.readouterr().err

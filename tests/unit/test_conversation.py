@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from rose_easyedit.cli import main
 from rose_easyedit.cli.conversation import conversation
 from rose_easyedit.errors import RoSEError
 
@@ -87,3 +89,23 @@ def test_the_answers_are_shown(
     conversation(answers, chat=True)
     shown = capsys.readouterr().out
     assert "old 1" in shown and "new 1" in shown and "Ctrl-D" in shown
+
+
+def test_a_question_that_is_not_utf8_ends_nothing(
+    told: list[Any], answers: Any, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    typed = io.TextIOWrapper(io.BytesIO(b"caf\xe9?\none\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", typed)
+    conversation(answers, chat=True)
+    assert told == [(["one"], ["one"])]
+    assert "is no text" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["ask", "memory ask"])
+def test_a_prompt_that_is_not_utf8_is_refused(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ["--memory", "none"] if command.startswith("memory") else ["--delta", "none"]
+    assert main([*command.split(), *source, "--prompt", "caf\udce9"]) == 2
+    assert "is no text" in capsys.readouterr().err

@@ -208,7 +208,7 @@ def test_a_file_that_is_missing_or_a_folder_or_huge(tmp_path: Path) -> None:
     path = tmp_path / "huge.json"
     with path.open("wb") as file:
         file.truncate(513 * 2**20)
-    with pytest.raises(RoSEError, match="513 MiB.* 512 MiB; give a part"):
+    with pytest.raises(RoSEError, match="513 MiB.* 512 MiB; give a smaller one"):
         load_dataset(path)
 
 
@@ -222,6 +222,6 @@ def test_a_file_that_the_system_does_not_give(
     def refuse(*_: Any, **__: Any) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr("rose_easyedit.record_file.read_text", refuse)
     with pytest.raises(RoSEError, match=r"cannot be read \(.*Permission denied.*\); name one"):
         read(dump(tmp_path, GOOD))

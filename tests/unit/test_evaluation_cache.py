@@ -170,3 +170,18 @@ def test_the_default_folder_is_in_the_users_cache(
     monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path / "cache"))
     assert default_folder() == tmp_path / "cache" / "evaluation"
     assert not default_folder().exists()
+
+
+def test_an_entry_under_another_key_is_not_used(
+    tiny_llama: Any, tiny_tokenizer: Any, tmp_path: Path, asked: list[str]
+) -> None:
+    first = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    with torch.no_grad():
+        tiny_llama.lm_head.weight.mul_(-1)
+    measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    (other,) = set(tmp_path.iterdir()) - {path}
+    other.write_bytes(content)
+    again = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    assert len(asked) == 3 and not same(first, again)

@@ -14,8 +14,10 @@ from experiments import QUICK
 
 from rose_easyedit.experiment import run as running
 from rose_easyedit.experiment.job_list import JOBS, Job, listed_jobs, write_list
+from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.main import main
 from rose_easyedit.experiment.status import only_command
+from rose_easyedit.experiment.summary_table import read_rows
 from rose_easyedit.figures import pareto
 
 SWEEP = ("-m", *QUICK, "alignment=isotropic,covariance,shrinkage")
@@ -34,6 +36,7 @@ class Runs:
         if constraint in self.raising:
             raise self.raising[constraint]
         self.done.append(constraint)
+        (folder / DELTA_FILE).touch()
         return {"metrics": {"asked": KL[constraint], "kl": KL[constraint]}, "seconds": {}}
 
 
@@ -211,3 +214,14 @@ def test_a_list_takes_the_place_of_a_longer_one(folder: Path) -> None:
     assert listed_jobs(folder) == [Job(0, "new", ["\u00e9=1"])]
     write_list(folder, [])
     assert listed_jobs(folder) == []
+
+
+def test_a_run_without_its_edit_is_done_again(
+    runs: Runs, drawn: list[Any], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(SWEEP) == 0
+    (folder / "runs" / listed_jobs(folder)[1].run / DELTA_FILE).unlink()
+    assert states(folder) == ["finished", "finished", "finished"]  # as it was summed up
+    assert [row.state for row in read_rows(folder)] == ["finished", "broken off", "finished"]
+    assert main(SWEEP) == 0
+    assert runs.done == ["isotropic", "covariance", "shrinkage", "covariance"]

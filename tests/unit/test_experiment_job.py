@@ -13,6 +13,7 @@ from rose_easyedit.experiment import run as running
 from rose_easyedit.experiment.identity import run_id
 from rose_easyedit.experiment.job import run_once
 from rose_easyedit.experiment.job_list import Job, listed_jobs
+from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.models_once import model_of_this_process
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, Status
 
@@ -32,6 +33,7 @@ class Attempts:
         (folder / "half").write_text(str(self.count))
         if self.error is not None:
             raise self.error
+        (folder / DELTA_FILE).touch()
         return REPORT
 
 

@@ -37,6 +37,10 @@ HOLDER = (
 def test_a_status_is_read_as_it_was_written(tmp_path: Path) -> None:
     status = Status("a", FINISHED, ["x=1"], "1+2", "now", {"edit": 1.0}, {"kl": None}, "")
     assert status.write(tmp_path) is status
+    assert read_status(tmp_path) == replace(
+        status, state=BROKEN_OFF, error="there is no delta.safetensors"
+    )
+    (tmp_path / "delta.safetensors").touch()
     assert read_status(tmp_path) == state_of(tmp_path) == status
 
 

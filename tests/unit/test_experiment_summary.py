@@ -11,6 +11,7 @@ import pytest
 
 from rose_easyedit.errors import first_line
 from rose_easyedit.experiment.job_list import Job
+from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, RUNS, Status
 from rose_easyedit.experiment.summary_table import print_summary, read_rows, write_summary
 from rose_easyedit.figures.pareto import pareto_front, write_pareto
@@ -29,6 +30,7 @@ def sweep(tmp_path: Path) -> Path:
     ]
     for number, status in enumerate(states):
         (tmp_path / RUNS / status.id).mkdir(parents=True)
+        (tmp_path / RUNS / status.id / DELTA_FILE).touch()
         status.write(tmp_path / RUNS / status.id)
         words = [*COMMON, f"alignment=x{number}"]
         Job(number, status.id, words, kept=number == 0).write(tmp_path)

@@ -21,6 +21,7 @@ from rose_easyedit.requests import EditRequest
 WORKER = Path(__file__).with_name("memory_worker.py")
 SETTINGS = RoSEHyperParams(layers=[1]).as_dict()
 TARGET = StoredTarget(bytes(range(8)), [0.5], 3)
+OF_TWO = StoredTarget(bytes(range(8)), [0.5, 0.25], 3)
 
 
 def fact(subject: str, prompt: str, target: str = "x") -> EditRequest:
@@ -81,8 +82,8 @@ def test_a_target_is_kept_as_long_as_its_facts_are_the_same(path: Path) -> None:
     one, two, other = fact("a", "is"), fact("a", "has"), fact("b", "is")
     store.put([one, two, other])
     assert store.snapshot().missing == [[one, two], [other]]
-    store.keep([([one, two], TARGET), ([other], TARGET), ([one], TARGET)])
-    assert store.snapshot().targets == {0: TARGET, 1: TARGET}
+    store.keep([([one, two], OF_TWO), ([other], TARGET), ([one], TARGET)])
+    assert store.snapshot().targets == {0: OF_TWO, 1: TARGET}
     assert [entry.state for entry in store.entries()] == ["ready"] * 3
     store.put([fact("a", "has", "y")])
     assert store.snapshot().missing == [[one, fact("a", "has", "y")]]

@@ -199,12 +199,24 @@ def test_a_second_load_takes_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("damage", ["changed", "removed", "no manifest", "manifest of a list"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "changed",
+        "removed",
+        "no manifest",
+        "manifest of a list",
+        "empty manifest",
+        "another model",
+        "one more file",
+        "a pipe",
+    ],
+)
 def test_a_damaged_cache_is_made_anew(
     damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls = _stand_in_expansion(monkeypatch, tmp_path)
-    folder = packaged_model("embedded")
+    folder, source = packaged_model("embedded"), embedded.PACKAGED["embedded"].sha256
     weights, manifest = folder / "model.safetensors", folder / MANIFEST
     if damage == "changed":
         weights.write_bytes(b"weighty")
@@ -212,9 +224,18 @@ def test_a_damaged_cache_is_made_anew(
         weights.unlink()
     elif damage == "no manifest":
         manifest.unlink()
+    elif damage == "empty manifest":
+        manifest.write_text(json.dumps({"source": source, "files": {}}))
+    elif damage == "another model":
+        manifest.write_text(manifest.read_text().replace(source, "0" * 64))
+    elif damage == "one more file":
+        (folder / "adapter_config.json").write_text("{}")
+    elif damage == "a pipe":
+        weights.unlink()
+        os.mkfifo(weights)
     else:
         manifest.write_text("[]")
-    assert not is_intact(folder)
+    assert not is_intact(folder, source)
     assert packaged_model("embedded") == folder
     assert len(calls) == 2
     assert weights.read_bytes() == b"weights"
@@ -319,3 +340,79 @@ def test_code_in_a_models_folder_is_never_run(tiny_folder: Path, tmp_path: Path)
             with pytest.raises(RoSEError, match="does not load as a causal language model"):
                 load_model(str(folder))
     assert not witness.exists()
+
+
+def damaged_folder(tiny_folder: Path, folder: Path, how: str) -> Path:
+    """A model's folder after an accident, or by somebody who does not know the form."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny_folder, folder)
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    values = json.loads(config.read_text())
+    tensors = load_file(weights)
+    down = "model.layers.1.mlp.down_proj.weight"
+    if how == "lacks a weight":
+        del tensors[down]
+    elif how == "has another weight":
+        tensors["model.layers.9.mlp.down_proj.weight"] = tensors[down].clone()
+    elif how == "lacks all weights":
+        tensors = {"a": torch.zeros(1)}
+    if how in ("lacks a weight", "has another weight", "lacks all weights"):
+        save_file(tensors, weights, metadata={"format": "pt"})
+    elif how == "cut short":
+        os.truncate(weights, weights.stat().st_size // 2)
+    elif how == "empty weights":
+        weights.write_bytes(b"")
+    elif how == "a refused pickle":
+        weights.unlink()
+        (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    elif how == "a quantisation that is missing":
+        config.write_text(json.dumps({**values, "quantization_config": {"quant_method": "awq"}}))
+    elif how == "a width of text":
+        config.write_text(json.dumps({**values, "hidden_size": "wide"}))
+    elif how == "another width":
+        config.write_text(json.dumps({**values, "hidden_size": 64}))
+    elif how == "no mapping":
+        config.write_text("[]")
+    elif how == "a tokenizer cut short":
+        os.truncate(folder / "tokenizer.json", 100)
+    elif how == "a tokenizer of a list":
+        (folder / "tokenizer.json").write_text("[]")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")  # what a library makes of such a folder
+@pytest.mark.parametrize(
+    "how",
+    [
+        "lacks a weight",
+        "has another weight",
+        "lacks all weights",
+        "cut short",
+        "empty weights",
+        "a refused pickle",
+        "a quantisation that is missing",
+        "a width of text",
+        "another width",
+        "no mapping",
+        "a tokenizer cut short",
+        "a tokenizer of a list",
+    ],
+)
+def test_a_folder_that_is_no_whole_model_is_an_error_in_words(
+    how: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = damaged_folder(tiny_folder, tmp_path / "model", how)
+    with pytest.raises(RoSEError) as caught:
+        load_model(str(folder))
+    assert str(folder) in str(caught.value) and len(str(caught.value)) < 2_000
+    if how == "lacks a weight":
+        assert "it lacks 'model.layers.1.mlp.down_proj.weight'" in str(caught.value)
+    if how == "has another weight":
+        assert "it also has 'model.layers.9.mlp.down_proj.weight'" in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["mps", "meta", "xpu"])
+def test_a_device_that_is_not_here_is_an_error_in_words(device: str) -> None:
+    with pytest.raises(RoSEError, match=f"device is '{device}'.*cannot compute on here"):
+        load_model("tiny-random", device)

@@ -127,3 +127,15 @@ def test_a_folder_that_cannot_be_written_costs_no_edit(pair, tmp_path, caplog):
     file.write_text("in the way")
     same(edit(pair, None), edit(pair, file))
     assert "the shifts are not kept" in caplog.text
+
+
+def test_an_entry_under_another_key_is_not_used(pair, tmp_path, levels):
+    first = edit(pair, tmp_path)
+    one, two = sorted(tmp_path.glob("*.safetensors"))[:2]
+    contents = one.read_bytes(), two.read_bytes()
+    two.write_bytes(contents[0])
+    one.write_bytes(contents[1])
+    levels.clear()
+    same(first, edit(pair, tmp_path))
+    assert levels
+    assert (one.read_bytes(), two.read_bytes()) == contents

@@ -469,3 +469,17 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
     found = spectra(tmp_path / "file" / "folder", tiny_tokenizer)
     assert sorted(found) == [0, 1]
     assert "not kept for the next edit" in caplog.text
+
+
+@pytest.mark.parametrize("leading", [None, 3])
+def test_an_entry_under_another_key_is_not_used(
+    leading: int | None, tmp_path: Path, tiny_tokenizer: Any
+) -> None:
+    first = spectra(tmp_path, tiny_tokenizer, layers=(0,), leading=leading)[0]
+    (path,) = tmp_path.iterdir()
+    second = spectra(tmp_path, tiny_tokenizer, layers=(1,), leading=leading)[1]
+    (other,) = set(tmp_path.iterdir()) - {path}
+    other.write_bytes(path.read_bytes())
+    again = spectra(tmp_path, tiny_tokenizer, layers=(1,), leading=leading)[1]
+    assert torch.equal(again.directions, second.directions)
+    assert not torch.equal(first.directions, second.directions)

@@ -107,7 +107,7 @@ def test_without_a_finished_run_the_page_tells_why(tmp_path: Path) -> None:
         ("result.json", None, "result.json cannot be read"),
         ("metrics.jsonl", b'{"event": "log", "axis": "fact/st', "curves cannot be read"),
         ("metrics.jsonl", b"[1]\n", "curves cannot be read"),
-        ("metrics.jsonl", None, "There is no edit file"),
+        ("metrics.jsonl", None, "damaged or no edit"),
         ("config.yaml", b"hparams: [", "config.yaml cannot be read"),
         ("status.json", b'{"id": "r1", "st', "status.json is missing or damaged"),
         ("status.json", b'{"id": "r1", "state": "finished", "metrics": null}', "or damaged"),
