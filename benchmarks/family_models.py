@@ -170,7 +170,7 @@ def load_family(family: str, recipe: Recipe = RECIPE, folder: Path | None = None
     home = (folder or cache_dir() / "families") / f"{family}-{_key(family, recipe)}"
     home.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{home}.lock"):
-        if not is_intact(home, None, {PEOPLE}):
+        if not is_intact(home, None):
             shutil.rmtree(home, ignore_errors=True)
             _make(family, recipe, home)
     record = json.loads((home / RECORD).read_text(encoding="utf-8"))

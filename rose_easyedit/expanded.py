@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from rose_easyedit.errors import RoSEError
@@ -50,7 +50,7 @@ def expanded(name: str, megabytes: int, source: str, make: Callable[[Path], None
     return folder
 
 
-def is_intact(folder: Path, source: str | None, beside: Collection[str] = ()) -> bool:
+def is_intact(folder: Path, source: str | None) -> bool:
     """Whether a model is of a source, and its folder holds what its manifest names.
 
     Every file has the checksum that it was written with; there is one, and there are no others,
@@ -59,7 +59,6 @@ def is_intact(folder: Path, source: str | None, beside: Collection[str] = ()) ->
     Args:
         folder: of the model.
         source: what its manifest should say that it was expanded from; None if nothing.
-        beside: files that may be there as well, and are not checked.
     """
     try:
         manifest = read_json(folder / MANIFEST)
@@ -67,7 +66,7 @@ def is_intact(folder: Path, source: str | None, beside: Collection[str] = ()) ->
         return (
             manifest.get("source") == source
             and bool(files)
-            and {path.name for path in folder.iterdir()} - set(beside) == {MANIFEST, *files}
+            and {path.name for path in folder.iterdir()} == {MANIFEST, *files}
             and all((folder / name).is_file() for name in files)
             and all(sha256(folder / name) == checksum for name, checksum in files.items())
         )

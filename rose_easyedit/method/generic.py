@@ -13,6 +13,7 @@ from rose_easyedit.chat import Arguments
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.hparams import AlignmentHyperParams
 from rose_easyedit.method.forms import generic_subject_forms
+from rose_easyedit.reading import read_text
 from rose_easyedit.token_ids import token_ids
 
 _PASSAGE_TOKENS = 128
@@ -122,7 +123,7 @@ def _statistics_text(path: str | None, model: str) -> str:
 def _read_text(path: str, model: str, setting: str) -> str:
     """What a file holds that a setting names."""
     try:
-        return statistics_path(path, model).read_text(encoding="utf-8")
+        return read_text(statistics_path(path, model))
     except (OSError, UnicodeDecodeError) as error:
         raise RoSEError(
             f"{setting} {path!r} cannot be read ({error}); name a UTF-8 text file, or leave it "
