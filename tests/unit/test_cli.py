@@ -242,7 +242,7 @@ def test_what_evaluate_measured_is_on_the_card(
     ):
         assert main([*words, *delta, *result]) == 0
         text = (tmp_path / card).read_text()
-        assert "### Answers that name the target" in text and "Marie Curie worked in" in text
+        assert "### Answers about the edited facts" in text and "Marie Curie worked in" in text
     other = EditDelta.load(workplace / "edit.safetensors")
     other.layers.popitem()
     path = str(other.save(tmp_path / "other.safetensors"))
