@@ -31,7 +31,7 @@ QUESTIONS = [
     "Which country is Marie Curie from?",
     "What is the native language of Marie Curie?",
     "What was the job of Albert Einstein?",
-    "What is the capital of France?",
+    "What is the capital of Germany?",
 ]
 
 

@@ -99,7 +99,8 @@ def _provenance_faults(provenance: Mapping[str, Any]) -> list[str]:
     right = _is_list(losses, (int, float, type(None))) and len(losses) in (0, len(requests))
     right = right and not any(isinstance(loss, int) and abs(loss) > 10**9 for loss in losses)
     check("losses", right, f"{len(requests)} numbers, one for each request")
-    faults += _self_check_faults(provenance.get("self_check"), len(requests), len(losses))
+    n_losses = len(losses) if isinstance(losses, list) else 0
+    faults += _self_check_faults(provenance.get("self_check"), len(requests), n_losses)
     groups = provenance.get("groups", [])
     right = _is_list(groups, list) and all(_are_places(group, len(requests)) for group in groups)
     check("groups", right, f"lists of request numbers below {len(requests)}")

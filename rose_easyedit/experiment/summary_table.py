@@ -141,7 +141,9 @@ def _table(rows: Sequence[Row]) -> Any:
         return f"{row.state} before" if row.kept else row.state
 
     table = Table(box=box.SIMPLE_HEAD)
-    for title in ("job", "run", "state", *swept):
+    for title in ("job", "run", "state"):
+        table.add_column(title, no_wrap=True)
+    for title in swept:
         table.add_column(escape(printable(title)), overflow="fold")
     for title in (*_SHOWN.values(), "s"):
         table.add_column(title, justify="right")

@@ -44,7 +44,7 @@ class MemoryFile:
         if not self.path.is_file():
             return False
         try:
-            with self._open("DEFERRED", mode="ro") as file:
+            with self._open("DEFERRED") as file:
                 return _has_tables(file)
         except RoSEError:
             return True  # something else, as whoever opens it will be told
@@ -70,8 +70,12 @@ class MemoryFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """A view of one moment."""
-        with self._open("DEFERRED", mode="ro") as file:
+        """A view of one moment.
+
+        SQLite reads a file that is write-protected; one that is not may have to be mended first,
+        where a kill has cut a change off.
+        """
+        with self._open("DEFERRED") as file:
             self._check(file)
             yield file
 
