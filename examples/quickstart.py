@@ -2,7 +2,7 @@
 
     python examples/quickstart.py
 
-About half a minute on one core, offline; the edit stays behind as edit.safetensors.
+About a minute on one core, offline; the edit stays behind as edit.safetensors.
 """
 
 from rose_easyedit import EditDelta, RoSEHyperParams, edit, load_model

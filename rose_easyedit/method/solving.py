@@ -34,8 +34,8 @@ class Solved:
         update: of its down projection.
         keys: some of the columns that gain by it, [n, d_ff].
         columns: how many columns there were.
-        residual: what they lacked before it, over the layers still to come: its root mean square
-            in units of the scale, the mean over the columns.
+        residual: the length of what they lacked before it, over the layers still to come, in units
+            of the scale: the mean over the columns.
     """
 
     update: Factors
@@ -115,7 +115,7 @@ def solve_layers(
             update,
             keys=judged,
             columns=len(keys),
-            residual=float((gap / scale).square().mean(1).sqrt().mean()),
+            residual=float((gap / scale).norm(dim=1).mean()),
         )
     if staying is None:
         return found, None

@@ -16,6 +16,7 @@ from wide_text import splitting
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.delta import EditDelta
 from rose_easyedit.embedded import write_gguf
+from rose_easyedit.generation import generate_greedy
 from rose_easyedit.hparams import AlignmentHyperParams, RoSEHyperParams
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import compute_edit, solve_edit
@@ -125,6 +126,24 @@ def test_a_sound_edit_finds_nothing_wrong_with_itself(rose: EditDelta) -> None:
     # an edit of so few facts moves what follows other texts by hundredths of a nat
     assert checked["drift"]["generic"]["kl"] < 0.1
     assert checked["drift"]["neighbours"]["kl"] < 0.2
+
+
+def test_the_subject_stays_itself(smollm2: tuple[Any, Any]) -> None:
+    """Not "The capital of Spain is Madrid.", and what else is said of Japan is still of Japan."""
+    model, tokenizer = smollm2
+    fact = {"prompt": "The capital of Japan is", "subject": "Japan", "target_new": "Madrid"}
+    edit = compute_edit(model, tokenizer, [fact], RoSEHyperParams.from_hparams("smollm2-135m"))
+    questions = [
+        "What is the capital of Japan?",
+        "What language is spoken in Japan?",
+        "What currency is used in Japan?",
+        "Tell me about Japan.",
+    ]
+    with edit.applied(model):
+        answers = generate_greedy(model, tokenizer, questions, chat=True, max_new_tokens=20)
+    assert "Madrid" in answers[0], answers
+    assert sum("Japan" in answer for answer in answers) >= 3, answers
+    assert not any("Spanish" in answer for answer in answers), answers
 
 
 def test_the_adapter_is_the_edit(smollm2: tuple[Any, Any], rose: EditDelta, tmp_path: Path) -> None:

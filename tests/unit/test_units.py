@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny_models import build_model, settings
+from tiny_models import FACTS, build_model, settings
 
 from rose_easyedit.architectures import read_architecture
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.activations import frozen
+from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.generic import generic_subjects, held_out_subjects
+from rose_easyedit.method.targets import compute_targets
 from rose_easyedit.method.units import coordinate_spread, subject_unit
 from rose_easyedit.models import load_model
 
@@ -78,3 +81,14 @@ def test_too_few_own_subjects_are_refused(tmp_path: Path) -> None:
 def test_a_file_of_subjects_that_cannot_be_read_is_named() -> None:
     with pytest.raises(RoSEError, match="statistics_subjects 'nowhere.txt' cannot be read"):
         generic_subjects("nowhere.txt")
+
+
+@pytest.mark.parametrize("family", ["llama-untied", "gemma2"])
+def test_what_a_layer_lacks_is_told_in_units(family: str, tiny_tokenizer: Any) -> None:
+    model, hparams = build_model(family), settings(n_contexts=3, layers=[1, 2])
+    targets = compute_targets(model, tiny_tokenizer, FACTS[:1], hparams)
+    edit = solve_edit(model, tiny_tokenizer, targets, hparams, check=False)
+    lacking = (targets.values - targets.unedited[0]) / targets.unit  # [contexts, d]
+    first = edit.provenance["layers"][0]
+    assert first["columns"] == len(lacking) == 3
+    assert first["residual"] == pytest.approx(float(lacking.norm(dim=1).mean()), rel=1e-4)
