@@ -404,7 +404,7 @@ def test_a_browser_sorts_finds_and_shows(tmp_path: Path) -> None:
         set("form", "question"); said.form = found("count").textContent;
         set("search", "NORWAY \\"job 2.\\"".replaceAll('"', ""));
         said.marks = document.querySelectorAll("#answers-body mark").length;
-        set("verdict", "target named"); said.named = rows();
+        set("verdict", "faithful"); said.named = rows();
         document.title = JSON.stringify(said);
       }, { once: true });
     """
