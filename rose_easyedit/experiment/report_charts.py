@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 _PANELS = {
     "fact/loss": ("Facts: loss (nats per token)", "step"),
     "fact/norm": ("Facts: size of the shift (of the hidden norm)", "step"),
-    "fact/kl": ("Facts: KL of the essence (nats)", "step"),
+    "fact/kl": ("Facts: KL of what is kept (nats)", "step"),
     "subject/loss": ("Subjects: loss (nats per token)", "step"),
     "subject/norm": ("Subjects: size of the shift (of the hidden norm)", "step"),
-    "subject/kl": ("Subjects: KL of the essence (nats)", "step"),
+    "subject/kl": ("Subjects: KL of what is kept (nats)", "step"),
     "layer/residual": ("Layers: what is left to write", "layer"),
     "layer/update_norm": ("Layers: norm of the update", "layer"),
 }

@@ -69,6 +69,7 @@ def _replaced(
 def _continued(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
 ) -> list[str]:
+    """What the model says behind each statement, up to the end of a line."""
     answers = generate_greedy(
         model,
         tokenizer,
@@ -86,15 +87,14 @@ def _answers(
     forms: Sequence[Form],
     n_tokens: int,
 ) -> list[str]:
-    """What the model goes on with behind each form, up to the end of a line."""
+    """What the model goes on with behind each form."""
     answers = [""] * len(forms)
     for special in (False, True):
         chosen = [i for i, form in enumerate(forms) if form.special == special]
-        ids = [forms[i].text for i in chosen]
         told = generate_greedy(
             model,
             tokenizer,
-            ids,
+            [forms[i].text for i in chosen],
             chat=False,
             special=special,
             max_new_tokens=n_tokens,

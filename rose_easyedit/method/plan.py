@@ -123,7 +123,17 @@ def check_tokens(model: PreTrainedModel, plan: Plan) -> None:
     ]
     if faults:
         raise FactError.of("These requests cannot be put to the model:", faults)
-    check_ids(model, (query.ids for query in (*plan.queries, *sum(plan.kept.values(), []))))
+    check_ids(model, (query.ids for query in plan.queries))
+    check_kept(model, plan)
+
+
+def check_kept(model: PreTrainedModel, plan: Plan) -> None:
+    """As `check_tokens`, of what is kept alone.
+
+    Raises:
+        RoSEError: it has tokens that the model does not have.
+    """
+    check_ids(model, (query.ids for queries in plan.kept.values() for query in queries))
 
 
 @dataclass(frozen=True)

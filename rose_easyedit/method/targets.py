@@ -22,7 +22,7 @@ from rose_easyedit.method.integration import Group, Level, Setting, optimise
 from rose_easyedit.method.kept import kept_queries
 from rose_easyedit.method.known import GroupKey, Known, group_key, joined
 from rose_easyedit.method.locating.automatic import with_layers
-from rose_easyedit.method.plan import Plan, check_tokens, make_plan
+from rose_easyedit.method.plan import Plan, check_kept, check_tokens, make_plan
 from rose_easyedit.method.precision import precision_context
 from rose_easyedit.method.ranks import Ranks
 from rose_easyedit.method.shift_store import ShiftStore
@@ -109,9 +109,8 @@ def compute_targets(
     plan = make_plan(tokenizer, facts, hparams, editable.context_length)
     check_tokens(model, plan)
     if hparams.kept_queries:  # only now: what is too long is refused before anything is generated
-        kept_by_subject = kept_queries(model, tokenizer, facts, hparams)
-        plan = replace(plan, kept=kept_by_subject)
-        check_tokens(model, plan)
+        plan = replace(plan, kept=kept_queries(model, tokenizer, facts, hparams))
+        check_kept(model, plan)
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)
     keys = [group_key(facts[index] for index in group) for group in groups]
