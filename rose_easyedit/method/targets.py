@@ -108,15 +108,17 @@ def compute_targets(
     check_layers(editable, hparams)
     plan = make_plan(tokenizer, facts, hparams, editable.context_length)
     check_tokens(model, plan)
-    if hparams.kept_queries:  # only now: what is too long is refused before anything is generated
-        plan = replace(plan, kept=kept_queries(model, tokenizer, facts, hparams))
-        check_kept(model, plan)
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)
     keys = [group_key(facts[index] for index in group) for group in groups]
     known = known or {}
     at_hand = {i: known[key] for i, key in enumerate(keys) if key in known}
     new = [i for i in range(len(groups)) if i not in at_hand]
+    if hparams.kept_queries:  # only now: what is too long is refused before anything is generated
+        sought = {facts[index].subject for i in new for index in groups[i]}
+        about = [fact for fact in facts if fact.subject in sought]
+        plan = replace(plan, kept=plan.kept | kept_queries(model, tokenizer, about, hparams))
+        check_kept(model, plan)
     with frozen(model):
         usual = usual_norm(editable, tokenizer, hparams)
         unit = subject_unit(editable, tokenizer, hparams)

@@ -135,3 +135,22 @@ def test_what_is_too_long_is_refused_before_anything_is_generated(
         compute_targets(
             build_model("llama-untied"), tiny_tokenizer, [endless], settings(kept_queries=2)
         )
+
+
+def test_subjects_whose_targets_are_at_hand_are_not_asked_again(
+    tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    generate = kept.generate_greedy
+
+    def spy(model: Any, tokenizer: Any, texts: list[str], **more: Any) -> list[str]:
+        asked.extend(texts)
+        return generate(model, tokenizer, texts, **more)
+
+    model, hparams = build_model("llama-untied"), settings(kept_queries=1)
+    curie = [fact for fact in FACTS if fact["subject"] == "Marie Curie"]
+    others = [fact for fact in FACTS if fact not in curie]
+    first = compute_edit(model, tiny_tokenizer, curie, hparams)
+    monkeypatch.setattr(kept, "generate_greedy", spy)
+    first.extend(model, tiny_tokenizer, others)
+    assert others and asked and not any("Marie Curie" in text for text in asked)
