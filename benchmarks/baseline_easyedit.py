@@ -21,7 +21,7 @@ from unittest import mock
 import torch
 from easyedit_clone import easyedit_at
 
-from rose_easyedit.architectures import read_architecture
+from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import EditRequest
 
 BATCH = 8

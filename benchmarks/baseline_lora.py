@@ -12,10 +12,10 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn import functional
 
-from rose_easyedit.evaluation.reading import last_logits
-from rose_easyedit.method.precision import precision_context
-from rose_easyedit.method.tokens import Query
-from rose_easyedit.opening import families
+from rose_easyedit.forward.next_tokens import last_logits
+from rose_easyedit.forward.shared_prefix import families
+from rose_easyedit.models.precision import precision_context
+from rose_easyedit.text.locate_subject import Query
 
 RANK = 8
 ALPHA = 16

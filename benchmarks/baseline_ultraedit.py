@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.text.locate_subject import Query
 
 # EasyEdit's layers 18 to 26 of Qwen 2.5's 28, as parts of the depth
 FIRST, LAST = 18 / 28, 26 / 28

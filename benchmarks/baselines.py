@@ -28,12 +28,12 @@ from easyedit_clone import easyedit_at
 from measuring import Bench, add_options, prepare
 from tqdm import tqdm
 
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.fingerprint import weights_fingerprint
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.forms import statement_forms
+from rose_easyedit.method.contexts import statement_forms
 from rose_easyedit.method.generic import generic_passages
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.models.fingerprint import weights_fingerprint
+from rose_easyedit.text.locate_subject import Query
 
 # more than RoSE takes (README), so that no baseline is short of time
 SECONDS_PER_FACT = 1.9

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from rose_easyedit.easyedit_import import import_easyeditor
+from rose_easyedit.easyedit.importing import import_easyeditor
 
 
 @contextlib.contextmanager

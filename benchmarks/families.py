@@ -34,7 +34,7 @@ from rose_easyedit.evaluation.facts import FORMS, Fact
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.locating.exchanges import exchanges
 from rose_easyedit.method.locating.location import locate
-from rose_easyedit.method.targets import compute_targets
+from rose_easyedit.method.stage1.targets import compute_targets
 
 METHODS = ("memit-merge", "rose")
 SUBJECTS, FACTS_EACH = 12, 3

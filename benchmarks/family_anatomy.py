@@ -8,7 +8,7 @@ import torch
 from family_models import Trained, gain, is_norm
 from torch import Tensor, nn
 
-from rose_easyedit.architectures import first_tensor, read_architecture
+from rose_easyedit.models.architectures import first_tensor, read_architecture
 
 
 def anatomy(trained: Trained, layer: int) -> dict[str, Any]:

@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from train_laboratory import checksum, native_consistency, write_texts
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.evaluation.laboratory import Population
-from rose_easyedit.expanded import MANIFEST, is_intact
-from rose_easyedit.export import new_folder
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.forms import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
-from rose_easyedit.models import load_model
-from rose_easyedit.paths import cache_dir
+from rose_easyedit.export.peft import new_folder
+from rose_easyedit.method.contexts import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
+from rose_easyedit.models.expanded import MANIFEST, is_intact
+from rose_easyedit.models.loading import load_model
 
 RECIPE = Recipe(
     people=48,

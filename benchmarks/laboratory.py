@@ -29,7 +29,7 @@ from rose_easyedit.evaluation.laboratory import Laboratory, load_laboratory
 from rose_easyedit.geometry.diagnosis import Diagnosis, diagnose
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.method.edit import solve_edit
-from rose_easyedit.method.targets import compute_targets
+from rose_easyedit.method.stage1.targets import compute_targets
 
 AT_ONCE = 12
 ASKING = EvaluationSettings(max_new_tokens=6, batch_size=256, teacher_forcing=False)

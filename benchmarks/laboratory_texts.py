@@ -12,7 +12,7 @@ from rose_easyedit.evaluation.laboratory.world import Person, Relation, relation
 
 # What an edit's own contexts and queries are made of: to a model of the world they are ordinary
 # language, as they are to a model of the real one.
-from rose_easyedit.method.forms import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
+from rose_easyedit.method.contexts import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
 
 _FORMS = ("statement", "statement", "paraphrase", "question", "instruction", "wrapped", "about")
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
-from rose_easyedit.architectures import read_architecture
 from rose_easyedit.evaluation.laboratory.world import Person, relations
-from rose_easyedit.method.batches import pad_right
-from rose_easyedit.method.precision import has_bfloat16
+from rose_easyedit.forward.batches import pad_right
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.models.precision import has_bfloat16
 
 _LEAST_ROWS = 32  # of a part: fewer cost more in calls than they save in padding
 

@@ -85,7 +85,7 @@ def add_options(parser: argparse.ArgumentParser, out: str) -> None:
 
 def prepare(options: argparse.Namespace, facts: Sequence[Fact] | None = None) -> Bench:
     """Loads the model and, unless they are given, the facts; and asks the unedited model."""
-    from rose_easyedit.models import load_model
+    from rose_easyedit.models.loading import load_model
 
     model, tokenizer = load_model(options.model)
     facts = _facts(options) if facts is None else facts

@@ -21,9 +21,9 @@ from typing import Any
 from measuring import add_options, prepare
 from tqdm import tqdm
 
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import solve_edit
-from rose_easyedit.method.targets import compute_targets
+from rose_easyedit.method.stage1.targets import compute_targets
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from rose_easyedit.evaluation.facts import CORE, FORMS, SETS, Fact, make_fact
 from rose_easyedit.evaluation.metrics import contains_target
-from rose_easyedit.generation import generate_greedy
-from rose_easyedit.models import load_model
+from rose_easyedit.forward.generation import generate_greedy
+from rose_easyedit.models.loading import load_model
 
 TRUE_FACTS = {"core": "true_facts.json", "wide": "true_facts_wide.json"}
 

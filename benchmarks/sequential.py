@@ -26,14 +26,14 @@ from typing import Any
 from measuring import prepare
 from tqdm import tqdm
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.datasets import load_dataset, with_wrapped_forms
 from rose_easyedit.evaluation.evaluate import evaluate_edit
 from rose_easyedit.evaluation.facts import SETS, Fact, load_facts
 from rose_easyedit.figures.canvas import require_matplotlib
 from rose_easyedit.figures.sequential import Point, write_sequential
-from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.requests import EditRequest
 

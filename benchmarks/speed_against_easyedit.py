@@ -31,11 +31,11 @@ import torch
 from easyedit_clone import easyedit_at
 from tqdm import tqdm
 
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.evaluation.facts import load_facts
-from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method import edit
-from rose_easyedit.method.forms import PREFIXES
-from rose_easyedit.models import load_model
+from rose_easyedit.method.contexts import PREFIXES
+from rose_easyedit.models.loading import load_model
 from rose_easyedit.requests import EditRequest
 
 STEPS = 25

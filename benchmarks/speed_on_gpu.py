@@ -39,8 +39,8 @@ from speed_against_easyedit import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from rose_easyedit.embedded import packaged_model
 from rose_easyedit.method import edit
+from rose_easyedit.models.embedded import packaged_model
 
 BASE = "llama-3.1-8b-instruct"
 _LLAMA = {"num_hidden_layers": 32, "tie_word_embeddings": False, "bos_token_id": None}

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rose_easyedit.architectures import EditableModel
-from rose_easyedit.method.integration import Level
-from rose_easyedit.method.pieces import Group, count_turns, make_rows
+from rose_easyedit.method.stage1.integration import Level
+from rose_easyedit.method.stage1.pieces import Group, count_turns, make_rows
+from rose_easyedit.models.architectures import EditableModel
 
 Shape = Sequence[int]
 # Of a product and its like for the activations, forward and backward: 2 a parameter and token each.

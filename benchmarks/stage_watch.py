@@ -13,12 +13,14 @@ from unittest import mock
 from stage_flops import least_flops
 from stage_meter import Meter
 
-from rose_easyedit.factors import Factors
-from rose_easyedit.method import alignment, edit, integration, solving, targets
-from rose_easyedit.method.integration import Level
+from rose_easyedit.edits.factors import Factors
+from rose_easyedit.forward.layerwise import Stack
+from rose_easyedit.method import edit
 from rose_easyedit.method.plan import Columns
-from rose_easyedit.method.stack import Stack
-from rose_easyedit.method.statistics import load_spectra
+from rose_easyedit.method.stage1 import integration, targets
+from rose_easyedit.method.stage1.integration import Level
+from rose_easyedit.method.stage2 import closed_form, layers
+from rose_easyedit.method.stage2.statistics import load_spectra
 
 COLD, WARM, REST = "statistics, cold", "statistics, warm", "rest"
 FACTS, SUBJECTS = "fact level", "subject level"
@@ -86,13 +88,13 @@ def watched(meter: Meter, seen: Seen, spectra: Path) -> Iterator[None]:
         return seen.columns[-1]
 
     def solver(name: str) -> Any:
-        function = getattr(alignment, f"solve_{name}")
+        function = getattr(closed_form, f"solve_{name}")
 
         def solve(*args: Any) -> Any:
             seen.solvers.add(name)
             return function(*args)
 
-        return mock.patch.object(alignment, f"solve_{name}", solve)
+        return mock.patch.object(closed_form, f"solve_{name}", solve)
 
     make_columns = edit.make_columns
     stages: list[tuple[Any, str, Any, Any]] = [
@@ -107,7 +109,7 @@ def watched(meter: Meter, seen: Seen, spectra: Path) -> Iterator[None]:
         (Stack, "advanced", Stack.advanced, reader_name),
         (Stack, "read", Stack.read, reader_name),
         (Stack, "read_keys", Stack.read_keys, reader_name),
-        (solving, "align", solving.align, "solve"),
+        (layers, "align", layers.align, "solve"),
         (Factors, "compressed", Factors.compressed, "compress"),
         (edit, "_rounding_loss", edit._rounding_loss, "report"),
         (edit, "self_check", edit.self_check, CHECK),

@@ -14,16 +14,16 @@ from stage_flops import flop_counter, matmul_peak
 from stage_meter import Cost, Meter, resident
 from stage_watch import APPLY, COLD, FACTS, REST, REVERT, STAGES, SUBJECTS, Seen, watched
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.delta import EditDelta
-from rose_easyedit.extending import extend
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method import edit
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.precision import computing_dtype
-from rose_easyedit.method.shift_store import ShiftStore
-from rose_easyedit.method.statistics import load_spectra
-from rose_easyedit.models import load_model
+from rose_easyedit.method.extend import extend
+from rose_easyedit.method.stage1.store import ShiftStore
+from rose_easyedit.method.stage2.statistics import load_spectra
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.models.loading import load_model
+from rose_easyedit.models.precision import computing_dtype
 from rose_easyedit.requests import EditRequest
 
 

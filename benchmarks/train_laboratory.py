@@ -26,13 +26,13 @@ from laboratory_training import Recipe, train
 from safetensors.torch import load_file, save_file
 
 from rose_easyedit.evaluation.facts import FORMS
-from rose_easyedit.evaluation.laboratory import FOLDER
 from rose_easyedit.evaluation.laboratory.laboratory import RECORD
 from rose_easyedit.evaluation.laboratory.population import Population, make_fact
 from rose_easyedit.evaluation.laboratory.world import Person, relations
 from rose_easyedit.evaluation.metrics import contains_target
-from rose_easyedit.export import new_folder
-from rose_easyedit.generation import generate_greedy
+from rose_easyedit.export.peft import new_folder
+from rose_easyedit.forward.generation import generate_greedy
+from rose_easyedit.models.loading import LABORATORY_FOLDER
 
 WEIGHTS = "model.safetensors"
 CORPUS = "corpus.txt"
@@ -115,7 +115,7 @@ def native_consistency(model: Any, tokenizer: Any, people: Sequence[Person]) -> 
 def told(record: Mapping[str, Any]) -> str:
     """How often it is right, and whether it is the one that is shipped."""
     rates = ", ".join(f"{form} {share:.3f}" for form, share in record["consistency"].items())
-    shipped = FOLDER / WEIGHTS
+    shipped = LABORATORY_FOLDER / WEIGHTS
     same = shipped.is_file() and checksum(shipped) == record["sha256"]
     standing = "the shipped weights" if same else "not the shipped weights"
     return f"{rates}\n{record['sha256']} ({standing})"

@@ -6,7 +6,7 @@ About a minute on one core, offline; the edit stays behind as edit.safetensors.
 """
 
 from rose_easyedit import EditDelta, RoSEHyperParams, edit, load_model
-from rose_easyedit.generation import generate_greedy
+from rose_easyedit.forward.generation import generate_greedy
 
 FACTS = [
     {

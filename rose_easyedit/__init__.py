@@ -10,32 +10,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rose_easyedit.delta import EditDelta
-    from rose_easyedit.easyedit import BaseEditor, apply_rose_to_model, register
-    from rose_easyedit.hparams import (
+    from rose_easyedit.config.hparams import (
         AlignmentHyperParams,
         HierarchyHyperParams,
         RoSEHyperParams,
         SelfCheckHyperParams,
     )
+    from rose_easyedit.easyedit.editor import BaseEditor, apply_rose_to_model, register
+    from rose_easyedit.edits.delta import EditDelta
     from rose_easyedit.method.edit import compute_edit as edit
-    from rose_easyedit.models import load_model
+    from rose_easyedit.models.loading import load_model
     from rose_easyedit.requests import EditRequest
 
     __version__: str
 
 _HOMES = {
-    "AlignmentHyperParams": "hparams.AlignmentHyperParams",
-    "BaseEditor": "easyedit.BaseEditor",
-    "EditDelta": "delta.EditDelta",
+    "AlignmentHyperParams": "config.hparams.AlignmentHyperParams",
+    "BaseEditor": "easyedit.editor.BaseEditor",
+    "EditDelta": "edits.delta.EditDelta",
     "EditRequest": "requests.EditRequest",
-    "HierarchyHyperParams": "hparams.HierarchyHyperParams",
-    "RoSEHyperParams": "hparams.RoSEHyperParams",
-    "SelfCheckHyperParams": "hparams.SelfCheckHyperParams",
-    "apply_rose_to_model": "easyedit.apply_rose_to_model",
+    "HierarchyHyperParams": "config.hparams.HierarchyHyperParams",
+    "RoSEHyperParams": "config.hparams.RoSEHyperParams",
+    "SelfCheckHyperParams": "config.hparams.SelfCheckHyperParams",
+    "apply_rose_to_model": "easyedit.editor.apply_rose_to_model",
     "edit": "method.edit.compute_edit",
-    "load_model": "models.load_model",
-    "register": "easyedit.register",
+    "load_model": "models.loading.load_model",
+    "register": "easyedit.editor.register",
 }
 
 __all__ = [

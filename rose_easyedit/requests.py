@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError, shown
-from rose_easyedit.record_file import read_rows, shorten_faults
+from rose_easyedit.files.records import read_rows, shorten_faults
 
 _REQUIRED = ("prompt", "subject", "target_new")
 _OPTIONAL = ("ground_truth", "case_id")

@@ -91,8 +91,8 @@ def tiny_llama() -> Any:
 @pytest.fixture(scope="session")
 def gemma() -> Any:
     """Gemma 3 270M and its tokenizer, loaded once; leave them as they are."""
-    from rose_easyedit.embedded import is_installed
-    from rose_easyedit.models import load_model
+    from rose_easyedit.models.embedded import is_installed
+    from rose_easyedit.models.loading import load_model
 
     if not is_installed("gemma-3-270m"):
         pytest.skip("Gemma 3 270M is not installed: `make gemma`")

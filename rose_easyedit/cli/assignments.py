@@ -63,7 +63,7 @@ def _check_shape(container: Any, word: str, name: str) -> None:
     """Refuses parts of what has none, and single values for lists."""
     from omegaconf import ListConfig
 
-    from rose_easyedit.hparams import RoSEHyperParams
+    from rose_easyedit.config.hparams import RoSEHyperParams
 
     kinds = {field.name: str(field.type) for field in fields(RoSEHyperParams)}
     whole, _, part = name.partition(".")

@@ -15,7 +15,7 @@ from rose_easyedit.errors import RoSEError
 
 def combine(arguments: Namespace) -> int:
     """Solves the facts of several edits together, or adds their updates, and saves the edit."""
-    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.edits.delta import EditDelta
 
     out = new_file(arguments.out, arguments.force, arguments.deltas)
     if len(arguments.deltas) < 2:

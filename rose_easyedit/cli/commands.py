@@ -19,8 +19,8 @@ from rose_easyedit.cli.words import DONE, WARNED
 from rose_easyedit.errors import DamageError, RoSEError, shown, text_fault
 
 if TYPE_CHECKING:
-    from rose_easyedit.delta import EditDelta
-    from rose_easyedit.generation import Text
+    from rose_easyedit.edits.delta import EditDelta
+    from rose_easyedit.forward.generation import Text
 
 
 def edit(arguments: Namespace) -> int:
@@ -33,9 +33,9 @@ def edit(arguments: Namespace) -> int:
     hparams = edit_settings(arguments)
 
     from rose_easyedit.method.edit import solve_edit
-    from rose_easyedit.method.shift_store import ShiftStore, default_folder
-    from rose_easyedit.method.targets import compute_targets
-    from rose_easyedit.models import load_model
+    from rose_easyedit.method.stage1.store import ShiftStore, default_folder
+    from rose_easyedit.method.stage1.targets import compute_targets
+    from rose_easyedit.models.loading import load_model
 
     dtype = arguments.dtype or ("float16" if hparams.fp16 else "auto")
     with launched() as ranks:
@@ -51,7 +51,7 @@ def edit(arguments: Namespace) -> int:
 
 def ask(arguments: Namespace) -> None:
     """Asks the base model and the edited one."""
-    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.edits.delta import EditDelta
 
     check_question(arguments)
     delta = EditDelta.load(arguments.delta)
@@ -77,7 +77,7 @@ def answer(
 
     def answers(before: Sequence[Text], after: Sequence[Text]) -> list[tuple[str, str]]:
         """Of the base model to `before`, of the edited one to `after`."""
-        from rose_easyedit.generation import generate_greedy
+        from rose_easyedit.forward.generation import generate_greedy
 
         settings: dict[str, Any] = dict(
             chat=chat, max_new_tokens=arguments.max_new_tokens, template_arguments=told
@@ -107,8 +107,8 @@ def check_question(arguments: Namespace) -> None:
 
 def apply(arguments: Namespace) -> None:
     """Writes the edited model."""
-    from rose_easyedit.delta import EditDelta
-    from rose_easyedit.models import transformers_progress
+    from rose_easyedit.edits.delta import EditDelta
+    from rose_easyedit.models.loading import transformers_progress
 
     out = new_folder(arguments.out)
     delta = EditDelta.load(arguments.delta)
@@ -122,7 +122,7 @@ def apply(arguments: Namespace) -> None:
 
 def export(arguments: Namespace) -> None:
     """Writes the edit as a LoRA adapter, for PEFT or for llama.cpp."""
-    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.edits.delta import EditDelta
 
     if arguments.gguf is None:
         out = new_folder(arguments.lora, "--lora")
@@ -142,7 +142,7 @@ def export(arguments: Namespace) -> None:
 
 def info(arguments: Namespace) -> None:
     """Shows what an edit file holds."""
-    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.edits.delta import EditDelta
 
     delta = EditDelta.load(arguments.delta)
     details = {
@@ -207,6 +207,6 @@ def _facts(delta: EditDelta) -> dict[str, Any]:
 
 def _result(arguments: Namespace, delta: EditDelta) -> dict[str, Any] | None:
     """What --result says was measured of an edit."""
-    from rose_easyedit.model_card import load_result
+    from rose_easyedit.export.model_card import load_result
 
     return load_result(arguments.result, delta) if arguments.result else None

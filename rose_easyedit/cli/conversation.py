@@ -9,7 +9,7 @@ from typing import Any
 
 from rose_easyedit.cli import output
 from rose_easyedit.errors import RoSEError, text_fault
-from rose_easyedit.stdout import printable
+from rose_easyedit.files.stdout import printable
 
 INTRODUCTION = "Ask something. An empty line starts a new conversation, Ctrl-D ends."
 

@@ -15,7 +15,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, no_split, select_facts
 
 if TYPE_CHECKING:
-    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.edits.delta import EditDelta
     from rose_easyedit.evaluation.facts import Fact
     from rose_easyedit.geometry.settings import DiagnosisSettings
 
@@ -27,7 +27,7 @@ _COLUMNS = ("asked", "D before", "D", "R", "D <= R", "answered", *_RATES)
 
 def diagnose(arguments: Namespace) -> None:
     """Measures the geometry of an edit and draws it."""
-    from rose_easyedit.export import new_folder
+    from rose_easyedit.export.peft import new_folder
     from rose_easyedit.figures.canvas import require_matplotlib
 
     require_matplotlib()
@@ -43,7 +43,7 @@ def _diagnose(arguments: Namespace, settings: DiagnosisSettings, folder: Path) -
         hparams = edit_settings(arguments)
 
         from rose_easyedit.method.edit import compute_edit
-        from rose_easyedit.models import load_model
+        from rose_easyedit.models.loading import load_model
 
         dtype = arguments.dtype or ("float16" if hparams.fp16 else "auto")
         model, tokenizer = load_model(hparams.model_name, hparams.device, dtype)
@@ -51,11 +51,11 @@ def _diagnose(arguments: Namespace, settings: DiagnosisSettings, folder: Path) -
     else:
         model, tokenizer = load_base(delta, arguments)
 
+    from rose_easyedit.config.hparams import RoSEHyperParams
     from rose_easyedit.figures.diagnosis import write_figures
     from rose_easyedit.geometry import diagnosis
     from rose_easyedit.geometry.edits import targets_of
     from rose_easyedit.geometry.rivals import edit_name, rivals
-    from rose_easyedit.hparams import RoSEHyperParams
 
     targets_of(delta, facts)  # refuses an edit that lacks what is measured now, and not later
     edits = {edit_name(RoSEHyperParams.from_dict(delta.provenance["hparams"])): delta}
@@ -89,7 +89,7 @@ def _facts_and_edit(
             raise RoSEError("There is nothing to diagnose: add --requests FILE or --delta FILE.")
         return _read(arguments.requests, arguments.split), [], None
 
-    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.edits.delta import EditDelta
 
     given = {"--hparams": arguments.hparams, "--method": arguments.method, "--set": arguments.set}
     if words := [word for word, value in given.items() if value]:

@@ -11,15 +11,16 @@ from rose_easyedit.cli.places import check_place, named
 from rose_easyedit.cli.settings import load_base
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import Selection, native_rates, select_facts
+from rose_easyedit.files.plain import plain
 
 if TYPE_CHECKING:
-    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.edits.delta import EditDelta
     from rose_easyedit.evaluation.settings import EvaluationSettings
 
 
 def evaluate(arguments: Namespace) -> None:
     """Asks the base model and the edited one for the facts of the edit."""
-    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.edits.delta import EditDelta
 
     folder = None if arguments.report is None else _report_folder(arguments.report)
     if arguments.lm_eval_limit and not arguments.lm_eval:
@@ -59,7 +60,6 @@ def _evaluate(
     from rose_easyedit.evaluation.cache import default_folder
     from rose_easyedit.evaluation.evaluate import Baseline, evaluate_edit
     from rose_easyedit.evaluation.harness import run_harness
-    from rose_easyedit.evaluation.summary import plain
 
     told = delta.provenance.get("hparams", {}).get("template_arguments") or {}
     settings, notes = _settings(arguments, told), list(selection.notes)

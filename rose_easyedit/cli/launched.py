@@ -9,10 +9,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.stdout import without_native_output
+from rose_easyedit.files.stdout import without_native_output
 
 if TYPE_CHECKING:
-    from rose_easyedit.method.ranks import Ranks
+    from rose_easyedit.method.stage1.ranks import Ranks
 
 # What torchrun and `accelerate launch --multi_gpu` set.
 _GIVEN = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -40,7 +40,7 @@ def check_command(words: Sequence[str]) -> None:
 @contextmanager
 def launched() -> Iterator[Ranks]:
     """The processes of this command, met; all but the first are silent inside the block."""
-    from rose_easyedit.method.ranks import Ranks
+    from rose_easyedit.method.stage1.ranks import Ranks
 
     rank, count = process()
     if count == 1:

@@ -21,7 +21,7 @@ _BAR = 20
 
 def locate(arguments: Namespace) -> None:
     """Traces where the subject is read, and suggests layers."""
-    from rose_easyedit.files import write_whole
+    from rose_easyedit.files.writing import write_whole
     from rose_easyedit.method.locating.exchanges import exchanges
 
     out = None if arguments.out is None else _new_file(arguments.out)
@@ -30,9 +30,9 @@ def locate(arguments: Namespace) -> None:
 
     from tqdm import tqdm
 
-    from rose_easyedit.method.forms import reading_forms
+    from rose_easyedit.method.contexts import reading_forms
     from rose_easyedit.method.locating import location
-    from rose_easyedit.models import EMBEDDED, load_model
+    from rose_easyedit.models.loading import EMBEDDED, load_model
 
     name = arguments.model or EMBEDDED
     model, tokenizer = load_model(name, arguments.device or "cpu", arguments.dtype or "auto")

@@ -11,7 +11,7 @@ from rose_easyedit.cli.launched import check_command, process
 from rose_easyedit.cli.parser import build_parser
 from rose_easyedit.cli.words import DONE, FAILED, INTERRUPTED, WRONG_INPUT
 from rose_easyedit.errors import DamageError, RoSEError
-from rose_easyedit.stdout import printable, printable_message, reader_may_stop
+from rose_easyedit.files.stdout import printable, printable_message, reader_may_stop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         check_command(words)
         if words[:1] == ["demo"]:
-            from rose_easyedit.demo import main as demo
+            from rose_easyedit.cli.demo import main as demo
 
             with reader_may_stop():
                 return demo(words[1:]) or DONE

@@ -14,7 +14,7 @@ from rose_easyedit.cli.places import check_place, named, new_file
 from rose_easyedit.cli.settings import edit_settings
 from rose_easyedit.cli.words import DONE, WARNED
 from rose_easyedit.errors import RoSEError, no_file
-from rose_easyedit.record_file import shorten
+from rose_easyedit.files.records import shorten
 from rose_easyedit.requests import EditRequest
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from rose_easyedit.record_file import shorten
-from rose_easyedit.settings_compared import flat
-from rose_easyedit.stdout import json_text, printable
+from rose_easyedit.config.compare import flat
+from rose_easyedit.files.records import shorten
+from rose_easyedit.files.stdout import json_text, printable
 
 if TYPE_CHECKING:
     from rose_easyedit.evaluation.report_tables import TextTable

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.files import irregular, is_same_file
+from rose_easyedit.files.writing import irregular, is_same_file
 
 FOR_EDIT = "a file, such as edit.safetensors"
 FOR_FOLDER = "a new folder"

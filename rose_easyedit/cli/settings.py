@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli.assignments import assigned
+from rose_easyedit.config.paths import hparams_dir
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.paths import hparams_dir
 
 if TYPE_CHECKING:
-    from rose_easyedit.delta import EditDelta
-    from rose_easyedit.hparams import RoSEHyperParams
+    from rose_easyedit.config.hparams import RoSEHyperParams
+    from rose_easyedit.edits.delta import EditDelta
 
 EMBEDDED_SETTINGS = "smollm2-135m"
 
@@ -34,7 +34,7 @@ def edit_settings(arguments: Namespace, base: RoSEHyperParams | None = None) -> 
 
 def _read(name: str) -> RoSEHyperParams:
     """The settings of a file, which a fault of theirs names as well."""
-    from rose_easyedit.hparams import RoSEHyperParams
+    from rose_easyedit.config.hparams import RoSEHyperParams
 
     try:
         return RoSEHyperParams.from_hparams(name)
@@ -49,7 +49,7 @@ def model_settings(model: str | None) -> RoSEHyperParams:
 
     The defaults leave the layers to causal tracing (`layers: auto`).
     """
-    from rose_easyedit.hparams import RoSEHyperParams
+    from rose_easyedit.config.hparams import RoSEHyperParams
 
     shipped = shipped_settings(model)
     if shipped is None:
@@ -76,7 +76,7 @@ def load_base(delta: EditDelta, arguments: Namespace) -> tuple[Any, Any]:
         RoSEError: the model cannot be loaded, or is another one than the edit's; in words that
             fit a shell, and before anything is asked of it.
     """
-    from rose_easyedit.models import load_model
+    from rose_easyedit.models.loading import load_model
 
     settings = delta.provenance.get("hparams", {})
     name = arguments.model or settings.get("model_name")
@@ -96,6 +96,6 @@ def load_base(delta: EditDelta, arguments: Namespace) -> tuple[Any, Any]:
 
 
 def _model_name(path: Path) -> str:
-    from rose_easyedit.settings_files import read_yaml
+    from rose_easyedit.config.yaml_files import read_yaml
 
     return str(read_yaml(path)["model_name"])

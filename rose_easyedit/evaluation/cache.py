@@ -14,18 +14,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from rose_easyedit.chat import in_questions
+from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.evaluation.facts import LocalityPrompt, Query
 from rose_easyedit.evaluation.fluency import TextReading, generic_sentences
 from rose_easyedit.evaluation.measure import Measurement, Questions, measure
 from rose_easyedit.evaluation.queries import as_text
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
-from rose_easyedit.files import write_whole
-from rose_easyedit.fingerprint import computation_fingerprint, weights_fingerprint
-from rose_easyedit.generation import encode
-from rose_easyedit.paths import cache_dir
-from rose_easyedit.tensor_file import read_tensors
+from rose_easyedit.files.tensors import read_tensors
+from rose_easyedit.files.writing import write_whole
+from rose_easyedit.forward.generation import encode
+from rose_easyedit.models.fingerprint import computation_fingerprint, weights_fingerprint
+from rose_easyedit.text.chat import in_questions
 
 logger = logging.getLogger(__name__)
 

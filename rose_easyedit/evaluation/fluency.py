@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rose_easyedit.evaluation.reading import last_logits
-from rose_easyedit.generation import encode, inference, length_batches
+from rose_easyedit.forward.generation import encode, inference, length_batches
+from rose_easyedit.forward.next_tokens import last_logits
 
 GENERIC_TOKENS = 16
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.generation import filler, inference
+from rose_easyedit.forward.generation import filler, inference
 
 if TYPE_CHECKING:
-    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.edits.delta import EditDelta
 
 INSTALL = 'pip install "rose-easyedit[lm-eval]"'
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rose_easyedit.evaluation.facts import SETS, Fact, bundled
-from rose_easyedit.names import fold
+from rose_easyedit.text.names import fold
 
 
 @dataclass(frozen=True)

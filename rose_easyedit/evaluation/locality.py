@@ -17,9 +17,9 @@ from rose_easyedit.evaluation.facts import (
     relation_names,
 )
 from rose_easyedit.evaluation.kinds import Kinds
-from rose_easyedit.method.foreign import foreign_subjects
 from rose_easyedit.method.generic import held_out_subjects
-from rose_easyedit.names import Names
+from rose_easyedit.method.neighbourhood import foreign_subjects
+from rose_easyedit.text.names import Names
 
 # An agreement of 0.9 is then known to 0.05.
 _MOST_NEIGHBOURS = 144

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
-from rose_easyedit.chat import in_questions
 from rose_easyedit.evaluation.facts import SUBJECT, Fact, LocalityPrompt, Query
 from rose_easyedit.evaluation.fluency import TextReading, generic_sentences, read_text
 from rose_easyedit.evaluation.metrics import next_token_logprobs
 from rose_easyedit.evaluation.queries import as_text, queries_of
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import TargetReading, read_targets
-from rose_easyedit.generation import generate_greedy
+from rose_easyedit.forward.generation import generate_greedy
+from rose_easyedit.text.chat import in_questions
 
 _Value = TypeVar("_Value")
 Target = tuple[Query, str]

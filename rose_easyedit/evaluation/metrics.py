@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from rose_easyedit.chat import Arguments
-from rose_easyedit.evaluation.reading import last_logits
-from rose_easyedit.generation import Text, encode, inference, length_batches
-from rose_easyedit.names import Names, fold
+from rose_easyedit.forward.generation import Text, encode, inference, length_batches
+from rose_easyedit.forward.next_tokens import last_logits
+from rose_easyedit.text.chat import Arguments
+from rose_easyedit.text.names import Names, fold
 
 # What may stand before an answer without being part of it: quotes, and Markdown's emphasis.
 _WRAPPING = " \t\r\n\"'`*\u00ab\u00bb\u2018\u2019\u201a\u201c\u201d\u201e"

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from rose_easyedit.evaluation.facts import CORE
-from rose_easyedit.fingerprint import model_fingerprint
+from rose_easyedit.models.fingerprint import model_fingerprint
 
 # (relation, form) to the fraction of known facts that the unedited model answers in that form.
 NativeRates = Mapping[tuple[str, str], float]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from rose_easyedit.evaluation.facts import FORMS, Fact, LocalityPrompt, Query
-from rose_easyedit.generation import Text
+from rose_easyedit.forward.generation import Text
 
 MULTI_TURN = "multi-turn chat"
 DISTRACTED = "with distracting context"

@@ -13,7 +13,7 @@ from rose_easyedit.evaluation.metrics import contains_target, starts_with_target
 from rose_easyedit.evaluation.queries import queries_of
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
 from rose_easyedit.evaluation.verdict import Asked, is_broken, judge, other_names
-from rose_easyedit.names import Names
+from rose_easyedit.text.names import Names
 
 
 @dataclass(frozen=True)

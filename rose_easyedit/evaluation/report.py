@@ -11,7 +11,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.report_answers import answers_of
 from rose_easyedit.evaluation.report_front import front_of
 from rose_easyedit.evaluation.report_tables import harness_table, summary_tables
-from rose_easyedit.files import write_whole
+from rose_easyedit.files.writing import write_whole
 from rose_easyedit.pages.render import render_page
 
 PAGE, RESULTS = "index.html", "results.json"

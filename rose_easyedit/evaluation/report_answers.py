@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rose_easyedit.evaluation.facts import SUBJECT
-from rose_easyedit.names import Names
+from rose_easyedit.text.names import Names
 
 
 @dataclass(frozen=True)

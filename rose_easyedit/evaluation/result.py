@@ -20,10 +20,10 @@ from rose_easyedit.evaluation.summary import (
     grouped,
     headline_summary,
     mean,
-    plain,
     specificity_summary,
 )
 from rose_easyedit.evaluation.verdict import Asked, judge
+from rose_easyedit.files.plain import plain
 
 
 @dataclass(frozen=True)

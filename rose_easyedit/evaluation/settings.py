@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from rose_easyedit.chat import Arguments, arguments_used
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import FORMS
 from rose_easyedit.evaluation.queries import ALL_FORMS
-from rose_easyedit.generation import stop_tokens
-from rose_easyedit.offload import computing_device
+from rose_easyedit.forward.generation import stop_tokens
+from rose_easyedit.models.offload import computing_device
+from rose_easyedit.text.chat import Arguments, arguments_used
 
 STOP_RULE = "end-of-turn token"
 

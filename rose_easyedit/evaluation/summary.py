@@ -140,15 +140,6 @@ def grouped(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
     return groups
 
 
-def plain(value: Any) -> Any:
-    """The value as JSON can hold it: tuples as lists, and None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(of) for key, of in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(of) for of in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def mean(values: Iterable[float]) -> float | None:
     """The mean; None of nothing."""
     values = list(values)

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from rose_easyedit.chat import Arguments
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.reading import last_logits
-from rose_easyedit.generation import Text, inference, length_batches, render
-from rose_easyedit.names import joint
-from rose_easyedit.token_ids import continuation_ids, token_ids
+from rose_easyedit.forward.generation import Text, inference, length_batches, render
+from rose_easyedit.forward.next_tokens import last_logits
+from rose_easyedit.text.chat import Arguments
+from rose_easyedit.text.names import joint
+from rose_easyedit.text.token_ids import continuation_ids, token_ids
 
 
 @dataclass(frozen=True)

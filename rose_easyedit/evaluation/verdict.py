@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rose_easyedit.evaluation.metrics import starts_with_target
-from rose_easyedit.names import Names, fold
+from rose_easyedit.text.names import Names, fold
 
 _PREPOSITIONS = frozenset("of in at on for by to from with along about called".split())
 _ARTICLES = ("the ", "a ", "an ")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.identity import code_version, run_id
 from rose_easyedit.experiment.job_list import Job, listed_jobs
-from rose_easyedit.experiment.layout import CONFIG_FILE
 from rose_easyedit.experiment.schema import ExperimentConfig, read_config
 from rose_easyedit.experiment.status import (
     FAILED,
@@ -26,7 +25,8 @@ from rose_easyedit.experiment.status import (
     emptied,
     read_status,
 )
-from rose_easyedit.reading import inside, read_yaml
+from rose_easyedit.files.reading import inside, read_yaml
+from rose_easyedit.tracking.layout import CONFIG_FILE
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -116,7 +116,7 @@ def _claim(config: ExperimentConfig, folder: Path, sweep: Path, job: Job) -> Sta
 
 def _warn_of_tracking(config: ExperimentConfig, folder: Path) -> None:
     """Says that a finished run stays tracked as it was, or untracked."""
-    from rose_easyedit.experiment.tracking import NoTracker, make_tracker
+    from rose_easyedit.tracking.wandb_run import NoTracker, make_tracker
 
     if isinstance(make_tracker(config.tracking), NoTracker):
         return
@@ -139,7 +139,7 @@ def _warn_of_tracking(config: ExperimentConfig, folder: Path) -> None:
 def _attempt(config: ExperimentConfig, folder: Path, job: Job) -> Status:
     from rose_easyedit.experiment.models_once import model_of_this_process
     from rose_easyedit.experiment.run import run_experiment
-    from rose_easyedit.experiment.tracking import make_tracker
+    from rose_easyedit.tracking.wandb_run import make_tracker
 
     models = model_of_this_process()
     begun = Status(

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.config.paths import conf_dir
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.paths import conf_dir
-from rose_easyedit.stdout import printable_message
+from rose_easyedit.files.stdout import printable_message
 
 if TYPE_CHECKING:
     from rose_easyedit.experiment.job_list import Job
@@ -119,8 +119,8 @@ def _draw(folder: Path, metrics: Sequence[dict[str, float | None]]) -> None:
     both = [of for of in metrics if of.get("asked") is not None and of.get("kl") is not None]
     points = [objective(of) for of in both]
     if len(points) > 1 and find_spec("matplotlib") is not None:
-        from rose_easyedit.experiment.layout import FIGURES
         from rose_easyedit.figures.pareto import write_pareto
+        from rose_easyedit.tracking.layout import FIGURES
 
         write_pareto(points, folder / FIGURES)
 

@@ -6,7 +6,7 @@ import gc
 from functools import cache
 from typing import Any
 
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.config.hparams import RoSEHyperParams
 
 
 class LoadedModel:
@@ -22,7 +22,7 @@ class LoadedModel:
         Raises:
             RoSEError: as `load_model`.
         """
-        from rose_easyedit.models import load_model
+        from rose_easyedit.models.loading import load_model
 
         dtype = "float16" if hparams.fp16 else "auto"
         name = (hparams.model_name, str(hparams.device), dtype)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rose_easyedit.config.paths import conf_dir, hparams_dir
 from rose_easyedit.errors import RoSEError, first_line
 from rose_easyedit.experiment.metrics import ASKED
 from rose_easyedit.experiment.schema import ExperimentConfig, faults_of, read_config
 from rose_easyedit.experiment.words import word_faults
-from rose_easyedit.paths import conf_dir, hparams_dir
 
 CONFIG = "config"
 PROGRAM = "rose-experiment"

@@ -18,10 +18,10 @@ from rose_easyedit.experiment.report_looks import brief, label, looks_of, short_
 from rose_easyedit.experiment.report_metrics import metrics_of, success_metric
 from rose_easyedit.experiment.report_queries import query_data
 from rose_easyedit.experiment.report_svg import legend
-from rose_easyedit.files import irregular, write_whole
+from rose_easyedit.files.reading import read_bytes
+from rose_easyedit.files.stdout import printable, printable_message, reader_may_stop
+from rose_easyedit.files.writing import irregular, write_whole
 from rose_easyedit.pages.render import render_page
-from rose_easyedit.reading import read_bytes
-from rose_easyedit.stdout import printable, printable_message, reader_may_stop
 
 DESCRIPTION = """\
 Make one page of a sweep: its jobs, what they set and what came of it, every answer, and all

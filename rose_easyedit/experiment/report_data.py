@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import SUBJECT
 from rose_easyedit.evaluation.report_answers import Answer, answers_of
-from rose_easyedit.experiment.layout import CONFIG_FILE, FIGURES, RESULT_FILE
 from rose_easyedit.experiment.records import from_json
 from rose_easyedit.experiment.report_points import Curves, read_curves
 from rose_easyedit.experiment.status import (
@@ -22,7 +21,8 @@ from rose_easyedit.experiment.status import (
     read_status,
 )
 from rose_easyedit.experiment.summary_table import SUMMARY_JSON, Row, as_it_stands, read_rows
-from rose_easyedit.reading import inside, read_json, read_yaml
+from rose_easyedit.files.reading import inside, read_json, read_yaml
+from rose_easyedit.tracking.layout import CONFIG_FILE, FIGURES, RESULT_FILE
 
 DAMAGED = "damaged"
 _T = TypeVar("_T")

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.experiment.layout import DELTA_FILE
-from rose_easyedit.experiment.tracking import NoTracker
-from rose_easyedit.experiment.tracking_jsonl import METRICS_FILE
-from rose_easyedit.reading import inside, read_text
+from rose_easyedit.files.reading import inside, read_text
+from rose_easyedit.tracking.jsonl import METRICS_FILE
+from rose_easyedit.tracking.layout import DELTA_FILE
+from rose_easyedit.tracking.wandb_run import NoTracker
 
-# Name of a curve, as it is logged (`curves.log_edit`), to its points.
+# Name of a curve, as it is logged (`trajectory.log_edit`), to its points.
 Curves = Mapping[str, list[tuple[float, float]]]
 
 
@@ -29,8 +29,8 @@ def read_curves(folder: Path) -> Curves:
     if (folder / METRICS_FILE).is_file():
         points.replay(inside(folder, folder / METRICS_FILE))
     else:
-        from rose_easyedit.delta import EditDelta
-        from rose_easyedit.experiment.curves import log_edit
+        from rose_easyedit.edits.delta import EditDelta
+        from rose_easyedit.tracking.curves import log_edit
 
         log_edit(points, EditDelta.load(inside(folder, folder / DELTA_FILE)))
     return points.curves

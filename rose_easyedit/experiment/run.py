@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.experiment.identity import determinants, run_id
-from rose_easyedit.experiment.layout import (
+from rose_easyedit.experiment.metrics import main_metrics
+from rose_easyedit.experiment.models_once import LoadedModel
+from rose_easyedit.experiment.schema import SOURCES, DataConfig, ExperimentConfig
+from rose_easyedit.experiment.status import to_json
+from rose_easyedit.files.writing import write_whole
+from rose_easyedit.tracking.layout import (
     CONFIG_FILE,
     DELTA_FILE,
     DIAGNOSIS_FILE,
     FIGURES,
     RESULT_FILE,
 )
-from rose_easyedit.experiment.metrics import main_metrics
-from rose_easyedit.experiment.models_once import LoadedModel
-from rose_easyedit.experiment.schema import SOURCES, DataConfig, ExperimentConfig
-from rose_easyedit.experiment.status import to_json
-from rose_easyedit.experiment.tracking import RunInfo, Tracker
-from rose_easyedit.files import write_whole
+from rose_easyedit.tracking.wandb_run import RunInfo, Tracker
 
 if TYPE_CHECKING:
-    from rose_easyedit.delta import EditDelta
+    from rose_easyedit.edits.delta import EditDelta
     from rose_easyedit.evaluation.evaluate import Baseline, EvaluationResult
     from rose_easyedit.evaluation.facts import Fact
     from rose_easyedit.evaluation.selection import Selection
@@ -62,7 +62,7 @@ def run_experiment(
     Raises:
         RoSEError: the model, the facts and the settings do not fit together.
     """
-    from rose_easyedit.experiment.logged import log_run
+    from rose_easyedit.tracking.logged import log_run
 
     clock = _Clock()
     _write_config(config, folder)
@@ -133,7 +133,7 @@ def compute(
     if config.through == "easyedit":
         return _through_easyedit(model, tokenizer, requests, config)
     from rose_easyedit.method.edit import compute_edit
-    from rose_easyedit.method.shift_store import ShiftStore, default_folder
+    from rose_easyedit.method.stage1.store import ShiftStore, default_folder
 
     store = ShiftStore(default_folder()) if config.cache else None
     return compute_edit(model, tokenizer, requests, config.hparams, store)
@@ -144,7 +144,7 @@ def _through_easyedit(
 ) -> EditDelta:
     from tempfile import TemporaryDirectory
 
-    from rose_easyedit.easyedit import BaseEditor
+    from rose_easyedit.easyedit.editor import BaseEditor
 
     pair: Any = (model, tokenizer)
     # EasyEdit makes a folder `logs` wherever it is when an editor is made

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY
-from rose_easyedit.experiment.tracking import TrackingSettings, make_tracker
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.tracking.wandb_run import TrackingSettings, make_tracker
 
 if TYPE_CHECKING:
     from rose_easyedit.evaluation.settings import EvaluationSettings

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError, shown
-from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.records import from_json
-from rose_easyedit.files import write_whole
-from rose_easyedit.reading import inside, read_json
+from rose_easyedit.files.plain import plain
+from rose_easyedit.files.reading import inside, read_json
+from rose_easyedit.files.writing import write_whole
+from rose_easyedit.tracking.layout import DELTA_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,6 @@ class Status:
 
 def to_json(content: Any) -> bytes:
     """Plain data as a file of JSON; numbers that are not finite become null."""
-    from rose_easyedit.evaluation.summary import plain
-
     return json.dumps(plain(content), ensure_ascii=False, indent=1).encode()
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from rose_easyedit.errors import first_line
 from rose_easyedit.experiment.job_list import Job, listed_jobs
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, check_run, state_of, to_json
-from rose_easyedit.files import write_whole
-from rose_easyedit.reading import inside
-from rose_easyedit.stdout import printable, printable_message
+from rose_easyedit.files.reading import inside
+from rose_easyedit.files.stdout import printable, printable_message
+from rose_easyedit.files.writing import write_whole
 
 SUMMARY_JSON, SUMMARY_CSV = "summary.json", "summary.csv"
 NOT_STARTED = "not started"

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose_easyedit.architectures import EditableModel
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.evaluation.metrics import contains_target
-from rose_easyedit.generation import generate_greedy
+from rose_easyedit.forward.activations import read_subject_states
+from rose_easyedit.forward.generation import generate_greedy
 from rose_easyedit.geometry.edits import QueryGeometry, deviations
 from rose_easyedit.geometry.landscape import losses_around
 from rose_easyedit.geometry.places import Place, Probe
 from rose_easyedit.geometry.radius import Radius, radii_of_facts, summarise
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.suffix import unit_directions
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.activations import read_subject_states
+from rose_easyedit.models.architectures import EditableModel
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rose_easyedit.architectures import EditableModel
+from rose_easyedit.forward.replay import capture
 from rose_easyedit.geometry.similarity import cosines
 from rose_easyedit.geometry.suffix import losses_at
-from rose_easyedit.method.replay import capture
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.models.architectures import EditableModel
+from rose_easyedit.text.locate_subject import Query
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,19 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
+from rose_easyedit.forward.activations import frozen
 from rose_easyedit.geometry.bench import Bench
 from rose_easyedit.geometry.conflict import Conflict, conflicts_within, fact_gradients
 from rose_easyedit.geometry.edits import EditGeometry, targets_of
 from rose_easyedit.geometry.places import read_probe
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.similarity import KeySimilarity, key_similarity
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.statistics import load_spectra
+from rose_easyedit.method.stage2.statistics import load_spectra
+from rose_easyedit.models.architectures import read_architecture
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.geometry.certificate import Certificate, certify

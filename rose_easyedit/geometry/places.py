@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rose_easyedit.architectures import EditableModel
-from rose_easyedit.chat import Arguments, find_content, render_turn
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.activations import read_subject_states
-from rose_easyedit.method.forms import statement_forms
-from rose_easyedit.method.sinks import usual_norm
-from rose_easyedit.method.tokens import Query, tokenize
-from rose_easyedit.token_ids import check_ids
+from rose_easyedit.forward.activations import read_subject_states
+from rose_easyedit.method.contexts import statement_forms
+from rose_easyedit.method.stage1.sinks import usual_norm
+from rose_easyedit.models.architectures import EditableModel
+from rose_easyedit.text.chat import Arguments, find_content, render_turn
+from rose_easyedit.text.locate_subject import Query, tokenize
+from rose_easyedit.text.token_ids import check_ids
 
 
 @dataclass(frozen=True)

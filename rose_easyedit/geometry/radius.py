@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rose_easyedit.architectures import EditableModel
+from rose_easyedit.forward.replay import Replay, capture
 from rose_easyedit.geometry.suffix import decoded_at
-from rose_easyedit.method.replay import Replay, capture
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.models.architectures import EditableModel
+from rose_easyedit.text.locate_subject import Query
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.geometry.edits import values_of
-from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import solve_edit
-from rose_easyedit.method.shifts import Shifts
-from rose_easyedit.method.targets import compute_targets
+from rose_easyedit.method.stage1.shifts import Shifts
+from rose_easyedit.method.stage1.targets import compute_targets
 
 
 def edit_name(hparams: RoSEHyperParams) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rose_easyedit.method.replay import Replay
+from rose_easyedit.forward.replay import Replay
 
 
 def unit_directions(number: int, width: int, seed: int) -> Tensor:

@@ -12,8 +12,8 @@ from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest
 
 if TYPE_CHECKING:
-    from rose_easyedit.hparams import RoSEHyperParams
-    from rose_easyedit.method.known import Known
+    from rose_easyedit.config.hparams import RoSEHyperParams
+    from rose_easyedit.method.cached_targets import Known
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ class Finder:
         Raises:
             FactError: there is none for some of the facts.
         """
-        from rose_easyedit.method.known import Known, group_key
-        from rose_easyedit.method.targets import compute_targets
+        from rose_easyedit.method.cached_targets import Known, group_key
+        from rose_easyedit.method.stage1.targets import compute_targets
 
         facts = [fact for group in groups for fact in group]
         targets = compute_targets(self._model, self._tokenizer, facts, self._hparams)
@@ -97,7 +97,7 @@ def known(target: StoredTarget) -> Known:
     import numpy as np
     import torch
 
-    from rose_easyedit.method.known import Known
+    from rose_easyedit.method.cached_targets import Known
 
     value = torch.from_numpy(np.frombuffer(target.value, "<f4").astype(np.float32))
     return Known(value, target.losses, target.steps)

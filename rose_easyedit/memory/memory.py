@@ -8,19 +8,19 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, overload
 
+from rose_easyedit.config.compare import differences
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.files import is_same_file
+from rose_easyedit.files.writing import is_same_file
 from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.finding import Finder, Group, known, stored
 from rose_easyedit.memory.records import Change, Entry, Snapshot
 from rose_easyedit.memory.settings import check_same, fitting_model, settings_to_open
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest, as_requests, as_subject
-from rose_easyedit.settings_compared import differences
 
 if TYPE_CHECKING:
-    from rose_easyedit.delta import EditDelta
-    from rose_easyedit.hparams import RoSEHyperParams
+    from rose_easyedit.config.hparams import RoSEHyperParams
+    from rose_easyedit.edits.delta import EditDelta
 
 
 Facts = EditRequest | Mapping[str, Any] | Iterable[EditRequest | Mapping[str, Any]]
@@ -77,7 +77,7 @@ class FactMemory:
             RoSEError: the file is no memory, the settings differ from the memory's, or a new
                 memory lacks its settings or could never be used with them.
         """
-        from rose_easyedit.models import dtype_name
+        from rose_easyedit.models.loading import dtype_name
 
         is_object = not (model is None or isinstance(model, str))
         if is_object and tokenizer is None:
@@ -172,7 +172,7 @@ class FactMemory:
                 tokenizer has a template.
             max_new_tokens: the longest answer.
         """
-        from rose_easyedit.generation import generate_greedy
+        from rose_easyedit.forward.generation import generate_greedy
 
         texts = [prompts] if isinstance(prompts, str) else prompts
         with self.edited() as model:
@@ -202,8 +202,8 @@ class FactMemory:
 
         Facts of other processes are in it as well. Targets that are missing are computed first.
         """
+        from rose_easyedit.method.cached_targets import group_key
         from rose_easyedit.method.edit import compute_edit
-        from rose_easyedit.method.known import group_key
 
         with self._lock:
             if not self._computed().groups:
@@ -241,9 +241,9 @@ class FactMemory:
         Raises:
             RoSEError: it is no edit, or one of another base model; nothing is changed.
         """
-        from rose_easyedit.delta import EditDelta
-        from rose_easyedit.extending import facts_of, known_targets
-        from rose_easyedit.method.known import group_key
+        from rose_easyedit.edits.delta import EditDelta
+        from rose_easyedit.method.cached_targets import group_key
+        from rose_easyedit.method.extend import facts_of, known_targets
 
         delta = EditDelta.load(path)
         targets = known_targets(delta)
@@ -262,7 +262,7 @@ class FactMemory:
         """The unedited model and its tokenizer; loaded the first time."""
         with self._lock:
             if self._model is None:
-                from rose_easyedit.models import load_model
+                from rose_easyedit.models.loading import load_model
 
                 name, (device, dtype) = self._loading
                 self._model, self._tokenizer = load_model(name, device, dtype)

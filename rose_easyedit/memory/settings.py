@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.config.compare import differences
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory.file import MemoryFile
-from rose_easyedit.settings_compared import differences
 
 if TYPE_CHECKING:
-    from rose_easyedit.hparams import RoSEHyperParams
+    from rose_easyedit.config.hparams import RoSEHyperParams
 
 
 def settings_to_open(
@@ -28,7 +28,7 @@ def settings_to_open(
     Raises:
         RoSEError: none are given for a new memory of another model than the embedded one.
     """
-    from rose_easyedit.hparams import RoSEHyperParams
+    from rose_easyedit.config.hparams import RoSEHyperParams
 
     if isinstance(given, (str, Path)):
         given = RoSEHyperParams.from_hparams(given)
@@ -61,8 +61,8 @@ def fitting_model(
         RoSEError: no such model or device, the model lacks one of the layers, or they are to be
             found (`layers: auto`) in a model that is not loaded.
     """
-    from rose_easyedit.hparams import AUTO
-    from rose_easyedit.models import check_name, load_model, named_device
+    from rose_easyedit.config.hparams import AUTO
+    from rose_easyedit.models.loading import check_name, load_model, named_device
 
     place = hparams.device if device is None else device
     if pair[0] is None and not load:
@@ -75,9 +75,9 @@ def fitting_model(
             )
         return hparams, pair
 
-    from rose_easyedit.architectures import read_architecture
     from rose_easyedit.method.locating.automatic import with_layers
-    from rose_easyedit.method.targets import check_layers
+    from rose_easyedit.method.stage1.targets import check_layers
+    from rose_easyedit.models.architectures import read_architecture
 
     model, tokenizer = load_model(hparams.model_name, place, dtype) if pair[0] is None else pair
     hparams = with_layers(model, tokenizer, hparams)

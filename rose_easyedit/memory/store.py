@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rose_easyedit.config.compare import missing_settings
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError, shown
-from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.records import Change, Entry, Snapshot, StoredTarget, group_digest
-from rose_easyedit.models import DTYPES
+from rose_easyedit.models.loading import DTYPES
 from rose_easyedit.requests import EditRequest, as_prompt, as_subject, group_by_subject
-from rose_easyedit.settings_compared import missing_settings
 
 logger = logging.getLogger(__name__)
 

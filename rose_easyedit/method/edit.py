@@ -12,29 +12,29 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose_easyedit.architectures import EditableModel, read_architecture
-from rose_easyedit.chat import arguments_used
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import DamageError, RoSEError, first_line
-from rose_easyedit.factors import Factors
-from rose_easyedit.fingerprint import weights_fingerprint
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.calibration import calibrate
-from rose_easyedit.method.constraints import CONSTRAINTS, Spectrum
-from rose_easyedit.method.foreign import held_out_queries, preserved_queries
-from rose_easyedit.method.known import GroupKey, Known
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.method.cached_targets import GroupKey, Known
 from rose_easyedit.method.locating.automatic import with_layers
+from rose_easyedit.method.neighbourhood import held_out_queries, preserved_queries
 from rose_easyedit.method.plan import Columns, make_columns
-from rose_easyedit.method.ranks import Ranks
-from rose_easyedit.method.shift_store import ShiftStore
-from rose_easyedit.method.solving import Solved, solve_layers
-from rose_easyedit.method.statistics import load_spectra
-from rose_easyedit.method.targets import Targets, check_layers, compute_targets
+from rose_easyedit.method.stage1.ranks import Ranks
+from rose_easyedit.method.stage1.store import ShiftStore
+from rose_easyedit.method.stage1.targets import Targets, check_layers, compute_targets
+from rose_easyedit.method.stage2.calibration import calibrate
+from rose_easyedit.method.stage2.constraints import CONSTRAINTS, Spectrum
+from rose_easyedit.method.stage2.layers import Solved, solve_layers
+from rose_easyedit.method.stage2.statistics import load_spectra
 from rose_easyedit.method.verification import self_check
-from rose_easyedit.offload import stored_weight
+from rose_easyedit.models.architectures import EditableModel, read_architecture
+from rose_easyedit.models.fingerprint import weights_fingerprint
+from rose_easyedit.models.offload import stored_weight
 from rose_easyedit.requests import EditRequest
-from rose_easyedit.token_ids import check_ids
+from rose_easyedit.text.chat import arguments_used
+from rose_easyedit.text.token_ids import check_ids
 
 # The mean drift of so many prompts has an error of a tenth.
 _CALIBRATION_PROMPTS = 160

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from rose_easyedit.chat import Arguments
+from rose_easyedit.config.hparams import AlignmentHyperParams
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams import AlignmentHyperParams
-from rose_easyedit.method.forms import generic_subject_forms
-from rose_easyedit.reading import read_text
-from rose_easyedit.token_ids import token_ids
+from rose_easyedit.files.reading import read_text
+from rose_easyedit.method.contexts import generic_subject_forms
+from rose_easyedit.text.chat import Arguments
+from rose_easyedit.text.token_ids import token_ids
 
 _PASSAGE_TOKENS = 128
 LEAST_SUBJECTS = 8

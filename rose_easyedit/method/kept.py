@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose_easyedit.generation import generate_greedy
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.forms import Form, kept_forms
-from rose_easyedit.method.tokens import Query
-from rose_easyedit.names import Names
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.forward.generation import generate_greedy
+from rose_easyedit.method.contexts import Form, kept_forms
 from rose_easyedit.requests import EditRequest, group_by_subject
+from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.names import Names
 
 _BATCH = 32
 # Of what the model says behind a statement, so much is what the fact replaces.

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import FactError
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.forms import essence_form, statement_forms, subject_forms
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.method.contexts import essence_form, statement_forms, subject_forms
 from rose_easyedit.requests import EditRequest, group_by_subject
-from rose_easyedit.token_ids import check_ids, ids_fault
+from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.token_ids import check_ids, ids_fault
 
 
 @dataclass(frozen=True)

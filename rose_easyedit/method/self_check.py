@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rose_easyedit.hparams import SelfCheckHyperParams
-from rose_easyedit.record_file import shorten_faults
+from rose_easyedit.config.hparams import SelfCheckHyperParams
+from rose_easyedit.files.records import shorten_faults
 
 _ELSEWHERE = "try other layers (`rose-edit locate` suggests some)"
 _MILDER = (

@@ -17,22 +17,22 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rose_easyedit.architectures import EditableModel, first_tensor
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import DamageError
-from rose_easyedit.factors import Factors
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.activations import with_updates
-from rose_easyedit.method.drift import NextTokens
-from rose_easyedit.method.foreign import held_out_queries
+from rose_easyedit.forward.activations import with_updates
+from rose_easyedit.forward.oom import within_memory
+from rose_easyedit.forward.prefixes import Prefixes
+from rose_easyedit.forward.replay import capture
 from rose_easyedit.method.generic import generic_lines
-from rose_easyedit.method.halving import within_memory
-from rose_easyedit.method.precision import precision_context
-from rose_easyedit.method.prefixes import Prefixes
-from rose_easyedit.method.replay import capture
+from rose_easyedit.method.neighbourhood import held_out_queries
 from rose_easyedit.method.self_check import CheckedFact, Drift, Measured, warnings_of
-from rose_easyedit.method.targets import Targets
-from rose_easyedit.method.tokens import Query
-from rose_easyedit.names import Names
+from rose_easyedit.method.stage1.targets import Targets
+from rose_easyedit.method.stage2.drift import NextTokens
+from rose_easyedit.models.architectures import EditableModel, first_tensor
+from rose_easyedit.models.precision import precision_context
+from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.names import Names
 
 logger = logging.getLogger(__name__)
 

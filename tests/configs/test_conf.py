@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rose_easyedit.config.checks import CONSTRAINTS, INTEGRATIONS
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.config.paths import conf_dir, hparams_dir
 from rose_easyedit.experiment.plan import compose_job, make_plan
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.hparams_checks import CONSTRAINTS, INTEGRATIONS
-from rose_easyedit.paths import conf_dir, hparams_dir
 
 GROUPS = {
     "alignment": {"isotropic", "protected", "shrinkage", "covariance", "null_space"},

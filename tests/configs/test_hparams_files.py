@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.paths import conf_dir, hparams_dir
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.config.paths import conf_dir, hparams_dir
 
 # hidden layers of each model, from its published config.json, tiny.py or the laboratory
 DEPTHS = {

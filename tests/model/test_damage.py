@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import DamageError
 from rose_easyedit.evaluation.laboratory import load_laboratory
 from rose_easyedit.method.edit import compute_edit

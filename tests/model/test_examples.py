@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from doc_blocks import DOCS, ROOT, RUN, blocks_of, read_page
 
-from rose_easyedit.architectures import ARCHITECTURES
+from rose_easyedit.models.architectures import ARCHITECTURES
 
 pytestmark = [
     pytest.mark.model,

@@ -10,14 +10,15 @@ import torch
 from llama_cpp_process import divergence, llama_cpp_answers, needs_llama_cpp
 from wide_text import splitting
 
-from rose_easyedit import RoSEHyperParams, edit, embedded
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.chat import in_questions
-from rose_easyedit.delta import EditDelta
+from rose_easyedit import RoSEHyperParams, edit
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.evaluation.metrics import contains_target
-from rose_easyedit.factors import Factors
-from rose_easyedit.generation import generate_greedy
-from rose_easyedit.model_card import LORA, model_card
+from rose_easyedit.export.model_card import LORA, model_card
+from rose_easyedit.forward.generation import generate_greedy
+from rose_easyedit.models import embedded
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.text.chat import in_questions
 
 pytestmark = pytest.mark.gemma
 

@@ -15,23 +15,23 @@ from laboratory_tokenizer import make_tokenizer
 from train_laboratory import checksum, native_consistency
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rose_easyedit.architectures import read_architecture
 from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings, evaluate_edit
-from rose_easyedit.evaluation.laboratory import FOLDER, load_laboratory
+from rose_easyedit.evaluation.laboratory import load_laboratory
 from rose_easyedit.evaluation.laboratory.world import relations
 from rose_easyedit.evaluation.result import EvaluationResult
 from rose_easyedit.evaluation.selection import native_rates, read_facts, select_facts
-from rose_easyedit.method.activations import frozen
+from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_passages
 from rose_easyedit.method.locating.exchanges import exchanges
 from rose_easyedit.method.locating.location import locate
 from rose_easyedit.method.locating.tracing import trace_subject
-from rose_easyedit.method.targets import compute_targets
-from rose_easyedit.method.tokens import tokenize
-from rose_easyedit.models import load_model
+from rose_easyedit.method.stage1.targets import compute_targets
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.models.loading import LABORATORY_FOLDER, load_model
+from rose_easyedit.text.locate_subject import tokenize
 
-RECORD = json.loads((FOLDER / "laboratory.json").read_text(encoding="utf-8"))
+RECORD = json.loads((LABORATORY_FOLDER / "laboratory.json").read_text(encoding="utf-8"))
 LEAST_KNOWN = 0.92
 
 
@@ -41,7 +41,7 @@ def laboratory() -> Any:
 
 
 def test_it_is_loaded_as_it_was_made_in_float32(laboratory: Any) -> None:
-    assert checksum(FOLDER / "model.safetensors") == RECORD["sha256"]
+    assert checksum(LABORATORY_FOLDER / "model.safetensors") == RECORD["sha256"]
     assert {parameter.dtype for parameter in laboratory.model.parameters()} == {torch.float32}
     assert sum(parameter.numel() for parameter in laboratory.model.parameters()) < 1.7e6
     assert not laboratory.model.training
@@ -52,7 +52,7 @@ def test_it_knows_every_word_that_an_edit_asks_in(laboratory: Any) -> None:
     fresh = make_tokenizer(vocabulary())
     assert laboratory.tokenizer.get_vocab() == fresh.get_vocab()
     assert laboratory.tokenizer.chat_template == fresh.chat_template
-    assert (FOLDER / "corpus.txt").read_text().splitlines() == corpus(laboratory.people)
+    assert (LABORATORY_FOLDER / "corpus.txt").read_text().splitlines() == corpus(laboratory.people)
 
 
 def test_every_form_is_answered_about_those_it_was_never_asked_about(laboratory: Any) -> None:
@@ -74,7 +74,7 @@ def test_results_on_it_are_held_against_what_it_knows(laboratory: Any, tiny_llam
 
 
 def test_its_folder_is_one_that_any_loader_reads(laboratory: Any, tmp_path: Path) -> None:
-    copied = shutil.copytree(FOLDER, tmp_path / "copied")
+    copied = shutil.copytree(LABORATORY_FOLDER, tmp_path / "copied")
     model = AutoModelForCausalLM.from_pretrained(copied)
     tokenizer = AutoTokenizer.from_pretrained(copied)
     assert model.dtype == torch.float32

@@ -13,16 +13,16 @@ from llama_cpp_process import divergence, llama_cpp_answers, needs_llama_cpp
 from made_up_facts import made_up_requests
 from wide_text import splitting
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.delta import EditDelta
-from rose_easyedit.embedded import write_gguf
-from rose_easyedit.generation import generate_greedy
-from rose_easyedit.hparams import AlignmentHyperParams, RoSEHyperParams
-from rose_easyedit.method.activations import frozen
+from rose_easyedit.config.hparams import AlignmentHyperParams, RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.forward.generation import generate_greedy
 from rose_easyedit.method.edit import compute_edit, solve_edit
-from rose_easyedit.method.statistics import load_spectra
-from rose_easyedit.method.targets import compute_targets
-from rose_easyedit.models import load_model
+from rose_easyedit.method.stage1.targets import compute_targets
+from rose_easyedit.method.stage2.statistics import load_spectra
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.models.embedded import write_gguf
+from rose_easyedit.models.loading import load_model
 
 pytestmark = pytest.mark.model
 
@@ -61,7 +61,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Statistics are computed here, not read from an earlier run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "rose_easyedit.method.statistics.cache_dir", lambda: tmp_path_factory.mktemp("cache")
+            "rose_easyedit.method.stage2.statistics.cache_dir",
+            lambda: tmp_path_factory.mktemp("cache"),
         )
         yield
 

@@ -13,8 +13,8 @@ import sys
 import torch
 from torch import Tensor, distributed
 
-from rose_easyedit.method.ranks import Ranks
-from rose_easyedit.stdout import without_native_output
+from rose_easyedit.files.stdout import without_native_output
+from rose_easyedit.method.stage1.ranks import Ranks
 
 
 def work() -> dict[str, Tensor]:

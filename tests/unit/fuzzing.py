@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from rose_easyedit.delta_checks import record_digest
-from rose_easyedit.delta_file import FORMAT
+from rose_easyedit.edits.checks import record_digest
+from rose_easyedit.edits.file import FORMAT
 
 NAMES = [
     "",

@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 
-from rose_easyedit import embedded
-from rose_easyedit.delta import EditDelta
-from rose_easyedit.expanded import MANIFEST
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.models import load_model
+from rose_easyedit.models import embedded
+from rose_easyedit.models.expanded import MANIFEST
+from rose_easyedit.models.loading import load_model
 
 FACTS = [
     {"prompt": "We met Marie Curie in", "subject": "Marie Curie", "target_new": "London"},

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.memory import FactMemory
 from rose_easyedit.memory.finding import Finder
 from rose_easyedit.memory.records import StoredTarget

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from rose_easyedit.cli import main
-from rose_easyedit.method import edit, targets  # noqa: F401 (imported before the forks)
-from rose_easyedit.method.shift_store import ShiftStore
-from rose_easyedit.models import load_model
+from rose_easyedit.method.stage1 import targets  # noqa: F401 (imported before the forks)
+from rose_easyedit.method.stage1.store import ShiftStore
+from rose_easyedit.models.loading import load_model
 
 FILES = ("output", "errors", "optimised")
 

@@ -13,10 +13,10 @@ from rose_easyedit.evaluation.facts import LocalityPrompt
 from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
 from rose_easyedit.experiment.job_list import Job, write_list
-from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.metrics import main_metrics
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, Status, to_json
 from rose_easyedit.experiment.summary_table import read_rows, write_summary
+from rose_easyedit.tracking.layout import DELTA_FILE
 
 CONFIG = """\
 hparams:

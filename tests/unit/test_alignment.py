@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rose_easyedit.config.hparams import AlignmentHyperParams
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams import AlignmentHyperParams
-from rose_easyedit.method import constraints
-from rose_easyedit.method.alignment import align, solve_rows
-from rose_easyedit.method.constraints import (
+from rose_easyedit.method.stage2 import constraints
+from rose_easyedit.method.stage2.closed_form import align, solve_rows
+from rose_easyedit.method.stage2.constraints import (
     Freedom,
     Spectrum,
     covariance,

@@ -19,10 +19,10 @@ from tiny_models import (
     weights_of,
 )
 
-from rose_easyedit.architectures import ARCHITECTURES, read_architecture
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.solving import _before_norm
+from rose_easyedit.method.stage2.layers import _before_norm
+from rose_easyedit.models.architectures import ARCHITECTURES, read_architecture
 
 NEW = {"prompt": "He plays with Isaac Newton", "subject": "Isaac Newton", "target_new": "Polish"}
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tiny_models import FACTS, settings
 
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.memory.memory import FactMemory
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.locating import automatic

@@ -16,13 +16,13 @@ from baselines import METHODS, Job, Method, edited_copy
 from measuring import Bench
 from torch.nn import functional
 
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings
 from rose_easyedit.evaluation.facts import load_facts
-from rose_easyedit.fingerprint import weights_fingerprint
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.tokens import Query
-from rose_easyedit.models import load_model
+from rose_easyedit.models.fingerprint import weights_fingerprint
+from rose_easyedit.models.loading import load_model
+from rose_easyedit.text.locate_subject import Query
 
 
 def fingerprint(model):

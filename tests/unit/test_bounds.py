@@ -12,14 +12,14 @@ import pytest
 import torch
 from sweeps import write_sweep
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors, common_rank
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.report import write_sweep_report
-from rose_easyedit.factors import Factors, common_rank
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.export.model_card import load_result
+from rose_easyedit.files.records import read_rows
 from rose_easyedit.memory.store import FactStore
-from rose_easyedit.model_card import load_result
-from rose_easyedit.record_file import read_rows
 from rose_easyedit.requests import load_requests
 
 DOWN = "model.layers.{}.mlp.down_proj.weight"

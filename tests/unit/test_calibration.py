@@ -10,9 +10,9 @@ import torch
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method.calibration import within_budget
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.foreign import held_out_queries
+from rose_easyedit.method.neighbourhood import held_out_queries
+from rose_easyedit.method.stage2.calibration import within_budget
 from rose_easyedit.requests import as_requests
 
 

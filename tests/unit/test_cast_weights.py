@@ -9,9 +9,9 @@ import torch
 from tiny_models import build_model, same_weights, weights_of
 from torch import Tensor
 
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.cast_weights import CastWeights
-from rose_easyedit.method.precision import precision_context
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.models.cast_weights import CastWeights
+from rose_easyedit.models.precision import precision_context
 
 IDS = torch.arange(3, 13).view(2, 5)
 

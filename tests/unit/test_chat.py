@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from tiny_models import settings
 
-from rose_easyedit.chat import (
+from rose_easyedit.cli.main import main
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings
+from rose_easyedit.evaluation.facts import Fact
+from rose_easyedit.forward.generation import generate_greedy, render
+from rose_easyedit.geometry.places import locate
+from rose_easyedit.memory.memory import FactMemory
+from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.text.chat import (
     arguments_used,
     find_content,
     in_questions,
@@ -16,14 +24,6 @@ from rose_easyedit.chat import (
     render_messages,
     render_turn,
 )
-from rose_easyedit.cli.main import main
-from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings
-from rose_easyedit.evaluation.facts import Fact
-from rose_easyedit.generation import generate_greedy, render
-from rose_easyedit.geometry.places import locate
-from rose_easyedit.memory.memory import FactMemory
-from rose_easyedit.method.edit import compute_edit
 
 # the switch as the template of Qwen3 has it
 THINKING = (

@@ -16,11 +16,11 @@ from tiny_models import LENIENT
 from rose_easyedit.cli import main
 from rose_easyedit.cli.assignments import assigned
 from rose_easyedit.cli.settings import model_settings, shipped_settings
-from rose_easyedit.delta import EditDelta
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.integration import optimise
-from rose_easyedit.models import load_model
-from rose_easyedit.paths import hparams_dir
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.config.paths import hparams_dir
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.method.stage1.integration import optimise
+from rose_easyedit.models.loading import load_model
 
 FACTS = [
     {"prompt": "Marie Curie worked in", "subject": "Marie Curie", "target_new": "London"},
@@ -134,12 +134,12 @@ def test_what_was_optimised_before_is_not_optimised_again(
         raise AssertionError("optimised again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("rose_easyedit.method.targets.optimise", interrupted)
+        patch.setattr("rose_easyedit.method.stage1.targets.optimise", interrupted)
         assert main(_edit_words(workplace, "cut_off.safetensors")) == 130
     assert len(list((tmp_path / "shifts").iterdir())) == 1
     assert main(_edit_words(workplace, "first.safetensors")) == 0
     with monkeypatch.context() as patch:
-        patch.setattr("rose_easyedit.method.targets.optimise", refused)
+        patch.setattr("rose_easyedit.method.stage1.targets.optimise", refused)
         assert main(_edit_words(workplace, "second.safetensors")) == 0
         softer = ["--set", "alignment.strength=2"]
         assert main(_edit_words(workplace, "softer.safetensors", *softer)) == 0
@@ -455,7 +455,7 @@ def test_a_place_that_takes_no_file_is_found_out_before_the_work(
 
     (workplace / "shut").mkdir(exist_ok=True)
     monkeypatch.setattr(Path, "touch", full)
-    monkeypatch.setattr("rose_easyedit.method.targets.compute_targets", compute)
+    monkeypatch.setattr("rose_easyedit.method.stage1.targets.compute_targets", compute)
     assert main(_edit_words(workplace, out)) == code
     assert part in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ import torch
 from tiny_models import LENIENT
 
 from rose_easyedit.cli import main
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.figures import canvas
 
 FACTS = [
@@ -134,7 +134,7 @@ def test_another_model_is_refused_before_anything_is_measured(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from rose_easyedit.models import load_model
+    from rose_easyedit.models.loading import load_model
 
     for name in ("diagnosis.diagnose", "rivals.rivals"):
         monkeypatch.setattr(f"rose_easyedit.geometry.{name}", None)
@@ -191,7 +191,7 @@ def test_without_matplotlib_nothing_is_begun(
     workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(canvas, "find_spec", lambda name: None)
-    monkeypatch.setattr("rose_easyedit.models.load_model", None)
+    monkeypatch.setattr("rose_easyedit.models.loading.load_model", None)
     assert main(_computing(workplace, "plain")) == 2
     assert "rose-easyedit[figures]" in capsys.readouterr().err
 

@@ -229,7 +229,7 @@ def test_wrong_input_ends_with_2_and_names_it(
 def test_a_report_that_cannot_be_written_is_found_out_before_the_model_loads(
     delta: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rose_easyedit.models.load_model", None)
+    monkeypatch.setattr("rose_easyedit.models.loading.load_model", None)
     assert main(["evaluate", "--delta", str(delta), "--report", "/proc/report"]) == 1
     assert "/proc cannot be written to" in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rose_easyedit.cli import main
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.method.locating import location
 from rose_easyedit.method.locating.location import FormTrace, suggest
 
@@ -137,7 +137,7 @@ def test_wrong_input_ends_with_2_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("rose_easyedit.models.load_model", None)
+    monkeypatch.setattr("rose_easyedit.models.loading.load_model", None)
     assert main(["locate", *(word.format(facts) for word in more)]) == 2
     assert part in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rose_easyedit.cli import main
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 
 CURIE = {"subject": "Marie Curie", "prompt": "Marie Curie worked in"}
 QUICK = ("fact_steps=2", "subject_steps=15", "smoothing_radius=0")

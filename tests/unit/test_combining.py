@@ -10,11 +10,11 @@ import torch
 from test_extending import BATCHES, assert_alike, hparams, requests
 from tiny_models import build_model, same_weights, weights_of
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.factors import Factors
-from rose_easyedit.method import targets as targets_module
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.stage1 import targets as targets_module
 
 COUNTED_ONCE = "an edit that has no other facts was added, and is counted once"
 NAMES = [f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 1)]
@@ -191,7 +191,7 @@ def test_contradicting_edits_are_not_combined(
         edits[1].combine(*pair, edits[0], rival)
     with edits[0].applied(pair[0]), pytest.raises(RoSEError, match="not the one that the edit"):
         edits[1].combine(*pair, edits[0])
-    from rose_easyedit.combining import combine
+    from rose_easyedit.method.combine import combine
 
     with pytest.raises(RoSEError, match="no edit to combine"):
         combine(*pair)

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from tracked_runs import log_everything, some_edit
 
-from rose_easyedit.experiment import dashboard, dashboard_sections
-from rose_easyedit.experiment.tracking import TrackingSettings, make_tracker, wandb_error
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.figures.diagnosis import write_figures
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.tracking import dashboard, dashboard_sections
+from rose_easyedit.tracking.wandb_run import TrackingSettings, make_tracker, wandb_error
 
 SECTIONS = [
     "Overview",
@@ -153,7 +153,7 @@ def test_its_help_has_examples_and_names_are_not_empty(capsys: pytest.CaptureFix
 def test_a_reader_that_stops_early_is_no_failure() -> None:
     script = (
         "import sys\n"
-        "from rose_easyedit.experiment import dashboard\n"
+        "from rose_easyedit.tracking import dashboard\n"
         "dashboard.specification = lambda *_: {'a': 'b' * 100_000}\n"
         "sys.exit(dashboard.main(['--entity', 'me', '--dry-run']))\n"
     )

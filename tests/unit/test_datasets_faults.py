@@ -222,6 +222,6 @@ def test_a_file_that_the_system_does_not_give(
     def refuse(*_: Any, **__: Any) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("rose_easyedit.record_file.read_text", refuse)
+    monkeypatch.setattr("rose_easyedit.files.records.read_text", refuse)
     with pytest.raises(RoSEError, match=r"cannot be read \(.*Permission denied.*\); name one"):
         read(dump(tmp_path, GOOD))

@@ -9,7 +9,7 @@ import pytest
 
 from rose_easyedit.evaluation.datasets import neighbour_prompts, with_wrapped_forms, wrapping
 from rose_easyedit.evaluation.facts import Fact, LocalityPrompt, Query, load_facts
-from rose_easyedit.method.forms import CHAT_CONTEXTS
+from rose_easyedit.method.contexts import CHAT_CONTEXTS
 
 FACT = Fact("Lothria", "capital", 'The "seat" {of} Lothria is', "Graz", "Aachen")
 ZSRE = replace(FACT, prompt="Where is Lothria ruled from?")

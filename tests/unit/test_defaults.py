@@ -17,14 +17,14 @@ from tiny_models import FACTS, settings
 
 from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings, evaluate_edit
 from rose_easyedit.evaluation.facts import Fact
-from rose_easyedit.fingerprint import model_fingerprint
 from rose_easyedit.geometry.diagnosis import diagnose
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.memory.memory import FactMemory
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.locating.exchanges import exchanges
 from rose_easyedit.method.locating.location import locate
-from rose_easyedit.models import load_model
+from rose_easyedit.models.fingerprint import model_fingerprint
+from rose_easyedit.models.loading import load_model
 from rose_easyedit.requests import EditRequest
 
 Stage = Callable[[Any, Any, Path], Any]

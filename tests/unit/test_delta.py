@@ -13,10 +13,10 @@ import pytest
 import torch
 from tiny_models import build_model, same_weights, weights_of
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.factors import Factors
-from rose_easyedit.fingerprint import model_fingerprint, weights_fingerprint
+from rose_easyedit.models.fingerprint import model_fingerprint, weights_fingerprint
 
 NAMES = {
     "llama-tied": [f"model.layers.{layer}.mlp.down_proj.weight" for layer in (1, 2)],

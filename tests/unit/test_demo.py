@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from rose_easyedit.demo import (
+from rose_easyedit.cli.demo import (
     answer_tables,
     main,
     mark_target,
@@ -17,9 +17,9 @@ from rose_easyedit.demo import (
     run_demo,
     totals_table,
 )
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.evaluation.evaluate import EvaluationSettings
 from rose_easyedit.evaluation.facts import load_facts
-from rose_easyedit.hparams import RoSEHyperParams
 
 METHODS = ("memit-merge", "rose")
 

@@ -13,9 +13,9 @@ from tiny_tokenizers import ending_texts
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.evaluation.queries import ALL_FORMS, MULTI_TURN, as_text, queries_of
-from rose_easyedit.evaluation.reading import last_logits
-from rose_easyedit.generation import encode, generate_greedy, inference, render, stop_tokens
-from rose_easyedit.opening import common_opening
+from rose_easyedit.forward.generation import encode, generate_greedy, inference, render, stop_tokens
+from rose_easyedit.forward.next_tokens import last_logits
+from rose_easyedit.forward.shared_prefix import common_opening
 
 TEXTS = [
     "Marie Curie was born in",

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from rose_easyedit.cli import main
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation import harness
 from rose_easyedit.evaluation.harness import require_harness, run_harness
-from rose_easyedit.factors import Factors
-from rose_easyedit.fingerprint import weights_fingerprint
+from rose_easyedit.models.fingerprint import weights_fingerprint
 
 NAME = "model.layers.1.mlp.down_proj.weight"
 installed = pytest.mark.skipif(

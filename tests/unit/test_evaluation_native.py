@@ -40,7 +40,7 @@ def test_another_model_has_no_rates(tiny_llama: Any) -> None:
 
 @pytest.mark.model
 def test_the_embedded_model_has_them() -> None:
-    from rose_easyedit.models import load_model
+    from rose_easyedit.models.loading import load_model
 
     model = load_model("embedded")[0]
     rates = bundled_native_rates(model)

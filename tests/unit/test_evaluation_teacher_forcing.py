@@ -11,14 +11,14 @@ from tiny_tokenizers import ending_texts
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.evaluation.measure import Questions
-from rose_easyedit.evaluation.reading import last_logits
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import (
     TargetReading,
     read_targets,
     with_target,
 )
-from rose_easyedit.generation import encode
+from rose_easyedit.forward.generation import encode
+from rose_easyedit.forward.next_tokens import last_logits
 from rose_easyedit.requests import EditRequest
 
 TEXTS = ["Marie Curie was born in", "Who is Ada Lovelace? She lived in", "Paris"]

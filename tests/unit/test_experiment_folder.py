@@ -14,11 +14,11 @@ from experiments import QUICK
 
 from rose_easyedit.experiment import run as running
 from rose_easyedit.experiment.job_list import JOBS, Job, listed_jobs, write_list
-from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.main import main
 from rose_easyedit.experiment.status import only_command
 from rose_easyedit.experiment.summary_table import read_rows
 from rose_easyedit.figures import pareto
+from rose_easyedit.tracking.layout import DELTA_FILE
 
 SWEEP = ("-m", *QUICK, "alignment=isotropic,covariance,shrinkage")
 KL = {"isotropic": 0.1, "covariance": 0.2, "shrinkage": 0.3}

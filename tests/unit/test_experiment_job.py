@@ -13,9 +13,9 @@ from rose_easyedit.experiment import run as running
 from rose_easyedit.experiment.identity import run_id
 from rose_easyedit.experiment.job import run_once
 from rose_easyedit.experiment.job_list import Job, listed_jobs
-from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.models_once import model_of_this_process
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, Status
+from rose_easyedit.tracking.layout import DELTA_FILE
 
 REPORT = {"metrics": {"asked": 0.5, "kl": 0.1}, "seconds": {"edit": 1.0}}
 

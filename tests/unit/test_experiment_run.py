@@ -11,14 +11,14 @@ from experiments import Notebook, quick
 from omegaconf import OmegaConf
 from tiny_models import same_weights, weights_of
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.identity import run_id
 from rose_easyedit.experiment.metrics import main_metrics, objective
 from rose_easyedit.experiment.models_once import LoadedModel
 from rose_easyedit.experiment.run import run_experiment, select_data
 from rose_easyedit.experiment.schema import DataConfig
-from rose_easyedit.hparams import RoSEHyperParams
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_equal_runs_write_equal_edits_and_ask_the_unedited_model_once(
 def test_stage_1_is_optimised_once_for_all_alignments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rose_easyedit.method import targets
+    from rose_easyedit.method.stage1 import targets
 
     optimised = []
     optimise = targets.optimise
@@ -104,7 +104,7 @@ def test_a_model_is_loaded_once_and_another_takes_its_place(
 ) -> None:
     loaded: list[Any] = []
     monkeypatch.setattr(
-        "rose_easyedit.models.load_model", lambda *words: (loaded.append(words), None)
+        "rose_easyedit.models.loading.load_model", lambda *words: (loaded.append(words), None)
     )
     models, tiny = LoadedModel(), quick().hparams
     first = models.get(tiny)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from experiments import quick
 
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.experiment.keys import dotted_keys, nearest
@@ -18,7 +19,6 @@ from rose_easyedit.experiment.schema import (
     ExperimentConfig,
 )
 from rose_easyedit.geometry.settings import DiagnosisSettings
-from rose_easyedit.hparams import RoSEHyperParams
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("word", ["tracking=wandb", "tracking.kind=wandb"])
 def test_wandb_must_be_installed(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rose_easyedit.experiment.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("rose_easyedit.tracking.wandb_run.find_spec", lambda name: None)
     with pytest.raises(RoSEError, match="pip install wandb"):
         make_plan([word], multirun=False)
     assert make_plan([word, "tracking.mode=disabled"], multirun=False)

@@ -11,10 +11,10 @@ import pytest
 
 from rose_easyedit.errors import first_line
 from rose_easyedit.experiment.job_list import Job
-from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, RUNS, Status
 from rose_easyedit.experiment.summary_table import print_summary, read_rows, write_summary
 from rose_easyedit.figures.pareto import pareto_front, write_pareto
+from rose_easyedit.tracking.layout import DELTA_FILE
 
 METRICS = {"statement": 1.0, "question": 0.5, "asked": 0.5, "kl": 0.125, "top1": 0.75}
 COMMON = ["experiment=smoke", "launcher=joblib", "sweeper=basic"]

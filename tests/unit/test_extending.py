@@ -10,12 +10,12 @@ import pytest
 import torch
 from tiny_models import build_model, same_weights, settings, weights_of
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.extending import known_targets
-from rose_easyedit.method import integration
-from rose_easyedit.method import targets as targets_module
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.extend import known_targets
+from rose_easyedit.method.stage1 import integration
+from rose_easyedit.method.stage1 import targets as targets_module
 from rose_easyedit.requests import as_requests
 
 BATCHES = [

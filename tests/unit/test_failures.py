@@ -13,15 +13,15 @@ import torch
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch import Tensor
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method import integration
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.failures import usable, without_failures
-from rose_easyedit.method.integration import Shifts
-from rose_easyedit.method.pieces import Group, Piece
-from rose_easyedit.method.shift_store import ShiftStore
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.method.stage1 import integration
+from rose_easyedit.method.stage1.failures import usable, without_failures
+from rose_easyedit.method.stage1.integration import Shifts
+from rose_easyedit.method.stage1.pieces import Group, Piece
+from rose_easyedit.method.stage1.store import ShiftStore
+from rose_easyedit.text.locate_subject import Query
 
 NAN = float("nan")
 # its second target token is predicted from the first, which the model of `broken` cannot read

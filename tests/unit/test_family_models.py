@@ -13,7 +13,7 @@ from laboratory_texts import vocabulary
 from laboratory_tokenizer import make_tokenizer
 from laboratory_training import Recipe, _attention, _masks, _values
 
-from rose_easyedit.architectures import ARCHITECTURES, read_architecture
+from rose_easyedit.models.architectures import ARCHITECTURES, read_architecture
 
 TINY = Recipe(
     people=8,

@@ -22,7 +22,7 @@ from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rose_easyedit.cli.main import FAILED, main
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.method.edit import compute_edit
 
 WRITERS: dict[str, Callable[[EditDelta, Any, Any, Path], Path]] = {

@@ -8,19 +8,19 @@ import pytest
 import torch
 from tiny_models import FACTS, build_model, settings
 
-from rose_easyedit.architectures import read_architecture
+from rose_easyedit.forward.activations import frozen, read_subject_states, with_updates
 from rose_easyedit.method import edit
-from rose_easyedit.method.activations import frozen, read_subject_states, with_updates
 from rose_easyedit.method.edit import compute_edit, solve_edit
-from rose_easyedit.method.foreign import (
+from rose_easyedit.method.generic import generic_subjects, held_out_subjects
+from rose_easyedit.method.neighbourhood import (
     foreign_subjects,
     frame,
     held_out_queries,
     preserved_queries,
 )
-from rose_easyedit.method.generic import generic_subjects, held_out_subjects
 from rose_easyedit.method.plan import make_columns, make_plan
-from rose_easyedit.method.targets import compute_targets
+from rose_easyedit.method.stage1.targets import compute_targets
+from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import EditRequest, as_requests
 
 REQUESTS = as_requests(FACTS)

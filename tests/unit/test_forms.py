@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tiny_models import settings
 
-from rose_easyedit.hparams_checks import MOST_FORMS
-from rose_easyedit.method.forms import (
+from rose_easyedit.config.checks import MOST_FORMS
+from rose_easyedit.method.contexts import (
     ANSWERED_QUERIES,
     CHAT_CONTEXTS,
     KEPT_BEGINNINGS,

@@ -14,9 +14,9 @@ import torch
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 
 from rose_easyedit.cli.main import DONE, WRONG_INPUT, main
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.plan import make_plan
 from rose_easyedit.requests import EditRequest, load_requests
@@ -115,7 +115,7 @@ class Edit:
     def __init__(self, tokenizer: Any, hparams: Any, folder: Path) -> None:
         from safetensors import safe_open
 
-        from rose_easyedit.delta_file import FORMAT
+        from rose_easyedit.edits.file import FORMAT
 
         self.model = build_model("llama-untied")
         self.delta = compute_edit(self.model, tokenizer, FACTS, hparams)

@@ -12,10 +12,11 @@ import torch
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch import Tensor
 
-from rose_easyedit.architectures import first_tensor, read_architecture
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.forward.replay import capture
 from rose_easyedit.geometry.conflict import fact_gradients
 from rose_easyedit.geometry.diagnosis import Diagnosis, diagnose
 from rose_easyedit.geometry.edits import targets_of
@@ -25,10 +26,9 @@ from rose_easyedit.geometry.radius import radii_of_facts
 from rose_easyedit.geometry.rivals import rivals
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.suffix import decoded_at, losses_at, unit_directions
-from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.replay import capture
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.models.architectures import first_tensor, read_architecture
+from rose_easyedit.text.locate_subject import Query
 
 LAYER = 1
 MODELS = ("llama-tied", "gemma2", "gpt2")
@@ -428,7 +428,7 @@ def test_nothing_is_no_diagnosis(tiny_tokenizer: Any, delta: EditDelta) -> None:
 def test_contexts_are_those_of_stage_1(
     tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rose_easyedit.method import targets
+    from rose_easyedit.method.stage1 import targets
 
     model = build_model("llama-tied")
     how = hparams(restatements=1, chat_contexts=1)

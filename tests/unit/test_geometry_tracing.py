@@ -6,10 +6,10 @@ import pytest
 import torch
 from tiny_models import build_model
 
-from rose_easyedit.architectures import first_tensor, read_architecture
-from rose_easyedit.method.activations import frozen
+from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.locating.tracing import Trace, trace_subject
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.models.architectures import first_tensor, read_architecture
+from rose_easyedit.text.locate_subject import Query
 
 
 def prompts(*, behind: int) -> list[tuple[Query, Query]]:

@@ -14,12 +14,12 @@ from tiny_gguf import write_gguf
 from tiny_models import build_model
 from torch import nn
 
-from rose_easyedit import gguf_file
 from rose_easyedit.cli.main import main
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.gguf_header import llama3_rotation
-from rose_easyedit.models import load_model
+from rose_easyedit.models import gguf_file
+from rose_easyedit.models.gguf_header import llama3_rotation
+from rose_easyedit.models.loading import load_model
 
 FAMILIES = ("llama-tied", "llama-untied", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
 FAMILIES += ("gpt2", "gpt2-untied")

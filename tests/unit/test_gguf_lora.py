@@ -12,10 +12,10 @@ import torch
 from test_delta import make_delta
 from tiny_models import build_model
 
-from rose_easyedit.architectures import ARCHITECTURES, read_architecture
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.factors import Factors
+from rose_easyedit.models.architectures import ARCHITECTURES, read_architecture
 
 # name of a tiny model, and of its family in GGUF files
 FAMILIES = {

@@ -13,13 +13,13 @@ from test_ranks import REQUESTS, together
 from tiny_models import FACTS, MODELS, build_model, same_weights, settings, weights_of
 
 from rose_easyedit.cli import main
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings, evaluate_edit
 from rose_easyedit.evaluation.facts import load_facts, load_locality
 from rose_easyedit.geometry.diagnosis import diagnose
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.shift_store import ShiftStore
+from rose_easyedit.method.stage1.store import ShiftStore
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 

@@ -10,17 +10,17 @@ from tiny_models import build_model
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.method import grouped_attention as grouped_attention_module
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.grouped_attention import (
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.forward.replay import capture
+from rose_easyedit.models import grouped_attention as grouped_attention_module
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.models.grouped_attention import (
     attend_by_groups,
     attends_by_groups,
     grouped_attention,
 )
-from rose_easyedit.method.precision import precision_context
-from rose_easyedit.method.replay import capture
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.models.precision import precision_context
+from rose_easyedit.text.locate_subject import Query
 
 QUERIES = [Query((5, 6, 7, 8, 9, 10), 3, 2), Query((4, 5, 11, 12), 1, 1)]
 
@@ -102,7 +102,7 @@ def test_a_step_and_its_gradient_are_those_of_the_usual_attention(
         return log_p.detach(), shift.grad
 
     usual = step("eager")
-    monkeypatch.setattr("rose_easyedit.method.grouped_attention.attend_by_groups", counted)
+    monkeypatch.setattr("rose_easyedit.models.grouped_attention.attend_by_groups", counted)
     by_groups = step("sdpa")
     assert used
     assert model.config._attn_implementation == "sdpa"

@@ -14,16 +14,17 @@ import torch
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch import Tensor
 
-from rose_easyedit.architectures import read_architecture
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method import integration, statistics, targets
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.constraints import Spectrum
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.forward.layerwise import Stack
+from rose_easyedit.forward.oom import counted_if_done, is_out_of_memory, within_memory
 from rose_easyedit.method.edit import compute_edit, solve_edit
-from rose_easyedit.method.halving import counted_if_done, is_out_of_memory, within_memory
-from rose_easyedit.method.pieces import Piece
-from rose_easyedit.method.stack import Stack
-from rose_easyedit.method.targets import compute_targets
+from rose_easyedit.method.stage1 import integration, targets
+from rose_easyedit.method.stage1.pieces import Piece
+from rose_easyedit.method.stage1.targets import compute_targets
+from rose_easyedit.method.stage2 import statistics
+from rose_easyedit.method.stage2.constraints import Spectrum
+from rose_easyedit.models.architectures import read_architecture
 
 ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nTry this.")
 IN_A_SOLVE = RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `create`")
@@ -197,7 +198,7 @@ def test_the_bar_ends_where_it_would_have_ended(
 @pytest.fixture
 def narrow_reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """A memory that holds two rows where keys and hidden states are read."""
-    from rose_easyedit.method import activations
+    from rose_easyedit.forward import activations
 
     read, seen = activations._read, []
 

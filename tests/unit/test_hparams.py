@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from rose_easyedit.config.compare import differences, missing_settings
+from rose_easyedit.config.hparams import AlignmentHyperParams, HierarchyHyperParams, RoSEHyperParams
+from rose_easyedit.config.other_methods import RENAMED
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams import AlignmentHyperParams, HierarchyHyperParams, RoSEHyperParams
-from rose_easyedit.hparams_other import RENAMED
-from rose_easyedit.settings_compared import differences, missing_settings
 
 LAYERS = {"layers": [7, 8, 9]}
 PRESETS = ("rose", "rose-paper", "memit-merge", "memit", "alphaedit")

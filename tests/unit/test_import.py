@@ -162,7 +162,7 @@ class BaseEditor:
     )
     code = "print([e().place(d)[0] for d in (0, '1', 'cpu', 'cuda:2')], e().place('x')[1:])"
     ours = run(
-        "from rose_easyedit.easyedit_import import import_easyeditor as i; "
+        "from rose_easyedit.easyedit.importing import import_easyeditor as i; "
         f"e = i().BaseEditor; {code}",
         tmp_path,
     ).strip()

@@ -12,15 +12,17 @@ import torch
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch import Tensor
 
-from rose_easyedit.architectures import read_architecture
+from rose_easyedit.config.hparams import HierarchyHyperParams
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams import HierarchyHyperParams
-from rose_easyedit.method import edit, integration, solving, targets
-from rose_easyedit.method.activations import frozen
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.method import edit
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
-from rose_easyedit.method.smoothing import Noise
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.method.stage1 import integration, targets
+from rose_easyedit.method.stage1.integration import Group, Level, Setting, Shifts, optimise
+from rose_easyedit.method.stage1.smoothing import Noise
+from rose_easyedit.method.stage2 import layers
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.text.locate_subject import Query
 
 WIDTH = 32
 LAYER = 1
@@ -406,7 +408,7 @@ def test_an_interrupt_leaves_the_model_as_it_was(
     [
         (targets, "read_subject_states"),
         (targets, "integrate"),
-        (solving, "align"),
+        (layers, "align"),
         (edit, "solve_layers"),
     ],
 )

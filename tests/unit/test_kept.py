@@ -9,17 +9,17 @@ import torch
 from test_integration import LAYER, WIDTH, decisive_model, run
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 
-from rose_easyedit.architectures import read_architecture
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.forward.replay import capture
 from rose_easyedit.method import kept
-from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.integration import Group, Level
 from rose_easyedit.method.kept import kept_queries
-from rose_easyedit.method.replay import capture
-from rose_easyedit.method.targets import compute_targets
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.method.stage1.integration import Group, Level
+from rose_easyedit.method.stage1.targets import compute_targets
+from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import EditRequest
+from rose_easyedit.text.locate_subject import Query
 
 CURIE = EditRequest("Marie Curie was born in", "Marie Curie", "London", "Warsaw")
 LOVELACE = EditRequest("Ada Lovelace plays", "Ada Lovelace", "chess")

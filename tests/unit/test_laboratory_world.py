@@ -15,8 +15,8 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.laboratory import Population
 from rose_easyedit.evaluation.laboratory.population import make_fact
 from rose_easyedit.evaluation.laboratory.world import relations
-from rose_easyedit.method.forms import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
-from rose_easyedit.method.tokens import tokenize
+from rose_easyedit.method.contexts import CHAT_CONTEXTS, PREFIXES, QUERY_FORMATS
+from rose_easyedit.text.locate_subject import tokenize
 
 TINY = Recipe(people=6, layers=3, local_layers=2, width=16, heads=2, feed_forward=32, steps=3)
 

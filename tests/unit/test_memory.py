@@ -14,13 +14,13 @@ import torch
 from conftest import build_tokenizer
 from tiny_models import FACTS, build_model, same_weights, settings, top_tokens, weights_of
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import FactError, RoSEError
-from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.memory import FactMemory
 from rose_easyedit.memory.finding import Finder
-from rose_easyedit.method import integration
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.stage1 import integration
 
 HPARAMS = settings()
 QUICK = settings(hierarchy={"fact_steps": 2, "subject_steps": 2})

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.records import StoredTarget
 from rose_easyedit.memory.store import FactStore

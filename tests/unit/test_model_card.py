@@ -15,10 +15,17 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from tiny_models import build_model
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.factors import Factors
-from rose_easyedit.model_card import LORA, MERGED, escaped, gguf_form, load_result, model_card
+from rose_easyedit.export.model_card import (
+    LORA,
+    MERGED,
+    escaped,
+    gguf_form,
+    load_result,
+    model_card,
+)
 
 NASTY = [
     "a | b",
@@ -251,6 +258,6 @@ def test_it_stands_beside_every_export(tmp_path: Path, tiny_tokenizer: Any) -> N
 
 
 def base_of(model: Any, delta: EditDelta) -> str:
-    from rose_easyedit.fingerprint import weights_fingerprint
+    from rose_easyedit.models.fingerprint import weights_fingerprint
 
     return weights_fingerprint((name, model.get_parameter(name)) for name in delta.layers)

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from rose_easyedit import embedded
-from rose_easyedit.embedded import packaged_model
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.expanded import MANIFEST, is_intact
-from rose_easyedit.models import load_model
+from rose_easyedit.models import embedded
+from rose_easyedit.models.embedded import packaged_model
+from rose_easyedit.models.expanded import MANIFEST, is_intact
+from rose_easyedit.models.loading import load_model
 
 
 def test_a_folder_loads_in_evaluation_mode_with_a_padding_token(tiny_folder: Path) -> None:
@@ -279,7 +279,7 @@ def test_an_unwritable_cache_names_the_variable(
 def test_two_processes_expand_once(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
-        "from rose_easyedit import embedded\n"
+        "from rose_easyedit.models import embedded\n"
         "def expand(source, folder):\n"
         "    with open(sys.argv[1], 'a') as log: log.write('x')\n"
         "    (folder / 'model.safetensors').write_bytes(b'half')\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rose_easyedit.evaluation.datasets import neighbour_prompts
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.evaluation.report_answers import parts_of
-from rose_easyedit.names import Names, fold, joint
+from rose_easyedit.text.names import Names, fold, joint
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,18 @@ from accelerate import cpu_offload, disk_offload, dispatch_model
 from tiny_models import FACTS, build_model, settings
 from torch import Tensor
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.delta import EditDelta
-from rose_easyedit.easyedit import apply_rose_to_model
+from rose_easyedit.easyedit.editor import apply_rose_to_model
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.fingerprint import model_fingerprint
-from rose_easyedit.generation import generate_greedy
-from rose_easyedit.method.activations import frozen
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.forward.generation import generate_greedy
+from rose_easyedit.forward.replay import capture
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.replay import capture
-from rose_easyedit.method.shift_store import ShiftStore
-from rose_easyedit.method.tokens import Query
-from rose_easyedit.models import load_model
+from rose_easyedit.method.stage1.store import ShiftStore
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.models.fingerprint import model_fingerprint
+from rose_easyedit.models.loading import load_model
+from rose_easyedit.text.locate_subject import Query
 
 # Layers 0 and 1 are edited.
 PARTS = ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")
@@ -157,7 +157,7 @@ def test_an_edit_is_not_written_to_disk_where_the_model_itself_may_be(
 def test_what_is_kept_of_a_model_is_found_again_wherever_its_weights_are(
     tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rose_easyedit.method import targets
+    from rose_easyedit.method.stage1 import targets
 
     store, whole = ShiftStore(tmp_path / "shifts"), build_model("llama-tied")
     delta = compute_edit(whole, tiny_tokenizer, FACTS[:2], settings(), store)

@@ -9,11 +9,11 @@ import torch
 from tiny_models import build_model
 from transformers import DynamicCache
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.method.activations import frozen, read_subject_states
-from rose_easyedit.method.batches import batches
-from rose_easyedit.method.tokens import Query
-from rose_easyedit.opening import common_opening, distinct, families, read_opening
+from rose_easyedit.forward.activations import frozen, read_subject_states
+from rose_easyedit.forward.batches import batches
+from rose_easyedit.forward.shared_prefix import common_opening, distinct, families, read_opening
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.text.locate_subject import Query
 
 SYSTEM = tuple(range(100, 120))
 

@@ -14,12 +14,12 @@ import torch
 from sweeps import write_sweep
 
 from rose_easyedit.cli import main
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.report import main as report_main
-from rose_easyedit.factors import Factors
-from rose_easyedit.files import write_whole
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.files.writing import write_whole
 from rose_easyedit.memory import FactMemory
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest

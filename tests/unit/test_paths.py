@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rose_easyedit import paths
+from rose_easyedit.config import paths
 from rose_easyedit.errors import RoSEError
 
 

@@ -9,8 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rose_easyedit.method.pieces import Group, Row, count_turns, cut, make_rows, price_of_a_piece
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.method.stage1.pieces import (
+    Group,
+    Row,
+    count_turns,
+    cut,
+    make_rows,
+    price_of_a_piece,
+)
+from rose_easyedit.text.locate_subject import Query
 
 PRICE = price_of_a_piece(torch.device("cpu"))
 

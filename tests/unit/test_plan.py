@@ -10,13 +10,13 @@ import torch
 from tiny_models import FACTS, build_model, settings
 from torch import Tensor
 
-from rose_easyedit.architectures import read_architecture
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method.activations import frozen
+from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.plan import Plan, make_columns, make_plan
-from rose_easyedit.method.sinks import usual_norm, without_sinks
+from rose_easyedit.method.stage1.sinks import usual_norm, without_sinks
+from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import EditRequest, as_requests
 
 REQUESTS = as_requests(

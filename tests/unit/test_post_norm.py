@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rose_easyedit.method.post_norm import gain_before_norm, nearest_on_sphere
+from rose_easyedit.method.stage2.post_norm import gain_before_norm, nearest_on_sphere
 
 ONES = torch.ones(2, dtype=torch.float64)
 

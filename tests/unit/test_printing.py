@@ -13,13 +13,13 @@ import torch
 from sweeps import a_result, end_sweep, write_run
 
 from rose_easyedit.cli import main
-from rose_easyedit.delta import EditDelta
-from rose_easyedit.delta_checks import record_digest
-from rose_easyedit.delta_file import FORMAT
+from rose_easyedit.edits.checks import record_digest
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
+from rose_easyedit.edits.file import FORMAT
 from rose_easyedit.experiment.report import main as report_main
 from rose_easyedit.experiment.summary_table import print_summary, read_rows
-from rose_easyedit.factors import Factors
-from rose_easyedit.stdout import json_text, printable, printable_message
+from rose_easyedit.files.stdout import json_text, printable, printable_message
 
 OBEYED = "\x1b[2J\x07\x7f\x9b2J\u202e\u2066\u200f\udcff\ud800"
 

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_models import build_model, same_weights, weights_of
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.factors import Factors
-from rose_easyedit.fingerprint import weights_fingerprint
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.alignment import solve_rows
+from rose_easyedit.method.stage2.closed_form import solve_rows
+from rose_easyedit.models.fingerprint import weights_fingerprint
 from rose_easyedit.requests import EditRequest, as_requests, load_requests
 
 MODELS = {

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from rose_easyedit.cli import main
 from rose_easyedit.cli.launched import own_device
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.checks import INTEGRATIONS
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams_checks import INTEGRATIONS
-from rose_easyedit.method.curves import Totals
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.ranks import Ranks
-from rose_easyedit.method.shifts import Shifts
+from rose_easyedit.method.stage1.ranks import Ranks
+from rose_easyedit.method.stage1.shifts import Shifts
+from rose_easyedit.method.stage1.trajectory import Totals
 
 SETTINGS = """\
 model_name: tiny-random

@@ -11,12 +11,12 @@ import pytest
 import torch
 from tiny_models import FACTS, build_model, settings
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method.activations import frozen
+from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.statistics import load_spectra
+from rose_easyedit.method.stage2.statistics import load_spectra
+from rose_easyedit.models.architectures import read_architecture
 
 
 def overwrite(path: Path) -> None:
@@ -83,7 +83,7 @@ def test_statistics_are_what_was_read(
 def test_an_edit_is_read_where_it_is_whatever_the_default_device(
     device: str, tmp_path: Path
 ) -> None:
-    from rose_easyedit.factors import Factors
+    from rose_easyedit.edits.factors import Factors
 
     layers = {"a.weight": Factors(torch.ones(4, 1), torch.ones(1, 6))}
     path = EditDelta(layers, "0" * 64, {}).save(tmp_path / "edit")

@@ -10,11 +10,11 @@ import torch
 from tiny_models import MODELS, build_model
 from torch import Tensor
 
-from rose_easyedit.architectures import first_tensor, read_architecture
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.prefixes import Prefixes
-from rose_easyedit.method.replay import Replay, capture
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.forward.prefixes import Prefixes
+from rose_easyedit.forward.replay import Replay, capture
+from rose_easyedit.models.architectures import first_tensor, read_architecture
+from rose_easyedit.text.locate_subject import Query
 
 LAYER = 1
 

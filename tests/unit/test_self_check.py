@@ -13,27 +13,27 @@ import pytest
 import torch
 from tiny_models import FACTS, LENIENT, build_model, same_weights, settings, top_tokens, weights_of
 
-from rose_easyedit.architectures import read_architecture
 from rose_easyedit.cli import main
-from rose_easyedit.delta import EditDelta
-from rose_easyedit.easyedit import apply_rose_to_model
+from rose_easyedit.config.compare import differences, missing_settings
+from rose_easyedit.config.hparams import RoSEHyperParams, SelfCheckHyperParams
+from rose_easyedit.easyedit.editor import apply_rose_to_model
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import DamageError, RoSEError
-from rose_easyedit.experiment.curves import FACT_MEASURES, log_edit
-from rose_easyedit.experiment.tracking import NoTracker
-from rose_easyedit.extending import extend
-from rose_easyedit.hparams import RoSEHyperParams, SelfCheckHyperParams
+from rose_easyedit.export.model_card import LORA, model_card
+from rose_easyedit.forward.activations import frozen
 from rose_easyedit.memory import FactMemory
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.calibration import scaled
 from rose_easyedit.method.edit import compute_edit, solve_edit
-from rose_easyedit.method.foreign import held_out_queries
+from rose_easyedit.method.extend import extend
+from rose_easyedit.method.neighbourhood import held_out_queries
 from rose_easyedit.method.self_check import CheckedFact, Drift, Measured, warnings_of
-from rose_easyedit.method.targets import compute_targets
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.method.stage1.targets import compute_targets
+from rose_easyedit.method.stage2.calibration import scaled
 from rose_easyedit.method.verification import generic_texts, self_check, share_of_way, spread
-from rose_easyedit.model_card import LORA, model_card
+from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import as_requests
-from rose_easyedit.settings_compared import differences, missing_settings
+from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.tracking.curves import FACT_MEASURES, log_edit
+from rose_easyedit.tracking.wandb_run import NoTracker
 
 GOOD = CheckedFact(reached=0.97, least_reached=0.9, written=0.05, answered=True)
 STILL = {"generic": Drift(0.01, 0.97, 24), "neighbours": Drift(0.02, 0.9, 24)}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from conftest import build_llama, build_tokenizer
 
-from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method import targets as targets_module
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.shift_store import ShiftStore
+from rose_easyedit.method.stage1 import targets as targets_module
+from rose_easyedit.method.stage1.store import ShiftStore
 
 REQUESTS = [
     {"prompt": "Marie Curie was born in", "subject": "Marie Curie", "target_new": "London"},

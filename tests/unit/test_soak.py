@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tiny_models import FACTS, LENIENT, build_model, same_weights, settings, weights_of
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.method.edit import compute_edit
 
 _WARM_UP = 5

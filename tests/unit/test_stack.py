@@ -9,16 +9,16 @@ import torch
 from tiny_models import MODELS, build_model, same_weights, weights_of
 from transformers.cache_utils import Cache
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.factors import Factors
-from rose_easyedit.method.activations import (
+from rose_easyedit.edits.factors import Factors
+from rose_easyedit.forward.activations import (
     SubjectStates,
     frozen,
     read_subject_states,
     with_updates,
 )
-from rose_easyedit.method.stack import Stack
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.forward.layerwise import Stack
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.text.locate_subject import Query
 
 SYSTEM = tuple(range(100, 120))
 OTHER = tuple(range(200, 217))

@@ -17,12 +17,12 @@ from stages import extend_table, flops_table, slope, stage_table
 from tiny_models import build_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.hparams import AlignmentHyperParams
-from rose_easyedit.method import alignment
-from rose_easyedit.method.integration import Level
-from rose_easyedit.method.pieces import Group
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.config.hparams import AlignmentHyperParams
+from rose_easyedit.method.stage1.integration import Level
+from rose_easyedit.method.stage1.pieces import Group
+from rose_easyedit.method.stage2 import closed_form
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.text.locate_subject import Query
 
 MIB = 2**20
 
@@ -155,7 +155,7 @@ def test_the_solver_that_was_used(tmp_path, n_columns, solver):
     seen = Seen()
     keys, residuals = torch.randn(n_columns, 8), torch.randn(n_columns, 4)
     with watched(Meter(), seen, tmp_path):
-        alignment.align(keys, residuals, None, AlignmentHyperParams())
+        closed_form.align(keys, residuals, None, AlignmentHyperParams())
     assert seen.solvers == {solver}
 
 

@@ -11,15 +11,15 @@ import torch
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch import Tensor
 
-from rose_easyedit.architectures import read_architecture
+from rose_easyedit.config.hparams import AlignmentHyperParams
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.hparams import AlignmentHyperParams
-from rose_easyedit.method import statistics
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.constraints import Spectrum
+from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_passages
-from rose_easyedit.method.statistics import load_spectra, spectrum_of, spectrum_on
+from rose_easyedit.method.stage2 import statistics
+from rose_easyedit.method.stage2.constraints import Spectrum
+from rose_easyedit.method.stage2.statistics import load_spectra, spectrum_of, spectrum_on
+from rose_easyedit.models.architectures import read_architecture
 
 D_FF = 64
 

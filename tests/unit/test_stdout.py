@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rose_easyedit.stdout import without_native_output
+from rose_easyedit.files.stdout import without_native_output
 
 
 def test_only_what_is_written_in_the_block_is_lost(capfd: pytest.CaptureFixture[str]) -> None:
@@ -25,7 +25,7 @@ def test_only_what_is_written_in_the_block_is_lost(capfd: pytest.CaptureFixture[
 def test_what_was_printed_before_is_not_lost_with_it() -> None:
     """Where output is a pipe, Python holds it back."""
     code = (
-        "from rose_easyedit.stdout import without_native_output\n"
+        "from rose_easyedit.files.stdout import without_native_output\n"
         "print('before')\n"
         "with without_native_output():\n"
         "    pass\n"
@@ -37,7 +37,7 @@ def test_what_was_printed_before_is_not_lost_with_it() -> None:
 def test_a_closed_output_stays_closed() -> None:
     code = (
         "import os\n"
-        "from rose_easyedit.stdout import without_native_output\n"
+        "from rose_easyedit.files.stdout import without_native_output\n"
         "with without_native_output():\n"
         "    done = True\n"
         "try:\n"

@@ -12,11 +12,10 @@ import torch
 from pages import ATTACK, Tags, browse, needs_browser
 from sweeps import CODE, STARTED, a_result, end_sweep, write_failure, write_run, write_sweep
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.experiment.curves import log_edit
 from rose_easyedit.experiment.job_list import JOBS
-from rose_easyedit.experiment.layout import DELTA_FILE
 from rose_easyedit.experiment.report import PAGE, main, write_sweep_report
 from rose_easyedit.experiment.report_charts import curve_charts, parallel_chart, scatter_chart
 from rose_easyedit.experiment.report_data import DAMAGED, Sweep, _evaluation, read_sweep
@@ -26,9 +25,10 @@ from rose_easyedit.experiment.report_metrics import metrics_of
 from rose_easyedit.experiment.report_points import read_curves
 from rose_easyedit.experiment.report_queries import query_data
 from rose_easyedit.experiment.summary_table import SUMMARY_JSON
-from rose_easyedit.experiment.tracking import RunInfo, TrackingSettings
-from rose_easyedit.experiment.tracking_jsonl import JsonlTracker
-from rose_easyedit.factors import Factors
+from rose_easyedit.tracking.curves import log_edit
+from rose_easyedit.tracking.jsonl import JsonlTracker
+from rose_easyedit.tracking.layout import DELTA_FILE
+from rose_easyedit.tracking.wandb_run import RunInfo, TrackingSettings
 
 
 def test_its_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,12 @@ from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.evaluation.fluency import read_text
 from rose_easyedit.evaluation.metrics import next_token_logprobs
 from rose_easyedit.evaluation.teacher_forcing import read_targets
-from rose_easyedit.generation import generate_greedy
+from rose_easyedit.forward.generation import generate_greedy
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.locating.exchanges import exchanges
 from rose_easyedit.method.locating.location import locate
 from rose_easyedit.requests import EditRequest
-from rose_easyedit.token_ids import check_ids, n_embeddings
+from rose_easyedit.text.token_ids import check_ids, n_embeddings
 
 FACTS = [
     {"prompt": "In London she met Marie Curie", "subject": "Marie Curie", "target_new": "one"},

@@ -11,8 +11,8 @@ from tiny_tokenizers import KINDS, build_tokenizer, ending_texts
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.teacher_forcing import with_target
-from rose_easyedit.method.tokens import Query, find_subject, tokenize
-from rose_easyedit.token_ids import continuation_ids, token_ids
+from rose_easyedit.text.locate_subject import Query, find_subject, tokenize
+from rose_easyedit.text.token_ids import continuation_ids, token_ids
 
 TOKENIZERS = {kind: build_tokenizer(kind) for kind in KINDS}
 

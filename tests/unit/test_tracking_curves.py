@@ -12,14 +12,14 @@ import torch
 from tiny_models import FACTS, build_model, settings
 from tiny_tokenizers import build_tokenizer
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.delta import EditDelta
-from rose_easyedit.hparams import HierarchyHyperParams
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.curves import Course, Totals, curve_of
+from rose_easyedit.config.hparams import HierarchyHyperParams
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.integration import Group, Level, Setting, Shifts, optimise
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.method.stage1.integration import Group, Level, Setting, Shifts, optimise
+from rose_easyedit.method.stage1.trajectory import Course, Totals, curve_of
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.text.locate_subject import Query
 
 MEASURES = ["loss", "drift", "norm", "groups", "facts"]
 

@@ -10,10 +10,10 @@ import numpy
 import pytest
 from test_tracking_wandb import OpenRun
 
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.easyedit import tracking
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.experiment import tracking_easyedit
-from rose_easyedit.experiment.tracking import open_tracker
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.tracking.wandb_run import open_tracker
 
 METRICS = [
     {
@@ -49,12 +49,12 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    monkeypatch.setattr(tracking_easyedit, "open_tracker", lambda: recorder)
+    monkeypatch.setattr(tracking, "open_tracker", lambda: recorder)
     return recorder
 
 
 def test_metrics_are_means_over_facts_and_a_row_for_each(recorder: Recorder) -> None:
-    tracking_easyedit.track_metrics(METRICS, "auto")
+    tracking.track_metrics(METRICS, "auto")
     assert recorder.values == {
         "easyedit/pre/rewrite_acc": 0.25,
         "easyedit/post/rewrite_acc": 0.75,
@@ -69,13 +69,13 @@ def test_metrics_are_means_over_facts_and_a_row_for_each(recorder: Recorder) -> 
 
 
 def test_nothing_is_tracked_where_that_is_asked_for(recorder: Recorder) -> None:
-    tracking_easyedit.track_metrics(METRICS, "none")
+    tracking.track_metrics(METRICS, "none")
     assert recorder.values == {} and recorder.tables == {}
 
 
 @pytest.mark.parametrize("metrics", [None, [], [None], [{"post": 3}]])
 def test_metrics_of_another_form_do_no_harm(recorder: Recorder, metrics: Any) -> None:
-    tracking_easyedit.track_metrics(metrics, "auto")
+    tracking.track_metrics(metrics, "auto")
 
 
 def test_the_open_run_is_found_without_importing_wandb(monkeypatch: pytest.MonkeyPatch) -> None:

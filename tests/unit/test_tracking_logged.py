@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tracked_runs import CONFIG, RESULT, log_everything, run_info, some_edit
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.experiment.logged import flattened, log_run
-from rose_easyedit.experiment.tracking import NoTracker, TrackingSettings, make_tracker
+from rose_easyedit.tracking.logged import flattened, log_run
+from rose_easyedit.tracking.wandb_run import NoTracker, TrackingSettings, make_tracker
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 from tracked_runs import CONFIG, RESULT, run_info
 from wandb_file import items, of_kind, records_of, run_files
 
-from rose_easyedit.experiment.tracking import (
+from rose_easyedit.tracking.wandb_run import (
     NoTracker,
     TrackingSettings,
     WandbTracker,

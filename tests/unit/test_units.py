@@ -9,14 +9,14 @@ import pytest
 import torch
 from tiny_models import FACTS, build_model, settings
 
-from rose_easyedit.architectures import read_architecture
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method.activations import frozen
+from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.generic import generic_subjects, held_out_subjects
-from rose_easyedit.method.targets import compute_targets
-from rose_easyedit.method.units import coordinate_spread, subject_unit
-from rose_easyedit.models import load_model
+from rose_easyedit.method.stage1.targets import compute_targets
+from rose_easyedit.method.stage1.units import coordinate_spread, subject_unit
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.models.loading import load_model
 
 
 def test_a_unit_is_the_standard_deviation_of_a_coordinate() -> None:

@@ -13,7 +13,8 @@ import pytest
 from sweeps import CONFIG, a_result, end_sweep, write_run, write_sweep
 
 from rose_easyedit.cli import main
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.job import _warn_of_tracking
 from rose_easyedit.experiment.job_list import Job, listed_jobs
@@ -22,10 +23,9 @@ from rose_easyedit.experiment.report import write_sweep_report
 from rose_easyedit.experiment.report_data import read_sweep
 from rose_easyedit.experiment.schema import ExperimentConfig
 from rose_easyedit.experiment.status import FINISHED, RUNNING, Status, state_of, to_json
-from rose_easyedit.experiment.tracking import TrackingSettings
-from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest, load_requests
+from rose_easyedit.tracking.wandb_run import TrackingSettings
 
 SECRET = "TheSecretOfThisMachine"
 REFERENCE = "${oc.env:ROSE_TEST_SECRET}"

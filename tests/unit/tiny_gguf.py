@@ -8,7 +8,7 @@ from typing import Any
 import gguf
 import torch
 
-from rose_easyedit.architectures import ARCHITECTURES
+from rose_easyedit.models.architectures import ARCHITECTURES
 
 
 def write_gguf(

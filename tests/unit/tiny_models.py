@@ -92,7 +92,7 @@ LENIENT = {
 
 def settings(**overrides: Any) -> Any:
     """Settings that write `FACTS` into a tiny random model within a second."""
-    from rose_easyedit.hparams import RoSEHyperParams
+    from rose_easyedit.config.hparams import RoSEHyperParams
 
     hparams = RoSEHyperParams(
         layers=[0, 1],

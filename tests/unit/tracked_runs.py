@@ -13,14 +13,14 @@ from test_figures import some_diagnosis
 from tiny_models import FACTS, LENIENT, build_model, settings
 from tiny_tokenizers import build_tokenizer
 
-from rose_easyedit.delta import EditDelta
+from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.evaluation.facts import LocalityPrompt
 from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.result import EvaluationResult, LocalityText
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
-from rose_easyedit.experiment.logged import log_run
-from rose_easyedit.experiment.tracking import RunInfo, Tracker, TrackingSettings, make_tracker
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.tracking.logged import log_run
+from rose_easyedit.tracking.wandb_run import RunInfo, Tracker, TrackingSettings, make_tracker
 
 _RECORD = Record(
     subject="Oslo",

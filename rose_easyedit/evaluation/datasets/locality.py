@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rose_easyedit.evaluation.facts import Fact, LocalityPrompt
-from rose_easyedit.names import Names
+from rose_easyedit.text.names import Names
 
 
 def neighbour_prompts(facts: Iterable[Fact]) -> tuple[LocalityPrompt, ...]:

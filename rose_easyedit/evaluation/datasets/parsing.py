@@ -8,7 +8,7 @@ from typing import Any
 
 from rose_easyedit.evaluation.datasets.layout import FileForm, Record, find
 from rose_easyedit.evaluation.facts import Fact
-from rose_easyedit.record_file import Row, shorten
+from rose_easyedit.files.records import Row, shorten
 from rose_easyedit.requests import as_prompt, as_subject
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")

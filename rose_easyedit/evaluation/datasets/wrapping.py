@@ -8,7 +8,7 @@ from dataclasses import replace
 from rose_easyedit.evaluation.facts import Fact
 
 # "{}" stands for the statement. These wordings are for the evaluation alone: none is like the
-# contexts in which an edit is learned (rose_easyedit.method.forms): "complete", "finish".
+# contexts in which an edit is learned (rose_easyedit.method.contexts): "complete", "finish".
 SENTENCE_QUESTIONS = ('What completes this sentence? "{} ..."',)
 SENTENCE_INSTRUCTIONS = (
     "How does this go on? {}",

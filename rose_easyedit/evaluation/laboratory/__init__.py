@@ -6,7 +6,6 @@ part of the package; `benchmarks/train_laboratory.py` is how it was made.
 """
 
 from rose_easyedit.evaluation.laboratory.laboratory import (
-    FOLDER,
     Laboratory,
     laboratory_rates,
     load_laboratory,
@@ -15,7 +14,6 @@ from rose_easyedit.evaluation.laboratory.laboratory import (
 from rose_easyedit.evaluation.laboratory.population import Population
 
 __all__ = [
-    "FOLDER",
     "Laboratory",
     "Population",
     "laboratory_rates",

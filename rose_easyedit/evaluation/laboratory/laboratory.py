@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.evaluation.laboratory.population import Population
 from rose_easyedit.evaluation.laboratory.world import Person, relations
 from rose_easyedit.evaluation.native import NativeRates
-from rose_easyedit.hparams import RoSEHyperParams
+from rose_easyedit.models.loading import LABORATORY, LABORATORY_FOLDER, load_model
 
-# In Hugging Face's form, with the texts of its world and the record of its training.
-FOLDER = Path(__file__).resolve().parent / "data"
 RECORD = "laboratory.json"
 # Whom drift is measured on, everybody else in this world, counts nowhere (hparams/RoSE/laboratory).
 _AS_SHIPPED = {"subject_weight": 0.0, "preserved_columns": 0}
@@ -55,15 +54,15 @@ class Laboratory(Population):
 
 def load_laboratory() -> Laboratory:
     """The shipped model and its world."""
-    from rose_easyedit.models import LABORATORY, load_model
-
     model, tokenizer = load_model(LABORATORY)
-    return Laboratory(population().people, model, tokenizer, _record(FOLDER)["consistency"])
+    return Laboratory(
+        population().people, model, tokenizer, _record(LABORATORY_FOLDER)["consistency"]
+    )
 
 
 def population() -> Population:
     """The people whom the shipped model knows; nothing of the model is read."""
-    return Population(tuple(Person(**person) for person in _record(FOLDER)["people"]))
+    return Population(tuple(Person(**person) for person in _record(LABORATORY_FOLDER)["people"]))
 
 
 def laboratory_rates(folder: Path) -> NativeRates | None:

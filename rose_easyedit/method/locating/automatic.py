@@ -10,13 +10,13 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rose_easyedit.config.hparams import AUTO, RoSEHyperParams
+from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.files import write_whole
-from rose_easyedit.fingerprint import computation_fingerprint
-from rose_easyedit.hparams import AUTO, RoSEHyperParams
+from rose_easyedit.files.writing import write_whole
 from rose_easyedit.method.locating.exchanges import Exchange, exchanges
 from rose_easyedit.method.locating.location import Location, locate
-from rose_easyedit.paths import cache_dir
+from rose_easyedit.models.fingerprint import computation_fingerprint
 from rose_easyedit.requests import EditRequest
 
 logger = logging.getLogger(__name__)

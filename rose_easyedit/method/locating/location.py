@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose_easyedit.architectures import read_architecture
-from rose_easyedit.method.activations import frozen
-from rose_easyedit.method.forms import reading_forms
+from rose_easyedit.forward.activations import frozen
+from rose_easyedit.method.contexts import reading_forms
 from rose_easyedit.method.locating.exchanges import Exchange
 from rose_easyedit.method.locating.tracing import Trace, trace_subject
-from rose_easyedit.method.tokens import Query
-from rose_easyedit.token_ids import check_ids
+from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.token_ids import check_ids
 
 # A pair tells something if the answer's probability is so much lower with the other subject; fewer
 # such pairs than this are anecdotes.

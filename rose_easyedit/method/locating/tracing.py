@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rose_easyedit.architectures import EditableModel
-from rose_easyedit.method.replay import capture
-from rose_easyedit.method.tokens import Query
+from rose_easyedit.forward.replay import capture
+from rose_easyedit.models.architectures import EditableModel
+from rose_easyedit.text.locate_subject import Query
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,123 @@
+"""Settings of the right types from what a file or a caller says, or every fault of it together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from rose_easyedit.config.other_methods import RENAMED, of_another_method
+from rose_easyedit.config.types import wanted_type
+from rose_easyedit.errors import RoSEError, first_line, shown
+from rose_easyedit.files.reading import REFERENCE
+
+UNUSABLE = "These RoSE settings cannot be used:"
+
+Schema = type[Any]
+Groups = Mapping[str, Schema]
+
+
+def typed(
+    schema: Schema,
+    groups: Groups,
+    layers: Sequence[Mapping[str, Any]],
+    checks: Mapping[str, Callable[[Any], list[str]]],
+) -> Any:
+    """Settings from nested data, each layer on top of those before it.
+
+    Args:
+        schema: the dataclass of all settings.
+        groups: those of its fields that are groups of settings.
+        layers: what was given.
+        checks: for settings whose type is none of Python's: what is wrong with a value.
+
+    Raises:
+        RoSEError: with every key that there is not (and the nearest there is); if there are all,
+            with every value that is not of its setting's type. A reference (`${...}`), to the
+            environment of whoever reads it, say, is no value.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = [f.name for f in fields(schema)]
+    others = [fault for layer in layers if (fault := of_another_method(layer, known))]
+    faults = others or [
+        fault
+        for layer in layers
+        for fault in (*key_faults(layer, schema, groups), *_reference_faults(layer))
+    ]
+    if faults:
+        raise RoSEError.of(UNUSABLE, faults)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), *map(dict, layers))
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        faults = [
+            fault
+            for layer in layers
+            for fault in (*_own_faults(layer, checks), *_type_faults(layer, schema, groups))
+        ]
+        raise RoSEError.of(UNUSABLE, faults or [first_line(str(error))]) from error
+
+
+def key_faults(values: Mapping[str, Any], schema: Schema, groups: Groups) -> list[str]:
+    """Every key that is no setting, and every group that is none."""
+    of_groups = {f.name: f"{name}.{f.name}" for name, of in groups.items() for f in fields(of)}
+    faults = _unknown_in(values, schema, "", of_groups | RENAMED)
+    for name, group_schema in groups.items():
+        group = values.get(name, {})
+        if isinstance(group, Mapping):
+            faults += _unknown_in(group, group_schema, f"{name}.")
+        elif not isinstance(group, group_schema):
+            faults.append(f"{name} is {group!r}; give a group of settings (`key: value`)")
+    return faults
+
+
+def _unknown_in(
+    values: Mapping[str, Any],
+    schema: Schema,
+    prefix: str,
+    elsewhere: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Every key that the schema does not have, with the one that is meant: elsewhere, or near."""
+    known = [f.name for f in fields(schema)]
+    faults = []
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+            meant = (elsewhere or {}).get(str(key), f"{prefix}{near[0]}")
+            faults.append(f"{prefix}{key} is not a setting; did you mean {meant}?")
+    return faults
+
+
+def _reference_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if REFERENCE in str(value):
+            yield f"{name} is {shown(value)}, which refers to something else; give the value itself"
+
+
+def _own_faults(
+    values: Mapping[str, Any], checks: Mapping[str, Callable[[Any], list[str]]]
+) -> Iterator[str]:
+    for name, check in checks.items():
+        if name in values:
+            yield from check(values[name])
+
+
+def _type_faults(values: Mapping[str, Any], schema: Schema, groups: Groups) -> Iterator[str]:
+    """Every value that cannot be what its setting is, taken alone."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    inner = {name: group for name, group in values.items() if name in groups}
+    outer = {name: value for name, value in values.items() if name not in groups}
+    for prefix, kinds, given in [
+        ("", schema, outer),
+        *((f"{name}.", groups[name], group) for name, group in inner.items()),
+    ]:
+        for name, value in given.items():
+            try:
+                OmegaConf.merge(OmegaConf.structured(kinds), {name: value})
+            except OmegaConfBaseException:
+                yield f"{prefix}{name} is {shown(value)}; give {wanted_type(kinds, name)}"

@@ -1,0 +1,1 @@
+"""EasyEdit's side: RoSE behind `BaseEditor`. Nothing outside this package knows the host."""

@@ -1,0 +1,1 @@
+"""An edit as a value: applied and reverted, saved and loaded."""

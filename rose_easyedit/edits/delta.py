@@ -1,0 +1,313 @@
+"""EditDelta: an edit as an object, small, revertible, and bound to its base model."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rose_easyedit.edits.applied import AppliedEdit
+from rose_easyedit.edits.factors import Factors
+from rose_easyedit.edits.file import EditRecord, read_edit, write_edit
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.models.fingerprint import weights_fingerprint
+from rose_easyedit.models.offload import is_on_disk, stored_weight
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rose_easyedit.requests import EditRequest
+
+Result = Mapping[str, Any] | None
+
+# What weights may be stored as, number by number; quantised ones need their scales as well.
+_IN_PLACE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(eq=False)
+class EditDelta:
+    """The update of each edited weight, and where it came from.
+
+    Attributes:
+        layers: weight name, as in the model's state dict, to its low-rank update.
+        base: SHA-256 of the edited weights before the edit.
+        provenance: plain data: requests, settings, versions, seed, losses per fact, log.
+        targets: z_s, the hidden state after the target layer that each group of requests was to
+            get, [n, d]; the groups are those of `provenance["groups"]`, in order. They say how far
+            a query lands from what was meant (`geometry`); None if the edit is not of that kind.
+    """
+
+    layers: dict[str, Factors]
+    base: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+    targets: Tensor | None = None
+    _records: weakref.WeakKeyDictionary[Any, AppliedEdit] = field(
+        default_factory=weakref.WeakKeyDictionary, init=False, repr=False
+    )
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that the edit holds."""
+        return sum(f.left.numel() + f.right.numel() for f in self.layers.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the update itself, without what is on record of it."""
+        parts = {f"{name}.left": factors.left for name, factors in self.layers.items()}
+        parts |= {f"{name}.right": factors.right for name, factors in self.layers.items()}
+        return weights_fingerprint(parts.items())
+
+    def is_of(self, model: PreTrainedModel) -> bool:
+        """Whether a model is the edit's base: its weights to be edited are that, bit for bit.
+
+        Raises:
+            RoSEError: the model has no such weights, or they cannot be edited.
+        """
+        return weights_fingerprint(self._weights_of(model).items()) == self.base
+
+    def is_applied(self, model: PreTrainedModel) -> bool:
+        """Whether this object has edited that model, and nobody has put its weights back."""
+        if model not in self._records:
+            return False
+        return not self._records[model].is_undone(self._weights_of(model))
+
+    def apply(self, model: PreTrainedModel, *, verify: bool = True) -> None:
+        """Adds the edit to the model's weights, computed in float64, rounded to their type.
+
+        Args:
+            model: the base model.
+            verify: refuse any model whose edited weights are not, bit for bit, those of the
+                base. Without it only names and shapes must fit (the same model in another
+                precision, say).
+
+        Raises:
+            RoSEError: the edit is applied already, or this is not its base; nothing is changed.
+        """
+        if self.is_applied(model):
+            raise RoSEError("This edit is applied to this model already; revert it first.")
+        weights = self._weights_of(model)
+        if verify and not self.is_of(model):
+            raise RoSEError(
+                f"The weights {', '.join(weights)} of this model are not those that this edit was "
+                "computed for: it is another model, another precision, or edited already. Load "
+                "the base model, or pass verify=False to apply it all the same."
+            )
+        edited = {
+            name: (weight.double() + self.layers[name].dense().to(weight.device)).to(weight.dtype)
+            for name, weight in weights.items()
+        }
+        bad = [name for name, weight in edited.items() if not bool(weight.isfinite().all())]
+        if bad:
+            raise RoSEError(
+                f"The edited weights {', '.join(bad)} are not finite; the edit is damaged."
+            )
+        originals = {name: weight.clone() for name, weight in weights.items()}
+        digests = {name: weights_fingerprint([(name, weight)]) for name, weight in edited.items()}
+        self._records[model] = AppliedEdit(originals, digests)
+        try:
+            for name, weight in weights.items():
+                weight.copy_(edited[name])
+        except BaseException:
+            self._restore(model)
+            raise
+
+    def revert(self, model: PreTrainedModel) -> None:
+        """Puts the weights back as `apply` found them, bit for bit.
+
+        Raises:
+            RoSEError: this object has not edited that model, or its weights have changed since
+                (by a later edit, say); nothing is changed.
+        """
+        if not self.is_applied(model):
+            raise RoSEError(
+                "This edit is not applied to this model by this object, so its original weights "
+                "are not at hand; reload the base model."
+            )
+        weights, record = self._weights_of(model), self._records[model]
+        changed = [
+            name
+            for name, weight in weights.items()
+            if not record.is_edited(name, weight) and not record.is_original(name, weight)
+        ]
+        if changed:
+            raise RoSEError(
+                f"The weights {', '.join(changed)} have changed since this edit was applied, and "
+                "putting them back would lose that change: revert later edits first, the last "
+                "one first, or reload the base model."
+            )
+        self._restore(model)
+
+    def release(self, model: PreTrainedModel) -> None:
+        """Lets go of the copy of the original weights, where another hand has put them back.
+
+        `apply` keeps that copy for `revert`, which lets go of it too. An edit that is applied
+        keeps it.
+        """
+        if model in self._records and not self.is_applied(model):
+            del self._records[model]
+
+    @contextmanager
+    def applied(self, model: PreTrainedModel, *, verify: bool = True) -> Iterator[PreTrainedModel]:
+        """The edited model inside the block, the base model again after it."""
+        self.apply(model, verify=verify)
+        try:
+            yield model
+        finally:
+            self.revert(model)
+
+    def _restore(self, model: PreTrainedModel) -> None:
+        weights = self._weights_of(model)
+        for name, original in self._records[model].originals.items():
+            weights[name].copy_(original)
+        del self._records[model]
+
+    def save(self, path: str | Path, *, replace: bool = True) -> Path:
+        """Writes one safetensors file, its provenance in the header; whole or not at all.
+
+        Args:
+            path: of the file.
+            replace: a file of that name; otherwise it is refused.
+
+        Raises:
+            RoSEError: there is a file of that name, which is not to be replaced.
+        """
+        record = EditRecord(self.layers, self.base, self.provenance, self.targets)
+        return write_edit(Path(path), record, replace=replace)
+
+    @classmethod
+    def load(cls, path: str | Path) -> EditDelta:
+        """Reads what `save` wrote.
+
+        Raises:
+            RoSEError: there is no such file, it is damaged, or it is no edit.
+        """
+        found = read_edit(Path(path))
+        return cls(found.layers, found.base, found.provenance, found.targets)
+
+    def extend(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+    ) -> EditDelta:
+        """A new edit with more facts, solved with these against the base (`extend.extend`)."""
+        from rose_easyedit.method.extend import extend
+
+        return extend(model, tokenizer, self, requests)
+
+    def update(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Iterable[EditRequest | Mapping[str, Any]],
+    ) -> EditDelta:
+        """A new edit in which some facts have changed (`extend.update`)."""
+        from rose_easyedit.method.extend import update
+
+        return update(model, tokenizer, self, requests)
+
+    def without(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        subject: str,
+        prompt: str | None = None,
+    ) -> EditDelta:
+        """A new edit that has forgotten a subject, or one fact of it (`extend.without`)."""
+        from rose_easyedit.method.extend import without
+
+        return without(model, tokenizer, self, subject, prompt)
+
+    def combine(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *others: EditDelta
+    ) -> EditDelta:
+        """One edit of the facts of several, solved together (`combine.combine`)."""
+        from rose_easyedit.method.combine import combine
+
+        return combine(model, tokenizer, self, *others)
+
+    def __add__(self, other: EditDelta) -> EditDelta:
+        """The updates of two edits added, which needs no model (`combine.add`)."""
+        from rose_easyedit.method.combine import add
+
+        return add(self, other) if isinstance(other, EditDelta) else NotImplemented
+
+    def to_peft_lora(self, folder: str | Path, result: Result = None) -> Path:
+        """Writes the edit as a PEFT LoRA adapter that gives the same logits on the base model.
+
+        Like the other exports it has a model card beside it, with what `result` says was measured
+        of this edit (`model_card.model_card`).
+        """
+        from rose_easyedit.export.model_card import LORA, model_card
+        from rose_easyedit.export.peft import write_peft_lora
+
+        return write_peft_lora(self, Path(folder), model_card(self, LORA, result))
+
+    def to_gguf_lora(self, path: str | Path, result: Result = None) -> Path:
+        """Writes the edit as a LoRA adapter for llama.cpp, one GGUF file and its card beside it."""
+        from rose_easyedit.export.gguf import write_gguf_lora
+        from rose_easyedit.export.model_card import gguf_form, model_card
+
+        card = model_card(self, gguf_form(Path(path).name), result)
+        return write_gguf_lora(self, Path(path), card)
+
+    def save_merged(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: str | Path,
+        result: Result = None,
+    ) -> Path:
+        """Writes the edited model in Hugging Face form; the model given stays as it is."""
+        from rose_easyedit.export.model_card import MERGED, model_card
+        from rose_easyedit.export.peft import write_merged
+
+        card = model_card(self, MERGED, result)
+        return write_merged(self, model, tokenizer, Path(folder), card)
+
+    def _weights_of(self, model: PreTrainedModel) -> Mapping[str, Tensor]:
+        """The weights that the edit changes, without gradients, checked by name and shape."""
+        parameters = dict(model.named_parameters())
+        faults = []
+        for name, factors in self.layers.items():
+            shape = (factors.left.shape[0], factors.right.shape[1])
+            wanted = shape[::-1] if factors.transposed else shape
+            if name not in parameters:
+                faults.append(f"{name}: the model has no such weight{_if_quantised(model)}")
+            # before its shape, which a quantised weight has another one of
+            elif parameters[name].dtype not in _IN_PLACE:
+                faults.append(f"{name}: {_not_in_place(parameters[name])}")
+            elif tuple(parameters[name].shape) != wanted:
+                faults.append(
+                    f"{name}: shape {tuple(parameters[name].shape)}, the edit has {wanted}"
+                )
+            elif is_on_disk(model, name):
+                faults.append(
+                    f"{name}: offloaded to disk, where the files may be the model's own; apply "
+                    "the edit to a model whose edited layers are in memory, or use to_peft_lora "
+                    "beside it"
+                )
+            elif stored_weight(model, name).is_meta:
+                faults.append(f"{name}: {_not_in_place(parameters[name])}")
+        if faults:
+            raise RoSEError.of("This edit does not fit the model:", faults)
+        return {name: stored_weight(model, name) for name in self.layers}
+
+
+def _not_in_place(weight: Tensor) -> str:
+    return (
+        f"{weight.dtype} on {weight.device} cannot be edited in place; use to_peft_lora beside it"
+    )
+
+
+def _if_quantised(model: PreTrainedModel) -> str:
+    """What to do about a weight that a quantised model does not have; empty for any other."""
+    if not getattr(model, "quantization_method", None):
+        return ""
+    return " under that name, since it is quantised; use to_peft_lora beside it"

@@ -1,0 +1,1 @@
+"""What is read from and written to: bytes once, files whole, records, and the terminal."""

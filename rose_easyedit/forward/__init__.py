@@ -1,0 +1,1 @@
+"""Running a model, whole or in part: hidden states, replays of later layers, greedy answers."""

@@ -1,0 +1,1 @@
+"""Stage 1, Hierarchical Knowledge Integration: the value that each subject shall have."""

@@ -1,0 +1,292 @@
+"""Stage 1, Hierarchical Knowledge Integration: the shift of the hidden state of each subject.
+
+A *group* is what shares one shift: a fact at the fact level, a subject at the subject level. All
+groups are optimised side by side, a micro-batch at a time; a group that has converged leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rose_easyedit.config.hparams import HierarchyHyperParams
+from rose_easyedit.errors import FactError
+from rose_easyedit.forward.oom import counted_if_done, within_memory
+from rose_easyedit.forward.prefixes import Prefixes
+from rose_easyedit.forward.replay import capture
+from rose_easyedit.method.stage1.pieces import (
+    Group,
+    Piece,
+    count_turns,
+    cut,
+    make_rows,
+    price_of_a_piece,
+)
+from rose_easyedit.method.stage1.shifts import Shifts
+from rose_easyedit.method.stage1.smoothing import Noise
+from rose_easyedit.method.stage1.trajectory import Course
+from rose_easyedit.models.architectures import EditableModel
+
+# Losses are kept beside the computation, whatever the defaults of the process are.
+_ON_RECORD: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+
+
+@dataclass(frozen=True)
+class Level:
+    """How a level is optimised.
+
+    Attributes:
+        steps: at the most.
+        learning_rate: of Adam, in units of `Setting.unit`.
+        smoothing_radius: largest random displacement, in the same units, root mean square.
+        name: of what it optimises.
+    """
+
+    steps: int
+    learning_rate: float
+    smoothing_radius: float = 0.0
+    name: str = "subjects"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all groups of a run have in common.
+
+    Attributes:
+        editable: the model; frozen.
+        layer: the target layer.
+        unit: of each coordinate of a shift, [d] (`units.subject_unit`).
+        hparams: weights of the loss terms, threshold and clamp.
+        micro_batch: sequences run at once; fewer where the memory does not hold them.
+        seed: of the random directions.
+        autocast: a fresh precision context for each use.
+        on_step: told how many steps of groups were done or saved since it was last told; less
+            than 0 where they have to be done again.
+    """
+
+    editable: EditableModel
+    layer: int
+    unit: Tensor
+    hparams: HierarchyHyperParams
+    micro_batch: int
+    seed: int
+    autocast: Callable[[], AbstractContextManager[None]]
+    on_step: Callable[[int], object] = lambda _groups: None
+
+
+def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
+    """Finds the shift of each group that makes its facts likely.
+
+    Minimises the sum over a group's facts of the mean over their queries of -log P(target), plus
+    `kl_factor` times the mean drift of what is kept, plus `weight_decay` |delta| / |h|^2.
+
+    Args:
+        setting: the model and the loss.
+        groups: n groups.
+        start: where each begins, [n, d].
+        level: steps, rate and smoothing.
+
+    Raises:
+        FactError: a loss is not finite and the settings refuse that, with the group's name.
+        RoSEError: the memory does not hold one sequence.
+    """
+    n_turns = _n_turns(setting, level)
+
+    def attempt(chunk: list[int], micro_batch: int) -> list[tuple[list[int], Shifts]]:
+        """A chunk, in as many parts as the micro-batch makes of it."""
+        parts = []
+        with counted_if_done(setting.on_step) as on_step:
+            narrow = replace(setting, micro_batch=micro_batch, on_step=on_step)
+            for places in chunks(narrow, [groups[i] for i in chunk], level):
+                part = [chunk[place] for place in places]
+                members = [groups[i] for i in part]
+                turns = _capture(narrow, members, n_turns)
+                parts.append((part, _optimise_chunk(narrow, members, turns, start[part], level)))
+        return parts
+
+    micro_batch = setting.micro_batch
+    found = []
+    for chunk in chunks(setting, groups, level):
+        parts, micro_batch = within_memory(partial(attempt, chunk), micro_batch)
+        found += parts
+    return Shifts.of_parts(found)
+
+
+def _n_turns(setting: Setting, level: Level) -> int:
+    return max(1, min(setting.hparams.context_turns, level.steps))
+
+
+def chunks(setting: Setting, groups: Sequence[Group], level: Level) -> Iterator[list[int]]:
+    """Groups of similar cost together, as many as the micro-batch holds, one at the least.
+
+    Those of a chunk have equally many turns, so that a group's course is its own whatever others
+    are optimised with it. A chunk's groups alone are one chunk, in the same order.
+    """
+    n_turns = _n_turns(setting, level)
+    turns = [count_turns([group], n_turns) for group in groups]
+    order = sorted(range(len(groups)), key=lambda i: (turns[i], groups[i].n_replayed))
+    chunk: list[int] = []
+    rows = 0
+    for index in order:
+        full = rows + groups[index].n_rows > setting.micro_batch * n_turns
+        if chunk and (full or turns[index] != turns[chunk[0]]):
+            yield chunk
+            chunk, rows = [], 0
+        chunk.append(index)
+        rows += groups[index].n_rows
+    yield chunk
+
+
+def _optimise_chunk(
+    setting: Setting, groups: Sequence[Group], turns: list[list[Piece]], start: Tensor, level: Level
+) -> Shifts:
+    hparams = setting.hparams
+    of_facts = [i for i, group in enumerate(groups) for _ in group.facts]
+    fact_group = torch.tensor(of_facts, dtype=torch.long, device="cpu")
+    norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
+    noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
+
+    # Adam's steps have the size of its rate in every coordinate; in this unit one rate fits all
+    # models, whatever their hidden states look like.
+    root = start.shape[1] ** 0.5
+    unit = setting.unit.to(start.device)  # [d]
+    point = (start / unit).requires_grad_(True)
+    optimiser = torch.optim.Adam([point], lr=level.learning_rate)
+    # each turn tells of its own contexts; what is on record of a fact is the sum over the turns
+    losses = torch.full((len(turns), len(fact_group)), torch.inf, **_ON_RECORD)
+    steps = torch.zeros(len(groups), dtype=torch.long, device="cpu")
+    converged = torch.zeros(len(groups), dtype=torch.bool, device="cpu")
+    course = Course()
+    for step in range(level.steps):
+        optimiser.zero_grad()
+        turn = step % len(turns)
+        current = torch.zeros(len(fact_group), **_ON_RECORD)
+        drifts = []
+        for piece in turns[turn]:
+            displaced = (point[piece.group] + noise.draw(piece.names, start.device)) * unit
+            facts, drift = _loss(piece, displaced, setting.autocast)
+            (len(turns) * (facts.sum() + hparams.kl_factor * drift)).backward()
+            current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
+            if len(piece.before):
+                drifts.append(torch.stack([drift.detach(), piece.kept_weight]))
+        failed = _failed(current, fact_group, groups, hparams.on_failure)
+        going_on = ~(converged | failed)
+        course.add(
+            facts=len(turns) * current[going_on[fact_group]],
+            going_on=going_on,
+            drifts=drifts,
+            norms=point.detach().norm(dim=1) / root,
+        )
+        losses[turn] = torch.where(going_on[fact_group], current, losses[turn])
+        losses[turn, ~current.isfinite()] = torch.nan
+        worst = torch.zeros(len(groups), **_ON_RECORD)
+        worst.scatter_reduce_(0, fact_group, losses.sum(0), "amax")
+        newly = failed | going_on & (worst < hparams.loss_threshold)
+        converged |= newly
+        steps += ~converged
+        setting.on_step(len(groups))
+        if bool(newly.any()):
+            gone = converged.to(start.device)
+            turns = [_present(piece.without(gone) for piece in pieces) for pieces in turns]
+        if bool(converged.all()):
+            setting.on_step(len(groups) * (level.steps - step - 1))
+            break
+        delta = point * unit
+        (hparams.weight_decay * (delta.norm(dim=1) / norms.square()).sum()).backward()
+        _step(optimiser, point, converged.to(start.device), hparams.clamp_norm * root)
+    per_fact = losses.sum(0)
+    per_group = [per_fact[fact_group == i].tolist() for i in range(len(groups))]
+    courses = {level.name: [course.totals()]}
+    return Shifts((point * unit).detach(), per_group, steps.tolist(), courses)
+
+
+def _capture(setting: Setting, groups: Sequence[Group], n_turns: int) -> list[list[Piece]]:
+    """The rows of the groups, run once and ready to be replayed: the pieces of each turn."""
+    dealt = make_rows(groups, count_turns(groups, n_turns))
+    with setting.autocast(), torch.no_grad():
+        prefixes = Prefixes.read(
+            setting.editable,
+            (row.query.key_prefix for rows in dealt for row in rows),
+            setting.micro_batch,
+        )
+    price = price_of_a_piece(setting.editable.device)
+    turns = []
+    for rows in dealt:
+        pieces = []
+        for part in cut(rows, setting.micro_batch, price):
+            queries = [row.query for row in part]
+            with setting.autocast():
+                replay = capture(setting.editable, queries, setting.layer, prefixes)
+                pieces.append(Piece.of(part, replay))
+        turns.append(pieces)
+    return turns
+
+
+def _present(pieces: Iterable[Piece | None]) -> list[Piece]:
+    return [piece for piece in pieces if piece is not None]
+
+
+def _subject_norms(turns: Sequence[Sequence[Piece]], n_groups: int) -> Tensor:
+    """Mean |h| at the subject over the statements of each group, [n]."""
+    total, count = (torch.zeros(n_groups, **_ON_RECORD) for _ in range(2))
+    for piece in (piece for pieces in turns for piece in pieces):
+        stated = piece.fact >= 0
+        norms = piece.replay.subject_hidden[stated].float().norm(dim=1).cpu()
+        finite = norms.isfinite()  # a fact that fails shall not take its group along
+        total.index_add_(0, piece.group[stated].cpu()[finite], norms[finite])
+        count.index_add_(0, piece.group[stated].cpu()[finite], torch.ones_like(norms[finite]))
+    return total / count
+
+
+def _loss(
+    piece: Piece,
+    shift: Tensor,
+    autocast: Callable[[], AbstractContextManager[None]],
+) -> tuple[Tensor, Tensor]:
+    """Weighted -log P(target) of each row of a fact, and the drift of what is kept."""
+    replay = piece.replay
+    with autocast():
+        final = replay.final_states(shift)  # [M, d]
+        is_kept = piece.is_kept
+        # apart, since to pick rows of all log-probabilities costs as much as to make them
+        log_p = replay.read_out(final[~is_kept])  # [targets, vocabulary]
+        after = replay.read_out(final[is_kept])  # [K, vocabulary]
+    chosen = log_p.gather(1, replay.targets[~is_kept, None])[:, 0]
+    rows = replay.rows[~is_kept]
+    count = torch.bincount(replay.rows, minlength=len(piece.fact))  # places of each row
+    per_row = chosen.new_zeros(len(piece.fact)).index_add(0, rows, -chosen)
+    facts = (per_row / count * piece.weight)[piece.fact >= 0]
+    places = replay.rows[is_kept]
+    share = (piece.weight / count)[places]  # of each place in what its group keeps
+    drift = (piece.before.exp() * (piece.before - after)).sum(1)
+    return facts, (share * drift).sum()
+
+
+def _failed(losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_failure: str) -> Tensor:
+    """Which groups have a fact whose loss is not finite, [n]; an error if that is refused."""
+    failed = torch.zeros(len(groups), dtype=torch.bool, device="cpu")
+    failed[fact_group[~losses.isfinite()]] = True
+    if on_failure == "refuse" and bool(failed.any()):
+        raise FactError.of(
+            "The loss is not finite; lower the learning rates, use precision: weights, or leave "
+            "such facts out (hierarchy.on_failure: leave_out). It is that of:",
+            [group.name for group, bad in zip(groups, failed.tolist(), strict=True) if bad],
+        )
+    return failed
+
+
+@torch.no_grad()
+def _step(
+    optimiser: torch.optim.Optimizer, point: Tensor, converged: Tensor, longest: float
+) -> None:
+    """One step for the groups that go on, each point kept within a longest norm."""
+    before = point.detach().clone()
+    optimiser.step()
+    scale = (longest / point.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
+    point.copy_(torch.where(converged[:, None], before, point * scale[:, None]))

@@ -1,0 +1,152 @@
+"""Shifts on disk: a chunk of groups that was optimised before is read instead, the same bytes.
+
+The optimisation is by far the costly part of an edit and does not depend on `alignment`, so edits
+that differ in that alone, and hierarchies that share the fact level, pay for it once. A chunk is
+kept as soon as it is finished, so that an edit that was cut off goes on behind the last one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from rose_easyedit.config.paths import cache_dir
+from rose_easyedit.files.reading import read_bytes
+from rose_easyedit.files.writing import write_whole
+from rose_easyedit.method.stage1.integration import Level, Setting, chunks
+from rose_easyedit.method.stage1.pieces import Group
+from rose_easyedit.method.stage1.shifts import Shifts
+from rose_easyedit.models.fingerprint import computation_fingerprint, weights_fingerprint
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "rose_easyedit.shifts/3"
+
+_LARGEST = 8 << 30
+
+Optimise = Callable[[Setting, Sequence[Group], Tensor, Level], Shifts]
+
+
+def default_folder() -> Path:
+    """Where experiments, and edits by several processes, keep shifts; not created here."""
+    return cache_dir() / "shifts"
+
+
+def level_key(setting: Setting, level: Level) -> str:
+    """Of all that an optimisation depends on but its groups, and of what computes it."""
+    method = Path(__file__).parent
+    hierarchy = asdict(setting.hparams)
+    for name in ("integration", "fact_steps", "subject_steps"):
+        del hierarchy[name]  # they choose what is optimised; `level` has the steps
+    for name in ("fact_learning_rate", "subject_learning_rate", "smoothing_radius"):
+        del hierarchy[name]  # `level` has the one that counts
+    with setting.autocast():
+        autocast = torch.is_autocast_enabled(setting.editable.device.type)
+    parts: dict[str, Any] = {
+        "format": FORMAT,
+        "versions": [version(name) for name in ("torch", "transformers")],
+        "code": [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(method.glob("*.py"))],
+        "model": computation_fingerprint(setting.editable.model),
+        "device": setting.editable.device.type,
+        "threads": torch.get_num_threads(),  # they change the order of sums
+        "autocast": autocast,
+        "layer": setting.layer,
+        "unit": weights_fingerprint([("unit", setting.unit)]),
+        "micro_batch": setting.micro_batch,
+        "seed": setting.seed,
+        "hierarchy": hierarchy,
+        "level": asdict(level),
+    }
+    return _short_digest(parts)
+
+
+def chunk_key(key: str, groups: Sequence[Group], start: Tensor) -> str:
+    """Of a chunk, from the key of its level, its groups and where they begin, [n, d]."""
+    beginning = weights_fingerprint([("start", start)])
+    return _short_digest([key, [asdict(group) for group in groups], beginning])
+
+
+class ShiftStore:
+    """A folder of shifts, a file for each chunk that was optimised."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def through(
+        self,
+        optimise: Optimise,
+        setting: Setting,
+        groups: Sequence[Group],
+        start: Tensor,
+        level: Level,
+    ) -> Shifts:
+        """The shifts of groups, chunk by chunk: read, or else optimised and kept.
+
+        Args:
+            optimise: finds the shifts of a chunk; it and the others are as `optimise` has them.
+            setting: the model and the loss.
+            groups: n groups.
+            start: where each begins, [n, d].
+            level: steps, rate and smoothing.
+        """
+        of_level = level_key(setting, level)
+        parts = []
+        for chunk in chunks(setting, groups, level):
+            members = [groups[i] for i in chunk]
+            key = chunk_key(of_level, members, start[chunk])
+            found = self.load(key)
+            if found is None or found.deltas.shape != start[chunk].shape:
+                found = optimise(setting, members, start[chunk], level)
+                self.save(key, found)
+            else:
+                setting.on_step(len(chunk) * level.steps)
+            parts.append((chunk, replace(found, deltas=found.deltas.to(start.device))))
+        return Shifts.of_parts(parts)
+
+    def load(self, key: str) -> Shifts | None:
+        """What is kept under a key; None if nothing is, or what is there is damaged."""
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        try:
+            tensors = load(read_bytes(path, _LARGEST))
+            digest = tensors.pop("sha256")
+            if not torch.equal(digest, _digest(key, tensors)):
+                raise ValueError("its content has changed")
+            return Shifts.from_tensors(tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            logger.warning("%s is damaged (%s); it is computed again", path, error)
+            return None
+
+    def save(self, key: str, shifts: Shifts) -> None:
+        """Keeps shifts; says so where it cannot."""
+        tensors = shifts.as_tensors()
+        content = save({**tensors, "sha256": _digest(key, tensors)}, {"format": FORMAT})
+        try:
+            write_whole(self._path(key), content)
+        except OSError as error:
+            logger.warning("the shifts are not kept: %s", error)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+
+def _digest(key: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """SHA-256 of shifts that are filed under a key: no entry stands for another one."""
+    digest = hashlib.sha256(f"{key}:{weights_fingerprint(tensors.items())}".encode()).digest()
+    return torch.tensor(list(digest), dtype=torch.uint8, device="cpu")
+
+
+def _short_digest(parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

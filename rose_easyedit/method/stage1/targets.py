@@ -1,0 +1,313 @@
+"""Stage 1 driven: from requests to the hidden state that each subject shall have."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.errors import FactError, RoSEError
+from rose_easyedit.forward.activations import frozen, read_subject_states
+from rose_easyedit.method.cached_targets import GroupKey, Known, group_key, joined
+from rose_easyedit.method.kept import kept_queries
+from rose_easyedit.method.locating.automatic import with_layers
+from rose_easyedit.method.plan import Plan, check_kept, check_tokens, make_plan
+from rose_easyedit.method.stage1.failures import usable, without_failures
+from rose_easyedit.method.stage1.integration import Group, Level, Setting, optimise
+from rose_easyedit.method.stage1.ranks import Ranks
+from rose_easyedit.method.stage1.shifts import Shifts
+from rose_easyedit.method.stage1.sinks import usual_norm, without_sinks
+from rose_easyedit.method.stage1.store import ShiftStore
+from rose_easyedit.method.stage1.units import subject_unit
+from rose_easyedit.models.architectures import EditableModel, read_architecture
+from rose_easyedit.models.precision import precision_context
+from rose_easyedit.requests import EditRequest, as_requests
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What stage 1 gives stage 2; several constraints can be solved for the same targets.
+
+    Attributes:
+        plan: the usable queries of the requests.
+        values: z_s = h_L(s) + delta_s of each subject, or of each fact, [n, d].
+        per_fact: whether each fact has a value of its own, instead of each subject.
+        unit: of each coordinate of a hidden state, [d] (`units.subject_unit`).
+        shifts: how the values were found.
+        log: what was left out.
+        unedited: per request, h_L at the subject in each of its contexts, [contexts, d].
+    """
+
+    plan: Plan
+    values: Tensor
+    per_fact: bool
+    unit: Tensor
+    shifts: Shifts
+    log: list[str]
+    unedited: Sequence[Tensor]
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """The requests that share each value, by index, in the order of `values`."""
+        return _groups(self.plan, self.per_fact)
+
+    @property
+    def losses(self) -> list[float]:
+        """The last loss of each request, nats per target token."""
+        losses = [0.0] * len(self.plan.requests)
+        for indices, values in zip(self.groups, self.shifts.losses, strict=True):
+            for index, value in zip(indices, values, strict=True):
+                losses[index] = value
+        return losses
+
+
+# The shifts need gradients, even where the caller has turned them off, and tensors that can be kept
+# for them; those of inference mode cannot.
+@torch.inference_mode(False)
+@torch.enable_grad()
+def compute_targets(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Iterable[EditRequest | Mapping[str, Any]],
+    hparams: RoSEHyperParams,
+    store: ShiftStore | None = None,
+    known: Mapping[GroupKey, Known] | None = None,
+    ranks: Ranks | None = None,
+) -> Targets:
+    """Stage 1: the costly part of an edit, independent of `alignment`.
+
+    Args:
+        model: a causal language model of a known architecture that computes on one device; not
+            changed.
+        tokenizer: its tokenizer, which is left as it is.
+        requests: the facts.
+        hparams: the method's settings.
+        store: where shifts found before are taken from, and new ones kept; None computes them.
+        known: targets found before, with this model and these settings; their groups are not
+            optimised again.
+        ranks: the processes that share the work; each is called with the same arguments and is
+            given all targets. None: this one alone.
+
+    Raises:
+        RoSEError: as `compute_edit`.
+    """
+    facts = as_requests(requests)
+    hparams.check()
+    editable = read_architecture(model)
+    hparams = with_layers(model, tokenizer, hparams)
+    check_layers(editable, hparams)
+    plan = make_plan(tokenizer, facts, hparams, editable.context_length)
+    check_tokens(model, plan)
+    per_fact = hparams.hierarchy.integration == "independent"
+    groups = _groups(plan, per_fact)
+    keys = [group_key(facts[index] for index in group) for group in groups]
+    known = known or {}
+    at_hand = {i: known[key] for i, key in enumerate(keys) if key in known}
+    new = [i for i in range(len(groups)) if i not in at_hand]
+    if hparams.kept_queries:  # only now: what is too long is refused before anything is generated
+        sought = {facts[index].subject for i in new for index in groups[i]}
+        about = [fact for fact in facts if fact.subject in sought]
+        plan = replace(plan, kept=plan.kept | kept_queries(model, tokenizer, about, hparams))
+        check_kept(model, plan)
+    with frozen(model):
+        usual = usual_norm(editable, tokenizer, hparams)
+        unit = subject_unit(editable, tokenizer, hparams)
+        unedited, plan, log = _base_hidden(editable, plan, hparams, usual)
+        asked = sorted(index for i in new for index in groups[i])
+        found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), unit, hparams, store)
+    if asked and not kept and not at_hand:
+        raise FactError(
+            "The loss of every fact is not finite, so there is nothing to write; lower the "
+            "learning rates or use precision: weights."
+        )
+    lost = set(asked).difference(asked[place] for place in kept)
+    log += [
+        f"{plan.requests[index].label}: its loss is not finite; it is left out and not edited"
+        for index in sorted(lost)
+    ]
+    for line in log:
+        logger.warning("%s", line)
+    alive = [i for i, group in enumerate(groups) if not lost.issuperset(group)]
+    new = [place for place, i in enumerate(alive) if i not in at_hand]
+    at_hand = {place: at_hand[i] for place, i in enumerate(alive) if i in at_hand}
+    remaining = [index for index in range(len(facts)) if index not in lost]
+    plan, unedited = plan.only(remaining), [unedited[index] for index in remaining]
+    hidden = torch.stack([contexts.mean(0) for contexts in unedited])
+    hidden = torch.stack([hidden[group].mean(0) for group in _groups(plan, per_fact)])
+    values, shifts = joined(hidden, found, new, at_hand)
+    return Targets(plan, values, per_fact, unit, shifts, log, unedited)
+
+
+def integrate(
+    editable: EditableModel,
+    plan: Plan,
+    unit: Tensor,
+    hparams: RoSEHyperParams,
+    store: ShiftStore | None = None,
+) -> tuple[Shifts, list[int]]:
+    """Stage 1 (HKI): the shift of each subject, or of each fact with `independent`, [n, d].
+
+    Args:
+        editable: the model; call inside `activations.frozen`.
+        plan: the usable queries.
+        unit: of each coordinate of a shift, [d].
+        hparams: the method's settings.
+        store: where shifts found before are.
+
+    Returns:
+        The shifts, and which requests they are for: all, unless the settings leave out those
+        whose loss is not finite.
+    """
+    hierarchy = hparams.hierarchy
+    width = editable.model.config.get_text_config().hidden_size
+    if not plan.requests:
+        return Shifts.none(width), []
+    zeros = partial(_zeros, width=width, device=editable.device)
+    fact_groups = [
+        Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), tuple(plan.kept[r.subject]))
+        for r, queries in zip(plan.requests, plan.statements, strict=True)
+    ]
+    fact_level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate, name="facts")
+    subject_level = Level(
+        hierarchy.subject_steps, hierarchy.subject_learning_rate, hierarchy.smoothing_radius
+    )
+
+    autocast = precision_context(hparams.precision, editable.model)  # its copies serve both levels
+
+    def run(groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
+        with tqdm(
+            total=len(groups) * level.steps,
+            desc=level.name,
+            unit="step",
+            leave=False,
+            disable=None,
+        ) as bar:
+            setting = Setting(
+                editable=editable,
+                layer=hparams.target_layer,
+                unit=unit,
+                hparams=hierarchy,
+                micro_batch=hparams.micro_batch,
+                seed=hparams.seed,
+                autocast=autocast,
+                on_step=bar.update,
+            )
+            if store is None:
+                return optimise(setting, groups, start, level)
+            return store.through(optimise, setting, groups, start, level)
+
+    def run_subjects(plan: Plan, start: Tensor) -> tuple[Shifts, list[int]]:
+        groups = [
+            Group(
+                subject,
+                tuple(tuple(plan.statements[i]) for i in facts),
+                tuple(plan.kept[subject]),
+            )
+            for subject, facts in plan.subjects.items()
+        ]
+        optimise_subjects = partial(run, level=subject_level)
+        found = without_failures(optimise_subjects, groups, start)
+        return usable(found, list(plan.subjects.values()))
+
+    if hierarchy.integration == "joint":
+        return run_subjects(plan, zeros(len(plan.subjects)))
+    start = zeros(len(fact_groups))
+    facts, kept = usable(run(fact_groups, start, fact_level), [[i] for i in range(len(start))])
+    if hierarchy.integration == "independent" or not kept:
+        return facts, kept
+    plan = plan.only(kept)
+    means = torch.stack([facts.deltas[indices].mean(0) for indices in plan.subjects.values()])
+    found, kept_again = run_subjects(plan, means)
+    return replace(found, courses=facts.courses | found.courses), [kept[i] for i in kept_again]
+
+
+def _shared(
+    ranks: Ranks,
+    editable: EditableModel,
+    plan: Plan,
+    unit: Tensor,
+    hparams: RoSEHyperParams,
+    store: ShiftStore | None,
+) -> tuple[Shifts, list[int]]:
+    """Stage 1 by several processes, each for whole subjects of its own; in all of them, the result.
+
+    Returns:
+        As `integrate`.
+    """
+    if ranks.count == 1:
+        return integrate(editable, plan, unit, hparams, store)
+    subjects = list(plan.subjects.values())
+    own = ranks.shares([len(facts) for facts in subjects])[ranks.rank]
+    mine = sorted(index for subject in own for index in subjects[subject])
+
+    def work() -> dict[str, Tensor]:
+        found, places = integrate(editable, plan.only(mine), unit, hparams, store)
+        kept = torch.tensor([mine[place] for place in places], dtype=torch.long, device="cpu")
+        return {**found.as_tensors(), "kept": kept}
+
+    sent = ranks.exchange(work)
+    kept = sorted(index for tensors in sent for index in tensors["kept"].tolist())
+    per_fact = hparams.hierarchy.integration == "independent"
+    place_of = {group[0]: place for place, group in enumerate(_of_plan(plan, kept, per_fact))}
+    parts = [
+        (
+            [place_of[group[0]] for group in _of_plan(plan, tensors["kept"].tolist(), per_fact)],
+            Shifts.from_tensors(tensors),
+        )
+        for tensors in sent
+    ]
+    return Shifts.of_parts(parts), kept
+
+
+def _of_plan(plan: Plan, kept: Sequence[int], per_fact: bool) -> list[list[int]]:
+    """The groups of some requests of a plan, by index in that plan."""
+    return [[kept[place] for place in group] for group in _groups(plan.only(kept), per_fact)]
+
+
+def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:
+    """The requests of each group, by index."""
+    if per_fact:
+        return [[index] for index in range(len(plan.requests))]
+    return list(plan.subjects.values())
+
+
+def _zeros(n: int, width: int, device: torch.device) -> Tensor:
+    return torch.zeros(n, width, dtype=torch.float32, device=device)
+
+
+def _base_hidden(
+    editable: EditableModel, plan: Plan, hparams: RoSEHyperParams, usual: float
+) -> tuple[list[Tensor], Plan, list[str]]:
+    """h_L of each request in each of its usable contexts [contexts, d], and the usable plan."""
+    with precision_context(hparams.precision, editable.model)():
+        states = read_subject_states(
+            editable,
+            plan.queries,
+            key_layer=hparams.layers[0],
+            hidden_layer=hparams.target_layer,
+            batch=hparams.micro_batch,
+        )
+    plan, rows, log = without_sinks(plan, states.hidden, usual, hparams.sink_ratio)
+    n_statements = [len(queries) for queries in plan.statements]
+    of_statements = states.hidden[rows[: sum(n_statements)]].split(n_statements)
+    return list(of_statements), plan, log
+
+
+def check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
+    """Refuses settings that name a layer which the model does not have."""
+    last = max([*hparams.layers, hparams.target_layer])
+    if last >= editable.n_layers:
+        raise RoSEError(
+            f"Layer {last} is asked for, but the model has {editable.n_layers} layers "
+            f"(0 to {editable.n_layers - 1}); set layers and z_layer within them."
+        )

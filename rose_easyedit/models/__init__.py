@@ -1,0 +1,1 @@
+"""Models: found, loaded, described, and told apart by their weights."""

@@ -1,0 +1,1 @@
+"""Chats, names in text, token ids, and where a subject is among them."""
