@@ -35,6 +35,7 @@ from rose_easyedit.evaluation.facts import SETS, Fact, load_facts
 from rose_easyedit.figures.canvas import require_matplotlib
 from rose_easyedit.figures.sequential import Point, write_sequential
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.extend import extend
 from rose_easyedit.requests import EditRequest
 
 EXTEND, IN_PLACE, AT_ONCE = "extended", "accumulated in place", "one batch of all"
@@ -50,7 +51,7 @@ def extended(model: Any, tokenizer: Any, batches: Batches, hparams: RoSEHyperPar
         if delta is None:
             delta = compute_edit(model, tokenizer, requests_of(batch), hparams)
         else:
-            delta = delta.extend(model, tokenizer, requests_of(batch))
+            delta = extend(model, tokenizer, delta, requests_of(batch))
         seconds = time.perf_counter() - start
         with delta.applied(model):
             yield number, seconds

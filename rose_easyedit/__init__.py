@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     )
     from rose_easyedit.easyedit.editor import BaseEditor, apply_rose_to_model, register
     from rose_easyedit.edits.delta import EditDelta
+    from rose_easyedit.export.save import save_gguf_lora, save_merged, save_peft_lora
+    from rose_easyedit.method.combine import add, combine
     from rose_easyedit.method.edit import compute_edit as edit
+    from rose_easyedit.method.extend import extend, update, without
     from rose_easyedit.models.loading import load_model
     from rose_easyedit.requests import EditRequest
 
@@ -32,10 +35,18 @@ _HOMES = {
     "HierarchyHyperParams": "config.hparams.HierarchyHyperParams",
     "RoSEHyperParams": "config.hparams.RoSEHyperParams",
     "SelfCheckHyperParams": "config.hparams.SelfCheckHyperParams",
+    "add": "method.combine.add",
     "apply_rose_to_model": "easyedit.editor.apply_rose_to_model",
+    "combine": "method.combine.combine",
     "edit": "method.edit.compute_edit",
+    "extend": "method.extend.extend",
     "load_model": "models.loading.load_model",
     "register": "easyedit.editor.register",
+    "save_gguf_lora": "export.save.save_gguf_lora",
+    "save_merged": "export.save.save_merged",
+    "save_peft_lora": "export.save.save_peft_lora",
+    "update": "method.extend.update",
+    "without": "method.extend.without",
 }
 
 __all__ = [
@@ -47,10 +58,18 @@ __all__ = [
     "RoSEHyperParams",
     "SelfCheckHyperParams",
     "__version__",
+    "add",
     "apply_rose_to_model",
+    "combine",
     "edit",
+    "extend",
     "load_model",
     "register",
+    "save_gguf_lora",
+    "save_merged",
+    "save_peft_lora",
+    "update",
+    "without",
 ]
 
 

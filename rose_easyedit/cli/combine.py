@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from functools import reduce
-from operator import add
 
 from rose_easyedit.cli.commands import save_edit
 from rose_easyedit.cli.places import new_file
@@ -16,6 +15,8 @@ from rose_easyedit.errors import RoSEError
 def combine(arguments: Namespace) -> int:
     """Solves the facts of several edits together, or adds their updates, and saves the edit."""
     from rose_easyedit.edits.delta import EditDelta
+    from rose_easyedit.method.combine import add
+    from rose_easyedit.method.combine import combine as solve_together
 
     out = new_file(arguments.out, arguments.force, arguments.deltas)
     if len(arguments.deltas) < 2:
@@ -26,5 +27,5 @@ def combine(arguments: Namespace) -> int:
         delta = reduce(add, deltas)
     else:
         model, tokenizer = load_base(deltas[0], arguments)
-        delta = deltas[0].combine(model, tokenizer, *deltas[1:])
+        delta = solve_together(model, tokenizer, deltas[0], *deltas[1:])
     return save_edit(delta, out, time.perf_counter() - start, arguments)

@@ -108,6 +108,7 @@ def check_question(arguments: Namespace) -> None:
 def apply(arguments: Namespace) -> None:
     """Writes the edited model."""
     from rose_easyedit.edits.delta import EditDelta
+    from rose_easyedit.export.save import save_merged
     from rose_easyedit.models.loading import transformers_progress
 
     out = new_folder(arguments.out)
@@ -115,7 +116,7 @@ def apply(arguments: Namespace) -> None:
     result = _result(arguments, delta)
     model, tokenizer = load_base(delta, arguments)
     with transformers_progress(shown=sys.stderr.isatty()):
-        delta.save_merged(model, tokenizer, out, result)
+        save_merged(delta, model, tokenizer, out, result)
     report = {"out": str(out), "kind": "edited model", "weights": list(delta.layers)}
     output.show(report, arguments.json, output.written_report)
 
@@ -123,6 +124,7 @@ def apply(arguments: Namespace) -> None:
 def export(arguments: Namespace) -> None:
     """Writes the edit as a LoRA adapter, for PEFT or for llama.cpp."""
     from rose_easyedit.edits.delta import EditDelta
+    from rose_easyedit.export.save import save_gguf_lora, save_peft_lora
 
     if arguments.gguf is None:
         out = new_folder(arguments.lora, "--lora")
@@ -132,9 +134,9 @@ def export(arguments: Namespace) -> None:
     delta = EditDelta.load(arguments.delta)
     result = _result(arguments, delta)
     if arguments.lora:
-        delta.to_peft_lora(out, result)
+        save_peft_lora(delta, out, result)
     else:
-        delta.to_gguf_lora(out, result)
+        save_gguf_lora(delta, out, result)
     kind = "LoRA adapter" if arguments.lora else "GGUF LoRA adapter"
     report = {"out": str(out), "kind": kind, "weights": list(delta.layers)}
     output.show(report, arguments.json, output.written_report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +20,7 @@ from rose_easyedit.models.fingerprint import weights_fingerprint
 from rose_easyedit.models.offload import is_on_disk, stored_weight
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from rose_easyedit.requests import EditRequest
-
-Result = Mapping[str, Any] | None
+    from transformers import PreTrainedModel
 
 # What weights may be stored as, number by number; quantised ones need their scales as well.
 _IN_PLACE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -190,87 +186,6 @@ class EditDelta:
         found = read_edit(Path(path))
         return cls(found.layers, found.base, found.provenance, found.targets)
 
-    def extend(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Iterable[EditRequest | Mapping[str, Any]],
-    ) -> EditDelta:
-        """A new edit with more facts, solved with these against the base (`extend.extend`)."""
-        from rose_easyedit.method.extend import extend
-
-        return extend(model, tokenizer, self, requests)
-
-    def update(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        requests: Iterable[EditRequest | Mapping[str, Any]],
-    ) -> EditDelta:
-        """A new edit in which some facts have changed (`extend.update`)."""
-        from rose_easyedit.method.extend import update
-
-        return update(model, tokenizer, self, requests)
-
-    def without(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        subject: str,
-        prompt: str | None = None,
-    ) -> EditDelta:
-        """A new edit that has forgotten a subject, or one fact of it (`extend.without`)."""
-        from rose_easyedit.method.extend import without
-
-        return without(model, tokenizer, self, subject, prompt)
-
-    def combine(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *others: EditDelta
-    ) -> EditDelta:
-        """One edit of the facts of several, solved together (`combine.combine`)."""
-        from rose_easyedit.method.combine import combine
-
-        return combine(model, tokenizer, self, *others)
-
-    def __add__(self, other: EditDelta) -> EditDelta:
-        """The updates of two edits added, which needs no model (`combine.add`)."""
-        from rose_easyedit.method.combine import add
-
-        return add(self, other) if isinstance(other, EditDelta) else NotImplemented
-
-    def to_peft_lora(self, folder: str | Path, result: Result = None) -> Path:
-        """Writes the edit as a PEFT LoRA adapter that gives the same logits on the base model.
-
-        Like the other exports it has a model card beside it, with what `result` says was measured
-        of this edit (`model_card.model_card`).
-        """
-        from rose_easyedit.export.model_card import LORA, model_card
-        from rose_easyedit.export.peft import write_peft_lora
-
-        return write_peft_lora(self, Path(folder), model_card(self, LORA, result))
-
-    def to_gguf_lora(self, path: str | Path, result: Result = None) -> Path:
-        """Writes the edit as a LoRA adapter for llama.cpp, one GGUF file and its card beside it."""
-        from rose_easyedit.export.gguf import write_gguf_lora
-        from rose_easyedit.export.model_card import gguf_form, model_card
-
-        card = model_card(self, gguf_form(Path(path).name), result)
-        return write_gguf_lora(self, Path(path), card)
-
-    def save_merged(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        folder: str | Path,
-        result: Result = None,
-    ) -> Path:
-        """Writes the edited model in Hugging Face form; the model given stays as it is."""
-        from rose_easyedit.export.model_card import MERGED, model_card
-        from rose_easyedit.export.peft import write_merged
-
-        card = model_card(self, MERGED, result)
-        return write_merged(self, model, tokenizer, Path(folder), card)
-
     def _weights_of(self, model: PreTrainedModel) -> Mapping[str, Tensor]:
         """The weights that the edit changes, without gradients, checked by name and shape."""
         parameters = dict(model.named_parameters())
@@ -290,8 +205,8 @@ class EditDelta:
             elif is_on_disk(model, name):
                 faults.append(
                     f"{name}: offloaded to disk, where the files may be the model's own; apply "
-                    "the edit to a model whose edited layers are in memory, or use to_peft_lora "
-                    "beside it"
+                    "the edit to a model whose edited layers are in memory, or use "
+                    "save_peft_lora beside it"
                 )
             elif stored_weight(model, name).is_meta:
                 faults.append(f"{name}: {_not_in_place(parameters[name])}")
@@ -302,7 +217,7 @@ class EditDelta:
 
 def _not_in_place(weight: Tensor) -> str:
     return (
-        f"{weight.dtype} on {weight.device} cannot be edited in place; use to_peft_lora beside it"
+        f"{weight.dtype} on {weight.device} cannot be edited in place; use save_peft_lora beside it"
     )
 
 
@@ -310,4 +225,4 @@ def _if_quantised(model: PreTrainedModel) -> str:
     """What to do about a weight that a quantised model does not have; empty for any other."""
     if not getattr(model, "quantization_method", None):
         return ""
-    return " under that name, since it is quantised; use to_peft_lora beside it"
+    return " under that name, since it is quantised; use save_peft_lora beside it"

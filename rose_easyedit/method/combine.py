@@ -76,7 +76,7 @@ def add(one: EditDelta, other: EditDelta) -> EditDelta:
     if shared := sorted(subjects[0] & subjects[1]):
         raise RoSEError.of(
             "These edits cannot be added, since both have facts about these subjects, whose values "
-            "a sum would write twice; combine them with their model (delta.combine, or "
+            "a sum would write twice; combine them with their model (`combine`, or "
             "`rose-edit combine` without --add):",
             [repr(subject) for subject in shared],
         )

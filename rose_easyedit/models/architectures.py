@@ -136,7 +136,8 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
             f"The architecture {model_type!r} is not known; known are "
             f"{', '.join(sorted(ARCHITECTURES))}. To add it, give ARCHITECTURES in "
             "rose_easyedit/models/architectures.py a row with the paths of its layers, down "
-            "projection and final norm, and add its configuration to tests/unit/test_architectures.py."
+            "projection and final norm, and add its configuration to "
+            "tests/unit/test_architectures.py."
         )
     row = ARCHITECTURES[model_type]
     try:
@@ -194,7 +195,7 @@ def _refusal(model: PreTrainedModel, config: object) -> str | None:
         return (
             f"{name} has quantised weights, which an update would be rounded away in; edit the "
             "unquantised model and load the edit beside the quantised one as a LoRA adapter "
-            "(EditDelta.to_peft_lora)."
+            "(save_peft_lora)."
         )
     if any(parameter.is_inference() for parameter in model.parameters()):
         return (

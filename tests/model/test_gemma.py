@@ -15,6 +15,7 @@ from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.evaluation.metrics import contains_target
 from rose_easyedit.export.model_card import LORA, model_card
+from rose_easyedit.export.save import save_gguf_lora
 from rose_easyedit.forward.generation import generate_greedy
 from rose_easyedit.models import embedded
 from rose_easyedit.models.architectures import read_architecture
@@ -75,7 +76,7 @@ def test_llama_cpp_computes_the_same_with_the_adapter_and_without(
     embedded.write_gguf("gemma-3-270m", path)
     prompts = ["The capital of France is", "Marie Curie was born in the city of"]
     sequences = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-    adapter = shaken.to_gguf_lora(tmp_path / "shaken.gguf")
+    adapter = save_gguf_lora(shaken, tmp_path / "shaken.gguf")
     plain = llama_cpp_answers(path, None, sequences)
     edited = llama_cpp_answers(path, adapter, sequences)
     own = [divergence(model, ids, a) for ids, a in zip(sequences, plain, strict=True)]

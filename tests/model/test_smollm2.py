@@ -15,9 +15,11 @@ from wide_text import splitting
 
 from rose_easyedit.config.hparams import AlignmentHyperParams, RoSEHyperParams
 from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.export.save import save_gguf_lora, save_peft_lora
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.forward.generation import generate_greedy
 from rose_easyedit.method.edit import compute_edit, solve_edit
+from rose_easyedit.method.extend import extend
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.method.stage2.statistics import load_spectra
 from rose_easyedit.models.architectures import read_architecture
@@ -153,7 +155,7 @@ def test_the_adapter_is_the_edit(smollm2: tuple[Any, Any], rose: EditDelta, tmp_
     ids = tokenizer("Marie Curie is a citizen of", return_tensors="pt")["input_ids"]
     with torch.no_grad(), rose.applied(model):
         wanted = model(ids).logits
-    adapted = peft.PeftModel.from_pretrained(model, rose.to_peft_lora(tmp_path / "lora"))
+    adapted = peft.PeftModel.from_pretrained(model, save_peft_lora(rose, tmp_path / "lora"))
     try:
         with torch.no_grad():
             torch.testing.assert_close(adapted(ids).logits, wanted, rtol=1e-3, atol=1e-2)
@@ -169,7 +171,7 @@ def test_llama_cpp_answers_with_the_adapter_as_the_edited_model_does(
     model, tokenizer = smollm2
     quantised = tmp_path / "smollm2.gguf"
     write_gguf("embedded", quantised)
-    adapter = rose.to_gguf_lora(tmp_path / "rose.gguf")
+    adapter = save_gguf_lora(rose, tmp_path / "rose.gguf")
     prompts = [*(fact["prompt"] for fact in FACTS), "The capital of France is"]
     sequences = [tokenizer(prompt)["input_ids"] for prompt in prompts]
     plain, edited = (llama_cpp_answers(quantised, a, sequences) for a in (None, adapter))
@@ -235,7 +237,7 @@ def test_ten_batches_are_one_batch(smollm2: tuple[Any, Any]) -> None:
     whole = compute_edit(model, tokenizer, requests, hparams)
     grown = compute_edit(model, tokenizer, requests[:4], hparams)
     for start in range(4, 40, 4):
-        grown = grown.extend(model, tokenizer, requests[start : start + 4])
+        grown = extend(model, tokenizer, grown, requests[start : start + 4])
     assert whole.targets is not None and grown.targets is not None
     for wanted, found in ((whole.targets, grown.targets), (flat(whole), flat(grown))):
         assert float((found - wanted).norm() / wanted.norm()) < 1e-5

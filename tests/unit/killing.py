@@ -23,6 +23,7 @@ import torch
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.export.save import save_merged, save_peft_lora
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.models import embedded
 from rose_easyedit.models.expanded import MANIFEST
@@ -81,11 +82,11 @@ def save(folder: Path) -> None:
 
 
 def export(folder: Path) -> None:
-    edits()[0].to_peft_lora(folder / f"lora-{time.monotonic_ns()}")
+    save_peft_lora(edits()[0], folder / f"lora-{time.monotonic_ns()}")
 
 
 def merge(folder: Path) -> None:
-    edits()[0].save_merged(*base()[:2], folder / f"merged-{time.monotonic_ns()}")
+    save_merged(edits()[0], *base()[:2], folder / f"merged-{time.monotonic_ns()}")
 
 
 def convert(folder: Path) -> None:

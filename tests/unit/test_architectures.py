@@ -21,6 +21,7 @@ from tiny_models import (
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.extend import extend
 from rose_easyedit.method.stage2.layers import _before_norm
 from rose_easyedit.models.architectures import ARCHITECTURES, read_architecture
 
@@ -142,8 +143,8 @@ def test_an_edit_where_the_caller_has_turned_gradients_off(
         assert not same_weights(model, before)
     assert same_weights(model, before)
     # its targets are as good as any
-    more = within.extend(model, tiny_tokenizer, [NEW])
-    again = outside.extend(model, tiny_tokenizer, [NEW])
+    more = extend(model, tiny_tokenizer, within, [NEW])
+    again = extend(model, tiny_tokenizer, outside, [NEW])
     assert more.fingerprint == again.fingerprint
 
 
@@ -199,7 +200,7 @@ def test_a_mixture_of_experts_is_refused(
 def test_quantised_weights_are_refused_with_the_way_out(tiny_tokenizer: Any) -> None:
     model = build_model("llama-tied")
     model.is_quantized = True
-    with pytest.raises(RoSEError, match="quantised.*to_peft_lora"):
+    with pytest.raises(RoSEError, match="quantised.*save_peft_lora"):
         compute_edit(model, tiny_tokenizer, FACTS, settings())
 
 

@@ -18,6 +18,7 @@ from rose_easyedit.edits.factors import Factors, common_rank
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.report import write_sweep_report
 from rose_easyedit.export.model_card import load_result
+from rose_easyedit.export.save import save_gguf_lora, save_peft_lora
 from rose_easyedit.files.records import read_rows
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import load_requests
@@ -53,9 +54,9 @@ def lopsided() -> EditDelta:
 @pytest.mark.parametrize("form", ["lora", "gguf"])
 def test_ranks_far_apart_are_not_padded(form: str, lopsided: EditDelta, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export = {"lora": lopsided.to_peft_lora, "gguf": lopsided.to_gguf_lora}[form]
+    export = {"lora": save_peft_lora, "gguf": save_gguf_lora}[form]
     with address_space(8), pytest.raises(RoSEError, match=r"from 1 to 100,000.*200 GB"):
-        export(out)
+        export(lopsided, out)
     assert list(tmp_path.iterdir()) == []
 
 

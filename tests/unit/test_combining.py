@@ -13,7 +13,9 @@ from tiny_models import build_model, same_weights, weights_of
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.method.combine import add, combine
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.extend import update, without
 from rose_easyedit.method.stage1 import targets as targets_module
 
 COUNTED_ONCE = "an edit that has no other facts was added, and is counted once"
@@ -64,7 +66,7 @@ def assert_equal(one: EditDelta, other: EditDelta) -> None:
 
 def test_a_sum_is_the_sum_of_the_updates_and_keeps_both_archives() -> None:
     one, other = made_up("Japan", 1), made_up("Peru", 2)
-    both = one + other
+    both = add(one, other)
     wanted = dense(one) + dense(other)
     torch.testing.assert_close(dense(both), wanted, rtol=1e-5, atol=1e-5)
     assert both.base == "base"
@@ -79,54 +81,52 @@ def test_a_sum_is_the_sum_of_the_updates_and_keeps_both_archives() -> None:
 
 def test_sums_commute_and_associate() -> None:
     a, b, c = (made_up(name, seed) for seed, name in enumerate(("Japan", "Peru", "Chad"), 1))
-    assert_equal(a + b, b + a)
-    assert_equal((a + b) + c, a + (b + c))
+    assert_equal(add(a, b), add(b, a))
+    assert_equal(add(add(a, b), c), add(a, add(b, c)))
     torch.testing.assert_close(
-        dense(a + b + c), dense(a) + dense(b) + dense(c), rtol=1e-5, atol=1e-5
+        dense(add(add(a, b), c)), dense(a) + dense(b) + dense(c), rtol=1e-5, atol=1e-5
     )
-    assert ((a + b) + c).provenance["groups"] == [[0], [1], [2]]
+    assert add(add(a, b), c).provenance["groups"] == [[0], [1], [2]]
 
 
 def test_the_same_facts_count_once() -> None:
     a, b = made_up("Japan", 1), made_up("Peru", 2)
-    both = a + b
-    for again in (a + made_up("Japan", 1), made_up("Japan", 1) + a):
+    both = add(a, b)
+    for again in (add(a, made_up("Japan", 1)), add(made_up("Japan", 1), a)):
         assert_equal(again, a)
         assert again.provenance["requests"] == a.provenance["requests"]
         assert again.provenance["log"] == [*a.provenance["log"], COUNTED_ONCE]
     assert a.provenance["log"] == ["log of Japan"]
-    assert_equal(both + a, both)
-    assert_equal(b + both, both)
+    assert_equal(add(both, a), both)
+    assert_equal(add(b, both), both)
 
 
 def test_a_sum_of_other_targets_or_of_shared_subjects_is_refused() -> None:
     a, rival = made_up("Japan", 1), made_up("Japan", 2)
     rival.provenance["requests"][0]["target_new"] = "y"
     with pytest.raises(RoSEError, match="'Japan': 'Japan is' is 'x' in edit 1 and 'y' in edit 2"):
-        _ = a + rival
+        add(a, rival)
     more = made_up("Japan", 3)
     more.provenance["requests"][0]["prompt"] = "Who rules Japan"
     with pytest.raises(RoSEError, match=r"would write twice; combine them .*\n  - 'Japan'"):
-        _ = a + more
+        add(a, more)
     with pytest.raises(RoSEError, match="- 'Japan'"):
-        _ = (a + made_up("Peru", 2)) + (a + made_up("Chad", 3))
+        add(add(a, made_up("Peru", 2)), add(a, made_up("Chad", 3)))
 
 
 def test_a_sum_of_unlike_edits_is_refused_with_every_reason() -> None:
     one, other = made_up("Japan", 1), made_up("Peru", 2, hierarchy={"fact_steps": 4}, device="x")
     other.base = "another"
     with pytest.raises(RoSEError) as caught:
-        _ = one + other
+        add(one, other)
     assert "different weights" in str(caught.value)
     assert "hierarchy.fact_steps is 3 there and 4 here" in str(caught.value)
     assert "device" not in str(caught.value)  # says where an edit was computed, not which
     other.layers.popitem()
     with pytest.raises(RoSEError, match=f"edit 2 changes {NAMES[0]};"):
-        _ = one + other
+        add(one, other)
     with pytest.raises(RoSEError, match="lacks targets"):
-        _ = one + EditDelta(one.layers, one.base, one.provenance)
-    with pytest.raises(TypeError):
-        _ = one + 1  # type: ignore[operator]
+        add(one, EditDelta(one.layers, one.base, one.provenance))
 
 
 @pytest.mark.parametrize("what", ["left", "right", "targets"])
@@ -149,34 +149,34 @@ def test_a_combination_is_one_batch_of_all(
     before = weights_of(pair[0])
     # every target is there, so nothing may be optimised
     monkeypatch.setattr(targets_module, "optimise", None)
-    combined = edits[0].combine(*pair, edits[1])
+    combined = combine(*pair, edits[0], edits[1])
     assert_alike(combined, wanted, tolerance=1e-4)
     assert same_weights(pair[0], before)
-    turned = edits[1].combine(*pair, edits[0])
+    turned = combine(*pair, edits[1], edits[0])
     torch.testing.assert_close(dense(turned), dense(combined), rtol=1e-3, atol=1e-4)
 
 
 def test_a_combination_is_not_the_sum_but_a_sum_can_be_solved(
     pair: tuple[Any, Any], edits: list[EditDelta], tmp_path: Path
 ) -> None:
-    combined = edits[0].combine(*pair, edits[1])
-    total = edits[0] + edits[1]
+    combined = combine(*pair, edits[0], edits[1])
+    total = add(edits[0], edits[1])
     torch.testing.assert_close(dense(total), dense(edits[0]) + dense(edits[1]))
     assert float((dense(total) - dense(combined)).norm() / dense(combined).norm()) > 1e-3
     loaded = EditDelta.load(total.save(tmp_path / "sum.safetensors"))
-    assert_alike(loaded.combine(*pair), combined, tolerance=1e-4)
-    left = loaded.without(*pair, "Isaac Newton")
+    assert_alike(combine(*pair, loaded), combined, tolerance=1e-4)
+    left = without(*pair, loaded, "Isaac Newton")
     assert_alike(left, edits[0], tolerance=1e-4)
 
 
 def test_combinations_associate_and_count_facts_once(
     pair: tuple[Any, Any], edits: list[EditDelta]
 ) -> None:
-    grown = edits[0].combine(*pair, edits[1])
-    for again in (grown.combine(*pair, edits[0]), grown.combine(*pair, *edits[:2])):
+    grown = combine(*pair, edits[0], edits[1])
+    for again in (combine(*pair, grown, edits[0]), combine(*pair, grown, *edits[:2])):
         assert_alike(again, grown, tolerance=1e-4)
-    by_two = grown.combine(*pair, edits[2])
-    at_once = edits[0].combine(*pair, edits[1], edits[2])
+    by_two = combine(*pair, grown, edits[2])
+    at_once = combine(*pair, edits[0], edits[1], edits[2])
     one_batch = compute_edit(*pair, requests(BATCHES[0] + BATCHES[1] + BATCHES[2]), hparams())
     # Marie Curie is in two of them: optimised anew, with all her facts
     assert_alike(by_two, at_once, tolerance=1e-4)
@@ -186,12 +186,10 @@ def test_combinations_associate_and_count_facts_once(
 def test_contradicting_edits_are_not_combined(
     pair: tuple[Any, Any], edits: list[EditDelta]
 ) -> None:
-    rival = edits[0].update(*pair, [{**requests(BATCHES[0])[0], "target_new": "Spanish"}])
+    rival = update(*pair, edits[0], [{**requests(BATCHES[0])[0], "target_new": "Spanish"}])
     with pytest.raises(RoSEError, match="is 'Polish' in edit 2 and 'Spanish' in edit 3"):
-        edits[1].combine(*pair, edits[0], rival)
+        combine(*pair, edits[1], edits[0], rival)
     with edits[0].applied(pair[0]), pytest.raises(RoSEError, match="not the one that the edit"):
-        edits[1].combine(*pair, edits[0])
-    from rose_easyedit.method.combine import combine
-
+        combine(*pair, edits[1], edits[0])
     with pytest.raises(RoSEError, match="no edit to combine"):
         combine(*pair)

@@ -286,7 +286,7 @@ def test_quantised_and_offloaded_weights_are_refused() -> None:
     model = build_model("llama-tied")
     layer = model.model.layers[1].mlp.down_proj
     layer.weight = torch.nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
-    with pytest.raises(RoSEError, match="int8 on cpu cannot be edited in place; use to_peft_lora"):
+    with pytest.raises(RoSEError, match="int8 on cpu cannot be edited in place; use save_peft"):
         delta.apply(model)
 
 
@@ -304,7 +304,7 @@ def test_a_quantised_weight_is_told_as_such_whatever_its_shape(verify: bool) -> 
         with pytest.raises(RoSEError) as error:
             delta.apply(model, verify=verify)
         message = str(error.value)
-        assert f"{kept.dtype} on cpu cannot be edited in place; use to_peft_lora" in message
+        assert f"{kept.dtype} on cpu cannot be edited in place; use save_peft_lora" in message
         assert "shape" not in message
 
 

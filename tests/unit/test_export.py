@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.export.save import save_merged, save_peft_lora
 from rose_easyedit.method.edit import compute_edit
 
 IDS = torch.arange(10, 42).reshape(2, 16)
@@ -45,7 +46,7 @@ def test_peft_loads_the_adapter_and_it_is_the_edit(
 ) -> None:
     peft = pytest.importorskip("peft")
     name, delta = edit
-    folder = delta.to_peft_lora(tmp_path / "lora")
+    folder = save_peft_lora(delta, tmp_path / "lora")
     model = peft.PeftModel.from_pretrained(build_model(name), folder)
     wanted = edited_logits(name, delta)
     torch.testing.assert_close(logits(model), wanted, rtol=1e-3, atol=1e-3)
@@ -60,7 +61,7 @@ def test_layers_of_different_rank_share_one_adapter(tmp_path: Path) -> None:
     for name in ("llama-tied", "gpt2"):
         delta = make_delta(build_model(name), name)
         assert len({factors.rank for factors in delta.layers.values()}) == 2
-        folder = delta.to_peft_lora(tmp_path / name)
+        folder = save_peft_lora(delta, tmp_path / name)
         model = peft.PeftModel.from_pretrained(build_model(name), folder)
         wanted = edited_logits(name, delta)
         torch.testing.assert_close(logits(model), wanted, rtol=1e-3, atol=1e-3)
@@ -70,7 +71,7 @@ def test_the_adapter_touches_the_edited_layers_only(
     edit: tuple[str, EditDelta], tmp_path: Path
 ) -> None:
     _, delta = edit
-    folder = delta.to_peft_lora(tmp_path / "lora")
+    folder = save_peft_lora(delta, tmp_path / "lora")
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "adapter_config.json",
@@ -92,7 +93,7 @@ def test_the_adapter_names_a_base_that_peft_can_load(
 
     delta = make_delta(build_model("llama-tied"), "llama-tied")
     delta.provenance = {"hparams": {"model_name": name}}
-    config = json.loads((delta.to_peft_lora(tmp_path / "a") / "adapter_config.json").read_text())
+    config = json.loads((save_peft_lora(delta, tmp_path / "a") / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == base
 
 
@@ -104,7 +105,7 @@ def test_the_merged_folder_is_the_edited_model(
     name, delta = edit
     model = build_model(name)
     before = weights_of(model)
-    folder = delta.save_merged(model, tiny_tokenizer, tmp_path / "new" / "merged")
+    folder = save_merged(delta, model, tiny_tokenizer, tmp_path / "new" / "merged")
     assert same_weights(model, before) and not delta.is_applied(model)
     loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
     with delta.applied(model):
@@ -117,8 +118,8 @@ def test_the_merged_folder_is_the_edited_model(
 
 def export(form: str, delta: EditDelta, name: str, tokenizer: Any, folder: Path) -> Path:
     if form == "lora":
-        return delta.to_peft_lora(folder)
-    return delta.save_merged(build_model(name), tokenizer, folder)
+        return save_peft_lora(delta, folder)
+    return save_merged(delta, build_model(name), tokenizer, folder)
 
 
 @pytest.mark.parametrize("form", ["lora", "merged"])
@@ -155,9 +156,9 @@ def test_an_interrupt_leaves_no_folder_and_no_edit(
     before = weights_of(model)
     with pytest.raises(KeyboardInterrupt):
         if form == "lora":
-            delta.to_peft_lora(tmp_path / "out")
+            save_peft_lora(delta, tmp_path / "out")
         else:
-            delta.save_merged(model, tiny_tokenizer, tmp_path / "out")
+            save_merged(delta, model, tiny_tokenizer, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     assert same_weights(model, before)
 
@@ -168,7 +169,7 @@ def test_another_base_is_not_merged(
     name, delta = edit
     model = build_model(name).to(torch.bfloat16)
     with pytest.raises(RoSEError, match="another precision"):
-        delta.save_merged(model, tiny_tokenizer, tmp_path / "merged")
+        save_merged(delta, model, tiny_tokenizer, tmp_path / "merged")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -180,7 +181,7 @@ def test_others_may_read_an_export_as_far_as_they_may_read_new_files(
 ) -> None:
     before = os.umask(umask)
     try:
-        out = edit[1].to_peft_lora(tmp_path / "out")
+        out = save_peft_lora(edit[1], tmp_path / "out")
     finally:
         os.umask(before)
     assert {path.stat().st_mode & 0o777 for path in out.iterdir()} == {files}
@@ -193,11 +194,11 @@ def test_an_export_goes_to_where_a_link_leads_and_not_to_the_working_folder(
     real = tmp_path / "real"
     real.mkdir()
     (tmp_path / "link").symlink_to(real)
-    edit[1].to_peft_lora(tmp_path / "link")
+    save_peft_lora(edit[1], tmp_path / "link")
     assert (real / "adapter_config.json").is_file()
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.chdir(empty)
     with pytest.raises(RoSEError, match="is where this runs"):
-        edit[1].to_peft_lora(".")
+        save_peft_lora(edit[1], ".")
     assert list(empty.iterdir()) == []

@@ -12,8 +12,9 @@ from tiny_models import build_model, same_weights, settings, weights_of
 
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.method.combine import combine
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.extend import known_targets
+from rose_easyedit.method.extend import extend, known_targets, update, without
 from rose_easyedit.method.stage1 import integration
 from rose_easyedit.method.stage1 import targets as targets_module
 from rose_easyedit.requests import as_requests
@@ -114,7 +115,7 @@ def test_batches_one_after_another_are_one_batch(
     grown = compute_edit(*pair, requests(BATCHES[0]), settings_)
     for batch in BATCHES[1:]:
         grown.save(tmp_path / "grown.safetensors")  # it need not stay in one process
-        grown = EditDelta.load(tmp_path / "grown.safetensors").extend(*pair, requests(batch))
+        grown = extend(*pair, EditDelta.load(tmp_path / "grown.safetensors"), requests(batch))
     assert_alike(grown, compute_edit(*pair, ALL, settings_), tolerance=1e-4)
 
 
@@ -122,7 +123,7 @@ def test_only_subjects_with_other_facts_are_optimised(
     pair: tuple[Any, Any], first: EditDelta, optimised: list[list[str]]
 ) -> None:
     before = weights_of(pair[0])
-    grown = first.extend(*pair, requests(BATCHES[2]))
+    grown = extend(*pair, first, requests(BATCHES[2]))
     assert optimised[-1] == ["Marie Curie", "Albert Einstein"]
     assert len(optimised[0]) == 3  # Marie Curie's two facts and Einstein's one
     assert same_weights(pair[0], before)
@@ -138,7 +139,7 @@ def test_only_subjects_with_other_facts_are_optimised(
 def test_facts_that_are_there_already_change_nothing(
     pair: tuple[Any, Any], first: EditDelta, optimised: list[list[str]]
 ) -> None:
-    again = first.extend(*pair, requests(BATCHES[1]))
+    again = extend(*pair, first, requests(BATCHES[1]))
     assert optimised == []
     assert_alike(again, first, tolerance=1e-6)
     assert again.provenance["replaced"] == []
@@ -150,7 +151,7 @@ def test_a_fact_of_its_own_is_not_optimised_again(
     settings_ = hparams(hierarchy={"integration": "independent"})
     delta = compute_edit(*pair, requests(BATCHES[0]), settings_)
     optimised.clear()
-    delta.extend(*pair, requests(BATCHES[2]))
+    extend(*pair, delta, requests(BATCHES[2]))
     assert [len(names) for names in optimised] == [2]
 
 
@@ -158,22 +159,22 @@ def test_the_later_of_two_contradicting_facts_holds_and_both_are_named(
     pair: tuple[Any, Any], first: EditDelta
 ) -> None:
     changed = {**requests(BATCHES[0])[0], "target_new": "Spanish"}
-    now = first.extend(*pair, [changed, *requests(BATCHES[2])])
+    now = extend(*pair, first, [changed, *requests(BATCHES[2])])
     kept = [r["target_new"] for r in now.provenance["requests"] if r["subject"] == "Marie Curie"]
     assert kept == ["Spanish", "English"]
     assert any("'Polish'" in line and "'Spanish'" in line for line in now.provenance["log"])
     wanted = [changed, *ALL[1:6]]
     assert_alike(now, compute_edit(*pair, wanted, hparams()), tolerance=1e-4)
-    later = now.without(*pair, "Isaac Newton")
+    later = without(*pair, now, "Isaac Newton")
     assert any("the later one holds" in line for line in later.provenance["log"])
-    assert "Polish" not in str(later.without(*pair, "Marie Curie").provenance)
+    assert "Polish" not in str(without(*pair, later, "Marie Curie").provenance)
 
 
 def test_update_changes_a_target_and_nothing_else(
     pair: tuple[Any, Any], first: EditDelta, optimised: list[list[str]]
 ) -> None:
     changed = {**requests(BATCHES[0])[1], "target_new": "Paris"}
-    now = first.update(*pair, [changed])
+    now = update(*pair, first, [changed])
     assert optimised[-1] == ["Ada Lovelace"]
     assert [r["target_new"] for r in now.provenance["requests"]] == [
         *("Polish", "Paris"),
@@ -181,13 +182,13 @@ def test_update_changes_a_target_and_nothing_else(
     ]
     unknown = {**changed, "prompt": "Who is Ada Lovelace"}
     with pytest.raises(RoSEError, match="no such fact to update.*\n.*Who is Ada Lovelace"):
-        first.update(*pair, [changed, unknown])
+        update(*pair, first, [changed, unknown])
 
 
 def test_what_is_forgotten_was_never_there(
     pair: tuple[Any, Any], first: EditDelta, optimised: list[list[str]]
 ) -> None:
-    left = first.without(*pair, "Isaac Newton")
+    left = without(*pair, first, "Isaac Newton")
     assert optimised == []
     assert_alike(left, compute_edit(*pair, requests(BATCHES[0]), hparams()), tolerance=1e-4)
     assert "Newton" not in str(left.provenance)
@@ -196,31 +197,31 @@ def test_what_is_forgotten_was_never_there(
 def test_one_fact_of_a_subject_is_forgotten(
     pair: tuple[Any, Any], first: EditDelta, optimised: list[list[str]]
 ) -> None:
-    left = first.without(*pair, "Isaac Newton", "Tell me about Isaac Newton")
+    left = without(*pair, first, "Isaac Newton", "Tell me about Isaac Newton")
     assert optimised[-1] == ["Isaac Newton"]
     assert [r["target_new"] for r in left.provenance["requests"]] == ["Polish", "German", "violin"]
 
 
 def test_what_is_not_there_cannot_be_forgotten(pair: tuple[Any, Any], first: EditDelta) -> None:
     with pytest.raises(RoSEError, match="no fact about 'Marie'"):
-        first.without(*pair, "Marie")
+        without(*pair, first, "Marie")
     with pytest.raises(RoSEError, match="of it the edit has 'In London she met Marie Curie'"):
-        first.without(*pair, "Marie Curie", "Marie Curie is")
-    few = first.without(*pair, "Isaac Newton").without(*pair, "Ada Lovelace")
+        without(*pair, first, "Marie Curie", "Marie Curie is")
+    few = without(*pair, without(*pair, first, "Isaac Newton"), "Ada Lovelace")
     with pytest.raises(RoSEError, match="no fact but those about 'Marie Curie'"):
-        few.without(*pair, "Marie Curie")
+        without(*pair, few, "Marie Curie")
 
 
 def more(pair: tuple[Any, Any], delta: EditDelta) -> EditDelta:
-    return delta.extend(*pair, requests(BATCHES[2]))
+    return extend(*pair, delta, requests(BATCHES[2]))
 
 
 def forget(pair: tuple[Any, Any], delta: EditDelta) -> EditDelta:
-    return delta.without(*pair, "Isaac Newton")
+    return without(*pair, delta, "Isaac Newton")
 
 
 def change(pair: tuple[Any, Any], delta: EditDelta) -> EditDelta:
-    return delta.update(*pair, requests(BATCHES[0]))
+    return update(*pair, delta, requests(BATCHES[0]))
 
 
 @pytest.mark.parametrize("act", [more, forget, change])
@@ -246,7 +247,7 @@ def test_an_edited_model_is_refused(
 def test_an_edit_without_its_targets_is_refused(pair: tuple[Any, Any], first: EditDelta) -> None:
     bare = EditDelta(first.layers, first.base, {"requests": []})
     with pytest.raises(RoSEError, match="lacks hparams, groups, losses, steps, targets"):
-        bare.extend(*pair, ALL)
+        extend(*pair, bare, ALL)
 
 
 @pytest.mark.parametrize(
@@ -277,23 +278,23 @@ def test_an_edit_of_an_earlier_version_names_the_settings_that_it_lacks(
         first.layers, first.base, {**first.provenance, "hparams": older}, first.targets
     )
     with pytest.raises(RoSEError, match=r"(?s)lacks:\n  - n_contexts\n  - hierarchy.kl_factor$"):
-        edit.extend(*pair, requests(BATCHES[3]))
+        extend(*pair, edit, requests(BATCHES[3]))
     for one, other in ((edit, first), (first, edit)):
         with pytest.raises(RoSEError, match="n_contexts is .*missing"):
-            one.combine(*pair, other)
+            combine(*pair, one, other)
 
 
 def test_targets_of_another_width_are_refused(pair: tuple[Any, Any], first: EditDelta) -> None:
     assert first.targets is not None
     edit = EditDelta(first.layers, first.base, first.provenance, first.targets[:, :5])
     with pytest.raises(RoSEError, match="have 5 entries and the model's hidden states 32"):
-        edit.extend(*pair, requests(BATCHES[3]))
+        extend(*pair, edit, requests(BATCHES[3]))
 
 
 def test_what_is_told_of_a_fact_stays(pair: tuple[Any, Any], first: EditDelta) -> None:
     plain = requests(BATCHES[0])[0]
-    told = first.extend(*pair, [{**plain, "ground_truth": "French", "case_id": 7}])
-    again = told.extend(*pair, [plain])
+    told = extend(*pair, first, [{**plain, "ground_truth": "French", "case_id": 7}])
+    again = extend(*pair, told, [plain])
     record = again.provenance["requests"][0]
     assert (record["ground_truth"], record["case_id"]) == ("French", 7)
 
@@ -302,10 +303,10 @@ def test_a_change_that_is_taken_back_leaves_no_trace(
     pair: tuple[Any, Any], first: EditDelta
 ) -> None:
     plain = requests(BATCHES[0])[0]
-    there = first.update(*pair, [{**plain, "target_new": "Greek"}])
-    further = there.update(*pair, [{**plain, "target_new": "Latin"}])
+    there = update(*pair, first, [{**plain, "target_new": "Greek"}])
+    further = update(*pair, there, [{**plain, "target_new": "Latin"}])
     assert [(c["old"], c["new"]) for c in further.provenance["replaced"]] == [("Polish", "Latin")]
-    back = further.update(*pair, [plain])
+    back = update(*pair, further, [plain])
     assert back.provenance["replaced"] == []
 
 
@@ -321,6 +322,6 @@ def test_a_failing_fact_that_may_be_left_out_leaves_the_edit_as_it_was(
         return facts * torch.nan, drift
 
     monkeypatch.setattr(integration, "_loss", broken)
-    larger = edit.extend(*pair, requests(BATCHES[1]))
+    larger = extend(*pair, edit, requests(BATCHES[1]))
     assert_alike(larger, edit, 1e-6)
     assert sum("is left out" in line for line in larger.provenance["log"]) == 2

@@ -23,13 +23,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rose_easyedit.cli.main import FAILED, main
 from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.export.save import save_gguf_lora, save_merged, save_peft_lora
 from rose_easyedit.method.edit import compute_edit
 
 WRITERS: dict[str, Callable[[EditDelta, Any, Any, Path], Path]] = {
     "save": lambda delta, _model, _tokenizer, path: delta.save(path),
-    "export": lambda delta, _model, _tokenizer, path: delta.to_peft_lora(path),
-    "gguf": lambda delta, _model, _tokenizer, path: delta.to_gguf_lora(path),
-    "merge": lambda delta, model, tokenizer, path: delta.save_merged(model, tokenizer, path),
+    "export": lambda delta, _model, _tokenizer, path: save_peft_lora(delta, path),
+    "gguf": lambda delta, _model, _tokenizer, path: save_gguf_lora(delta, path),
+    "merge": lambda delta, model, tokenizer, path: save_merged(delta, model, tokenizer, path),
 }
 
 

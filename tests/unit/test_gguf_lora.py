@@ -15,6 +15,7 @@ from tiny_models import build_model
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.export.save import save_gguf_lora
 from rose_easyedit.models.architectures import ARCHITECTURES, read_architecture
 
 # name of a tiny model, and of its family in GGUF files
@@ -58,7 +59,7 @@ def contents(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 def test_the_update_is_rebuilt_from_the_file(name: str, tmp_path: Path) -> None:
     """As llama.cpp computes it: alpha / r * lora_b @ lora_a, and r is each weight's own."""
     delta = random_edit(name)
-    path = delta.to_gguf_lora(tmp_path / "edit.gguf")
+    path = save_gguf_lora(delta, tmp_path / "edit.gguf")
     fields, tensors = contents(path)
     assert fields["general.type"] == "adapter"
     assert fields["adapter.type"] == "lora"
@@ -83,10 +84,10 @@ def test_every_family_that_llama_cpp_runs_is_known_to_the_package_of_the_format(
 
 def test_a_family_that_llama_cpp_does_not_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RoSEError, match="architecture 'gptj'; it can of gemma2.*qwen3"):
-        random_edit("gptj").to_gguf_lora(tmp_path / "edit.gguf")
+        save_gguf_lora(random_edit("gptj"), tmp_path / "edit.gguf")
     bare = EditDelta(random_edit("llama-tied").layers, "0" * 64)
     with pytest.raises(RoSEError, match="architecture None"):
-        bare.to_gguf_lora(tmp_path / "edit.gguf")
+        save_gguf_lora(bare, tmp_path / "edit.gguf")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -105,7 +106,7 @@ def test_a_weight_of_another_name_is_refused(name: str, tmp_path: Path) -> None:
     delta = random_edit("llama-tied")
     delta.layers[name] = next(iter(delta.layers.values()))
     with pytest.raises(RoSEError, match=r"no such weights as these.*\n  - '"):
-        delta.to_gguf_lora(tmp_path / "edit.gguf")
+        save_gguf_lora(delta, tmp_path / "edit.gguf")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -114,10 +115,10 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     for taken in ("edit.gguf", "edit.md"):
         (tmp_path / taken).write_text("mine")
         with pytest.raises(RoSEError, match=rf"{taken}' exists already; name a new file"):
-            delta.to_gguf_lora(tmp_path / "edit.gguf")
+            save_gguf_lora(delta, tmp_path / "edit.gguf")
         assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
         (tmp_path / taken).unlink()
-    assert delta.to_gguf_lora(tmp_path / "new" / "edit.gguf").is_file()
+    assert save_gguf_lora(delta, tmp_path / "new" / "edit.gguf").is_file()
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["edit.gguf", "edit.md"]
 
 
@@ -127,5 +128,5 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "link", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        make_delta(build_model("llama-tied")).to_gguf_lora(tmp_path / "edit.gguf")
+        save_gguf_lora(make_delta(build_model("llama-tied")), tmp_path / "edit.gguf")
     assert list(tmp_path.iterdir()) == []

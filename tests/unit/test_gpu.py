@@ -19,6 +19,7 @@ from rose_easyedit.evaluation.facts import load_facts, load_locality
 from rose_easyedit.geometry.diagnosis import diagnose
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.extend import extend, without
 from rose_easyedit.method.stage1.store import ShiftStore
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -113,8 +114,8 @@ def test_an_edit_is_extended_with_targets_and_shifts_that_were_kept(
     assert_alike(compute_edit(model, tiny_tokenizer, FACTS, brief(), store), whole, 1e-6)
     first = compute_edit(model, tiny_tokenizer, FACTS[:2], brief())
     read = EditDelta.load(first.save(tmp_path / "edit"))
-    assert_alike(read.extend(model, tiny_tokenizer, FACTS[2:]), whole, 1e-4)
-    assert_alike(whole.without(model, tiny_tokenizer, "Ada Lovelace"), first, 1e-4)
+    assert_alike(extend(model, tiny_tokenizer, read, FACTS[2:]), whole, 1e-4)
+    assert_alike(without(model, tiny_tokenizer, whole, "Ada Lovelace"), first, 1e-4)
 
 
 def test_ranks_find_the_edit_of_one_process(tiny_tokenizer: Any) -> None:

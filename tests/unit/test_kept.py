@@ -14,6 +14,7 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.forward.replay import capture
 from rose_easyedit.method import kept
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.extend import extend
 from rose_easyedit.method.kept import kept_queries
 from rose_easyedit.method.stage1.integration import Group, Level
 from rose_easyedit.method.stage1.targets import compute_targets
@@ -152,5 +153,5 @@ def test_subjects_whose_targets_are_at_hand_are_not_asked_again(
     others = [fact for fact in FACTS if fact not in curie]
     first = compute_edit(model, tiny_tokenizer, curie, hparams)
     monkeypatch.setattr(kept, "generate_greedy", spy)
-    first.extend(model, tiny_tokenizer, others)
+    extend(model, tiny_tokenizer, first, others)
     assert others and asked and not any("Marie Curie" in text for text in asked)

@@ -26,6 +26,7 @@ from rose_easyedit.export.model_card import (
     load_result,
     model_card,
 )
+from rose_easyedit.export.save import save_gguf_lora, save_merged, save_peft_lora
 
 NASTY = [
     "a | b",
@@ -247,9 +248,9 @@ def test_it_stands_beside_every_export(tmp_path: Path, tiny_tokenizer: Any) -> N
     delta = edit_of(["Japan"])
     delta.base = base_of(model, delta)
     result = result_of(delta)
-    delta.to_peft_lora(tmp_path / "lora", result)
-    delta.to_gguf_lora(tmp_path / "japan.gguf", result)
-    delta.save_merged(model, tiny_tokenizer, tmp_path / "merged", result)
+    save_peft_lora(delta, tmp_path / "lora", result)
+    save_gguf_lora(delta, tmp_path / "japan.gguf", result)
+    save_merged(delta, model, tiny_tokenizer, tmp_path / "merged", result)
     gguf = gguf_form("japan.gguf")
     cards = {"lora/README.md": LORA, "japan.md": gguf, "merged/README.md": MERGED}
     for name, form in cards.items():

@@ -20,6 +20,7 @@ sys.addaudithook(deny)
 """
 WORK = """
 from rose_easyedit import EditDelta, RoSEHyperParams, edit, load_model
+from rose_easyedit import save_merged, save_peft_lora
 name, settings, folder = sys.argv[1:]
 model, tokenizer = load_model(name)
 hparams = RoSEHyperParams.from_hparams(settings).with_overrides(
@@ -30,9 +31,9 @@ delta = edit(model, tokenizer, [%r], hparams)
 loaded = EditDelta.load(delta.save(f"{folder}/edit"))
 with loaded.applied(model):
     pass
-loaded.to_peft_lora(f"{folder}/lora")
+save_peft_lora(loaded, f"{folder}/lora")
 if name != "embedded":
-    loaded.save_merged(model, tokenizer, f"{folder}/merged")
+    save_merged(loaded, model, tokenizer, f"{folder}/merged")
     load_model(f"{folder}/merged")
 print("done")
 """

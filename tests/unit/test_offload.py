@@ -15,10 +15,12 @@ from torch import Tensor
 from rose_easyedit.easyedit.editor import apply_rose_to_model
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.export.save import save_merged
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.forward.generation import generate_greedy
 from rose_easyedit.forward.replay import capture
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.extend import extend
 from rose_easyedit.method.stage1.store import ShiftStore
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.models.fingerprint import model_fingerprint
@@ -125,7 +127,7 @@ def test_the_edited_model_is_written_whole(
 ) -> None:
     whole, model = build_model("llama-tied"), way(build_model("llama-tied"), tmp_path / "weights")
     delta = compute_edit(whole, tiny_tokenizer, FACTS, settings())
-    delta.save_merged(model, tiny_tokenizer, tmp_path / "edited")
+    save_merged(delta, model, tiny_tokenizer, tmp_path / "edited")
     written, _ = load_model(str(tmp_path / "edited"))
     with delta.applied(whole):
         assert torch.equal(logits(written), logits(whole))
@@ -144,7 +146,7 @@ def test_an_edit_is_not_written_to_disk_where_the_model_itself_may_be(
     )
     files = {path: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     delta = compute_edit(model, tiny_tokenizer, FACTS, settings())
-    with pytest.raises(RoSEError, match=r"layers\.1\..*offloaded to disk.*to_peft_lora") as error:
+    with pytest.raises(RoSEError, match=r"layers\.1\..*offloaded to disk.*save_peft_lora") as error:
         delta.apply(model)
     assert "layers.0." not in str(error.value)
     assert not delta.is_applied(model)
@@ -166,8 +168,8 @@ def test_what_is_kept_of_a_model_is_found_again_wherever_its_weights_are(
     monkeypatch.setattr(targets, "optimise", None)
     compute_edit(model, tiny_tokenizer, FACTS[:2], settings(), store)
     monkeypatch.undo()
-    longer = delta.extend(model, tiny_tokenizer, FACTS[2:])
-    wanted = delta.extend(whole, tiny_tokenizer, FACTS[2:])
+    longer = extend(model, tiny_tokenizer, delta, FACTS[2:])
+    wanted = extend(whole, tiny_tokenizer, delta, FACTS[2:])
     assert longer.targets is not None and wanted.targets is not None
     assert torch.equal(longer.targets, wanted.targets)
 
