@@ -50,10 +50,11 @@ figures: $(DEV) ## Draw the figures of the documentation again (minutes)
 	cp $(patsubst docs/figures/%,build/figures/diagnosis/%,$(filter-out %/sequential.svg,\
 	  $(wildcard docs/figures/*.svg))) docs/figures
 
-lint: $(DEV) ## Check style and types, change nothing
+lint: $(DEV) ## Check style, types and the direction of imports, change nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 style: $(DEV) ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .

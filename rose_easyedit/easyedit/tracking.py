@@ -8,7 +8,8 @@ from numbers import Real
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rose_easyedit.tracking.wandb_run import Tracker, open_tracker
+from rose_easyedit.tracking.tracker import Tracker
+from rose_easyedit.tracking.wandb_run import open_tracker
 
 if TYPE_CHECKING:
     from rose_easyedit.edits.delta import EditDelta

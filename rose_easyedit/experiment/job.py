@@ -116,7 +116,8 @@ def _claim(config: ExperimentConfig, folder: Path, sweep: Path, job: Job) -> Sta
 
 def _warn_of_tracking(config: ExperimentConfig, folder: Path) -> None:
     """Says that a finished run stays tracked as it was, or untracked."""
-    from rose_easyedit.tracking.wandb_run import NoTracker, make_tracker
+    from rose_easyedit.tracking.choice import make_tracker
+    from rose_easyedit.tracking.tracker import NoTracker
 
     if isinstance(make_tracker(config.tracking), NoTracker):
         return
@@ -139,7 +140,7 @@ def _warn_of_tracking(config: ExperimentConfig, folder: Path) -> None:
 def _attempt(config: ExperimentConfig, folder: Path, job: Job) -> Status:
     from rose_easyedit.experiment.models_once import model_of_this_process
     from rose_easyedit.experiment.run import run_experiment
-    from rose_easyedit.tracking.wandb_run import make_tracker
+    from rose_easyedit.tracking.choice import make_tracker
 
     models = model_of_this_process()
     begun = Status(

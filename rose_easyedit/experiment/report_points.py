@@ -12,7 +12,7 @@ from typing import Any
 from rose_easyedit.files.reading import inside, read_text
 from rose_easyedit.tracking.jsonl import METRICS_FILE
 from rose_easyedit.tracking.layout import DELTA_FILE
-from rose_easyedit.tracking.wandb_run import NoTracker
+from rose_easyedit.tracking.tracker import NoTracker
 
 # Name of a curve, as it is logged (`trajectory.log_edit`), to its points.
 Curves = Mapping[str, list[tuple[float, float]]]

@@ -23,7 +23,7 @@ from rose_easyedit.tracking.layout import (
     FIGURES,
     RESULT_FILE,
 )
-from rose_easyedit.tracking.wandb_run import RunInfo, Tracker
+from rose_easyedit.tracking.tracker import RunInfo, Tracker
 
 if TYPE_CHECKING:
     from rose_easyedit.edits.delta import EditDelta

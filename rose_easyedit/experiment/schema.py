@@ -11,7 +11,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY
-from rose_easyedit.tracking.wandb_run import TrackingSettings, make_tracker
+from rose_easyedit.tracking.choice import make_tracker
+from rose_easyedit.tracking.tracker import TrackingSettings
 
 if TYPE_CHECKING:
     from rose_easyedit.evaluation.settings import EvaluationSettings

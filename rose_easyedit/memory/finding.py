@@ -13,7 +13,7 @@ from rose_easyedit.requests import EditRequest
 
 if TYPE_CHECKING:
     from rose_easyedit.config.hparams import RoSEHyperParams
-    from rose_easyedit.method.cached_targets import Known
+    from rose_easyedit.method.stage1.cached_targets import Known
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Finder:
         Raises:
             FactError: there is none for some of the facts.
         """
-        from rose_easyedit.method.cached_targets import Known, group_key
+        from rose_easyedit.method.stage1.cached_targets import Known, group_key
         from rose_easyedit.method.stage1.targets import compute_targets
 
         facts = [fact for group in groups for fact in group]
@@ -97,7 +97,7 @@ def known(target: StoredTarget) -> Known:
     import numpy as np
     import torch
 
-    from rose_easyedit.method.cached_targets import Known
+    from rose_easyedit.method.stage1.cached_targets import Known
 
     value = torch.from_numpy(np.frombuffer(target.value, "<f4").astype(np.float32))
     return Known(value, target.losses, target.steps)

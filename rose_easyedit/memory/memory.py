@@ -202,8 +202,8 @@ class FactMemory:
 
         Facts of other processes are in it as well. Targets that are missing are computed first.
         """
-        from rose_easyedit.method.cached_targets import group_key
         from rose_easyedit.method.edit import compute_edit
+        from rose_easyedit.method.stage1.cached_targets import group_key
 
         with self._lock:
             if not self._computed().groups:
@@ -242,8 +242,8 @@ class FactMemory:
             RoSEError: it is no edit, or one of another base model; nothing is changed.
         """
         from rose_easyedit.edits.delta import EditDelta
-        from rose_easyedit.method.cached_targets import group_key
         from rose_easyedit.method.extend import facts_of, known_targets
+        from rose_easyedit.method.stage1.cached_targets import group_key
 
         delta = EditDelta.load(path)
         targets = known_targets(delta)

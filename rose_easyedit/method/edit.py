@@ -17,10 +17,10 @@ from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import DamageError, RoSEError, first_line
 from rose_easyedit.forward.activations import frozen
-from rose_easyedit.method.cached_targets import GroupKey, Known
 from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.neighbourhood import held_out_queries, preserved_queries
 from rose_easyedit.method.plan import Columns, make_columns
+from rose_easyedit.method.stage1.cached_targets import GroupKey, Known
 from rose_easyedit.method.stage1.ranks import Ranks
 from rose_easyedit.method.stage1.store import ShiftStore
 from rose_easyedit.method.stage1.targets import Targets, check_layers, compute_targets

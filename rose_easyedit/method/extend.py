@@ -18,8 +18,8 @@ from rose_easyedit.config.compare import missing_settings
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method.cached_targets import GroupKey, Known, group_key
 from rose_easyedit.method.edit import solve_edit
+from rose_easyedit.method.stage1.cached_targets import GroupKey, Known, group_key
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.models.fingerprint import weights_fingerprint
 from rose_easyedit.models.offload import stored_weight

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from rose_easyedit.edits.delta import EditDelta
-from rose_easyedit.tracking.wandb_run import Tracker
+from rose_easyedit.tracking.tracker import Tracker
 
 # Level of the optimisation, as the edit has it, and as the names of curves begin.
 LEVELS = {"facts": "fact", "subjects": "subject"}

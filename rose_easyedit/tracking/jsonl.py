@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.files.plain import plain
-from rose_easyedit.tracking.wandb_run import RunInfo, TrackingSettings, run_names
+from rose_easyedit.tracking.tracker import RunInfo, TrackingSettings, run_names
 
 METRICS_FILE = "metrics.jsonl"
 

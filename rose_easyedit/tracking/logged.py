@@ -17,7 +17,7 @@ from rose_easyedit.files.writing import write_whole
 from rose_easyedit.geometry.diagnosis import Diagnosis
 from rose_easyedit.tracking.curves import log_edit
 from rose_easyedit.tracking.layout import DELTA_FILE, FIGURES, REQUESTS_FILE
-from rose_easyedit.tracking.wandb_run import INPUT_KIND, Tracker
+from rose_easyedit.tracking.tracker import INPUT_KIND, Tracker
 
 _RECORD = (
     "subject relation form query target truth before answer faithful success kept replaced broken "

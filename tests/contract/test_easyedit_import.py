@@ -35,7 +35,7 @@ def state():
     )
 
 def import_and_compare():
-    from rose_easyedit.easyedit_import import import_easyeditor
+    from rose_easyedit.easyedit.importing import import_easyeditor
     before = state()
     package = import_easyeditor()
     for now, then in zip(state(), before, strict=True):

@@ -12,7 +12,7 @@ import pytest
 from rose_easyedit.experiment.models_once import LoadedModel
 from rose_easyedit.experiment.plan import compose_job
 from rose_easyedit.experiment.run import compute, requests_of, run_experiment, select_data
-from rose_easyedit.tracking.wandb_run import NoTracker
+from rose_easyedit.tracking.tracker import NoTracker
 
 pytestmark = [
     pytest.mark.contract,

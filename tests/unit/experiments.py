@@ -12,7 +12,7 @@ from typing import Any
 
 from rose_easyedit.experiment.plan import compose_job
 from rose_easyedit.experiment.schema import ExperimentConfig
-from rose_easyedit.tracking.wandb_run import RunInfo
+from rose_easyedit.tracking.tracker import RunInfo
 
 QUICK = (
     "hparams=tiny-random",

@@ -16,7 +16,9 @@ from tracked_runs import log_everything, some_edit
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.figures.diagnosis import write_figures
 from rose_easyedit.tracking import dashboard, dashboard_sections
-from rose_easyedit.tracking.wandb_run import TrackingSettings, make_tracker, wandb_error
+from rose_easyedit.tracking.choice import make_tracker
+from rose_easyedit.tracking.tracker import TrackingSettings
+from rose_easyedit.tracking.wandb_run import wandb_error
 
 SECTIONS = [
     "Overview",

@@ -281,7 +281,7 @@ def test_what_does_not_fit_is_told_together() -> None:
 def test_quantised_and_offloaded_weights_are_refused() -> None:
     delta = make_delta(build_model("llama-tied"))
     model = build_model("llama-tied").to("meta")
-    with pytest.raises(RoSEError, match="float32 on meta cannot be edited in place; use to_peft"):
+    with pytest.raises(RoSEError, match="float32 on meta cannot be edited in place; use save_peft"):
         delta.apply(model)
     model = build_model("llama-tied")
     layer = model.model.layers[1].mlp.down_proj

@@ -153,7 +153,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("word", ["tracking=wandb", "tracking.kind=wandb"])
 def test_wandb_must_be_installed(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rose_easyedit.tracking.wandb_run.find_spec", lambda name: None)
+    monkeypatch.setattr("rose_easyedit.tracking.choice.find_spec", lambda name: None)
     with pytest.raises(RoSEError, match="pip install wandb"):
         make_plan([word], multirun=False)
     assert make_plan([word, "tracking.mode=disabled"], multirun=False)

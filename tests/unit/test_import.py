@@ -99,7 +99,7 @@ class BaseEditor:
     )
     out = run(
         """
-from rose_easyedit.easyedit_import import import_easyeditor
+from rose_easyedit.easyedit.importing import import_easyeditor
 editor = import_easyeditor().editor
 print(editor.plain(), editor.function(), editor.is_one)
 uses = editor.Child, editor.deep.run, editor.absent.other.run, lambda: [*editor.item]
@@ -132,7 +132,7 @@ def test_faults_of_easyeditor_itself_and_of_torch_are_not_hidden(tmp_path: Path)
         out += run(
             """
 import sys
-from rose_easyedit.easyedit_import import import_easyeditor
+from rose_easyedit.easyedit.importing import import_easyeditor
 try:
     import_easyeditor()
 except ModuleNotFoundError as error:
@@ -189,7 +189,7 @@ try:
     import easyeditor
 except ModuleNotFoundError as error:
     print(error)
-from rose_easyedit.easyedit_import import import_easyeditor
+from rose_easyedit.easyedit.importing import import_easyeditor
 print(import_easyeditor().editor.place("cpu"))
 """,
         tmp_path,
@@ -231,7 +231,7 @@ def state():
         "import": builtins.__import__, "filters": list(warnings.filters),
     }
 
-from rose_easyedit.easyedit_import import import_easyeditor
+from rose_easyedit.easyedit.importing import import_easyeditor
 before = state()
 import_easyeditor()
 now = state()

@@ -30,7 +30,7 @@ def test_the_cache_folder_is_in_the_home_folder_else(monkeypatch: pytest.MonkeyP
 
 
 def _layout(monkeypatch: pytest.MonkeyPatch, package: Path) -> None:
-    monkeypatch.setattr(paths, "__file__", str(package / "paths.py"))
+    monkeypatch.setattr(paths, "__file__", str(package / "config" / "paths.py"))
 
 
 def test_a_folder_inside_the_package_comes_first(

@@ -33,7 +33,7 @@ from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import as_requests
 from rose_easyedit.text.locate_subject import Query
 from rose_easyedit.tracking.curves import FACT_MEASURES, log_edit
-from rose_easyedit.tracking.wandb_run import NoTracker
+from rose_easyedit.tracking.tracker import NoTracker
 
 GOOD = CheckedFact(reached=0.97, least_reached=0.9, written=0.05, answered=True)
 STILL = {"generic": Drift(0.01, 0.97, 24), "neighbours": Drift(0.02, 0.9, 24)}

@@ -28,7 +28,7 @@ from rose_easyedit.experiment.summary_table import SUMMARY_JSON
 from rose_easyedit.tracking.curves import log_edit
 from rose_easyedit.tracking.jsonl import JsonlTracker
 from rose_easyedit.tracking.layout import DELTA_FILE
-from rose_easyedit.tracking.wandb_run import RunInfo, TrackingSettings
+from rose_easyedit.tracking.tracker import RunInfo, TrackingSettings
 
 
 def test_its_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

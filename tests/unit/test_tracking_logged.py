@@ -11,8 +11,9 @@ from tracked_runs import CONFIG, RESULT, log_everything, run_info, some_edit
 
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.tracking.choice import make_tracker
 from rose_easyedit.tracking.logged import flattened, log_run
-from rose_easyedit.tracking.wandb_run import NoTracker, TrackingSettings, make_tracker
+from rose_easyedit.tracking.tracker import NoTracker, TrackingSettings
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,9 @@ import pytest
 from tracked_runs import CONFIG, RESULT, run_info
 from wandb_file import items, of_kind, records_of, run_files
 
-from rose_easyedit.tracking.wandb_run import (
-    NoTracker,
-    TrackingSettings,
-    WandbTracker,
-    make_tracker,
-    wandb_id,
-)
+from rose_easyedit.tracking.choice import make_tracker
+from rose_easyedit.tracking.tracker import NoTracker, TrackingSettings
+from rose_easyedit.tracking.wandb_run import WandbTracker, wandb_id
 
 SCRIPT = Path(__file__).with_name("tracked_runs.py")
 

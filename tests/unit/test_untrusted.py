@@ -25,7 +25,7 @@ from rose_easyedit.experiment.schema import ExperimentConfig
 from rose_easyedit.experiment.status import FINISHED, RUNNING, Status, state_of, to_json
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest, load_requests
-from rose_easyedit.tracking.wandb_run import TrackingSettings
+from rose_easyedit.tracking.tracker import TrackingSettings
 
 SECRET = "TheSecretOfThisMachine"
 REFERENCE = "${oc.env:ROSE_TEST_SECRET}"

@@ -19,8 +19,9 @@ from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.result import EvaluationResult, LocalityText
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.tracking.choice import make_tracker
 from rose_easyedit.tracking.logged import log_run
-from rose_easyedit.tracking.wandb_run import RunInfo, Tracker, TrackingSettings, make_tracker
+from rose_easyedit.tracking.tracker import RunInfo, Tracker, TrackingSettings
 
 _RECORD = Record(
     subject="Oslo",

@@ -16,10 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import FactError, RoSEError
 from rose_easyedit.forward.activations import frozen, read_subject_states
-from rose_easyedit.method.cached_targets import GroupKey, Known, group_key, joined
 from rose_easyedit.method.kept import kept_queries
 from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.plan import Plan, check_kept, check_tokens, make_plan
+from rose_easyedit.method.stage1.cached_targets import GroupKey, Known, group_key, joined
 from rose_easyedit.method.stage1.failures import usable, without_failures
 from rose_easyedit.method.stage1.integration import Group, Level, Setting, optimise
 from rose_easyedit.method.stage1.ranks import Ranks
