@@ -15,7 +15,7 @@ from torch.nn import functional
 from rose_easyedit.forward.next_tokens import last_logits
 from rose_easyedit.forward.shared_prefix import families
 from rose_easyedit.models.precision import precision_context
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 RANK = 8
 ALPHA = 16
@@ -25,7 +25,7 @@ KEPT_TOKENS = 32
 
 def train_lora(
     model: Any,
-    queries: Sequence[Query],
+    queries: Sequence[TokenQuery],
     *,
     learning_rate: float,
     seconds: float,
@@ -78,7 +78,7 @@ def train_lora(
     return adapted.merge_and_unload()
 
 
-def target_loss(model: Any, queries: Sequence[Query]) -> Tensor:
+def target_loss(model: Any, queries: Sequence[TokenQuery]) -> Tensor:
     """Mean cross-entropy of the targets' tokens of a batch."""
     logits = last_logits(model, [query.ids for query in queries], [q.n_target + 1 for q in queries])
     read = torch.cat([row[-q.n_target - 1 : -1] for row, q in zip(logits, queries, strict=True)])
@@ -100,8 +100,8 @@ def kept_loss(adapted: Any, rows: Sequence[Sequence[int]]) -> Tensor:
 
 
 def shuffled_batches(
-    queries: Sequence[Query], generator: random.Random
-) -> Iterator[Sequence[Query]]:
+    queries: Sequence[TokenQuery], generator: random.Random
+) -> Iterator[Sequence[TokenQuery]]:
     """Batches without end, each round over all queries in a new order.
 
     Queries that open alike (a chat's system prompt) share batches, where it is read once.

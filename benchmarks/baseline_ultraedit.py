@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.models.architectures import read_architecture
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 # EasyEdit's layers 18 to 26 of Qwen 2.5's 28, as parts of the depth
 FIRST, LAST = 18 / 28, 26 / 28
@@ -49,7 +49,7 @@ def weight_shift(keys: Tensor, unit_keys: Tensor, unit_gradients: Tensor, step: 
     return torch.linalg.solve(moment, keys.T @ values).T
 
 
-def ultraedit(model: Any, queries: Sequence[Query], step: float) -> None:
+def ultraedit(model: Any, queries: Sequence[TokenQuery], step: float) -> None:
     """Writes the statements into the weights of a Llama-like model.
 
     Args:
@@ -90,7 +90,9 @@ def edited_modules(model: Any) -> list[nn.Module]:
     ]
 
 
-def _read(model: Any, modules: Sequence[nn.Module], query: Query) -> list[tuple[Tensor, Tensor]]:
+def _read(
+    model: Any, modules: Sequence[nn.Module], query: TokenQuery
+) -> list[tuple[Tensor, Tensor]]:
     """Per module, its inputs [T, d_in] and the loss's gradients at its outputs [T, d_out]."""
     ids = torch.tensor([query.ids], device=model.device)
     with _recorded(modules) as (inputs, outputs), torch.enable_grad():

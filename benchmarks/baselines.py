@@ -33,7 +33,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.contexts import statement_forms
 from rose_easyedit.method.generic import generic_passages
 from rose_easyedit.models.fingerprint import weights_fingerprint
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 # more than RoSE takes (README), so that no baseline is short of time
 SECONDS_PER_FACT = 1.9
@@ -53,7 +53,7 @@ class Job:
     hparams: RoSEHyperParams
     seconds: float
 
-    def queries(self, chat: bool) -> list[Query]:
+    def queries(self, chat: bool) -> list[TokenQuery]:
         """The statements with their targets, in all plain contexts and, if `chat`, the chat's."""
         hparams = (
             self.hparams

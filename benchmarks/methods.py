@@ -53,7 +53,7 @@ def identity(*strengths: float, **others: Any) -> list[dict[str, Any]]:
 
 # The target alone is learned in a chat, behind the statement, in place of the whole sentence.
 IN_CHATS = {"chat_contexts": 1, "answered_queries": 2, "restatements": 0}
-PLAIN = {"restatements": 0, "hierarchy": {"context_turns": 3}}
+PLAIN = {"restatements": 0, "hierarchy": {"context_batches": 3}}
 
 SWEEPS: dict[str, Sweep] = {
     "memit": Sweep("memit", covariance(50, 150, 500, 1500), main=(1,)),

@@ -131,7 +131,7 @@ def our_settings(
     if steps is None:
         return hparams
     if not in_turns:
-        hparams = hparams.with_overrides(hierarchy={"context_turns": 1})
+        hparams = hparams.with_overrides(hierarchy={"context_batches": 1})
     return hparams.with_overrides(
         contexts=CONTEXTS,
         chat_contexts=0,

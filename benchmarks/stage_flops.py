@@ -24,7 +24,7 @@ def least_flops(
     layer: int,
     groups: Iterable[Group],
     level: Level,
-    context_turns: int,
+    context_batches: int,
 ) -> int:
     """The least that a level of stage 1 needs, when no group stops early.
 
@@ -43,14 +43,14 @@ def least_flops(
         layer: the target layer.
         groups: what is optimised.
         level: its steps.
-        context_turns: of the settings.
+        context_batches: of the settings.
     """
     later = [p for module in editable.layers[layer + 1 :] for p in module.parameters()]
     body = sum(p.numel() for p in later if p.dim() == 2)
     head = next(p for p in editable.head.parameters() if p.dim() == 2).numel()
     total = 0
     for group in groups:
-        n_turns = count_turns([group], max(1, min(context_turns, level.steps)))
+        n_turns = count_turns([group], max(1, min(context_batches, level.steps)))
         for turn, rows in enumerate(make_rows([group], n_turns)):
             runs = len(range(turn, level.steps, n_turns))
             for row in rows:

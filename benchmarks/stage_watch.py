@@ -73,7 +73,7 @@ def watched(meter: Meter, seen: Seen, spectra: Path) -> Iterator[None]:
         return _LEVELS[level.name]
 
     def optimise(setting: Any, groups: Any, start: Any, level: Level) -> Any:
-        turns = setting.hparams.context_turns
+        turns = setting.hparams.context_batches
         name = _LEVELS[level.name]
         least = least_flops(setting.editable, setting.layer, groups, level, turns)
         seen.least[name] = seen.least.get(name, 0) + least

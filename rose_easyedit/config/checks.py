@@ -100,7 +100,7 @@ def _value_faults(hparams: RoSEHyperParams) -> list[str]:
             positive,
             "above 0",
             hierarchy,
-            ("clamp_norm", "context_turns", "fact_steps", "subject_steps"),
+            ("clamp_norm", "context_batches", "fact_steps", "subject_steps"),
         ),
         (not_negative, "0 or more", hierarchy, ("loss_threshold", "kl_factor", "weight_decay")),
         (not_negative, "0 or more", hierarchy, ("smoothing_radius",)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rose_easyedit.config.former_names import with_present_names
+
 # Settings that say where an edit is computed and how it is judged, and not which one it is.
 _INCIDENTAL = (
     *("model_name", "device", "model_parallel", "fp16"),
@@ -50,7 +52,7 @@ def _telling(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that change an edit."""
     return {
         name: value
-        for name, value in flat(settings).items()
+        for name, value in flat(with_present_names(settings)[0]).items()
         if name not in _INCIDENTAL and not name.startswith(_INCIDENTAL_GROUP)
     }
 

@@ -40,7 +40,7 @@ class HierarchyHyperParams:
         kl_factor: weight of the mean drift of what is kept of a subject (`kept_queries`).
         weight_decay: weight of |delta| / |h|**2, as MEMIT has it.
         clamp_norm: longest delta, root mean square of its coordinates in that unit.
-        context_turns: the contexts of a fact are taken in this many turns, one turn a step; a
+        context_batches: the contexts of a fact are taken in this many turns, one turn a step; a
             step costs so many times less (1: all contexts at every step).
         smoothing_radius: largest random displacement of the subject-level delta during its
             optimisation, root mean square in that unit (0 turns randomised smoothing off).
@@ -57,7 +57,7 @@ class HierarchyHyperParams:
     kl_factor: float = 0.7
     weight_decay: float = 0.5
     clamp_norm: float = 8.0
-    context_turns: int = 5
+    context_batches: int = 5
     smoothing_radius: float = 0.6
     on_failure: str = "refuse"
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from rose_easyedit.config.former_names import with_present_names
 from rose_easyedit.config.other_methods import RENAMED, of_another_method
 from rose_easyedit.config.types import wanted_type
 from rose_easyedit.errors import RoSEError, first_line, shown
 from rose_easyedit.files.reading import REFERENCE
+
+logger = logging.getLogger(__name__)
 
 UNUSABLE = "These RoSE settings cannot be used:"
 
@@ -40,6 +44,10 @@ def typed(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    renamed = [with_present_names(layer) for layer in layers]
+    for told in dict.fromkeys(line for _, lines in renamed for line in lines):
+        logger.warning("%s; the former name works until the next release", told)
+    layers = [layer for layer, _ in renamed]
     known = [f.name for f in fields(schema)]
     others = [fault for layer in layers if (fault := of_another_method(layer, known))]
     faults = others or [

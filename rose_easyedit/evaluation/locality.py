@@ -18,7 +18,7 @@ from rose_easyedit.evaluation.facts import (
 )
 from rose_easyedit.evaluation.kinds import Kinds
 from rose_easyedit.method.generic import held_out_subjects
-from rose_easyedit.method.neighbourhood import foreign_subjects
+from rose_easyedit.method.neighbourhood import neighbour_subjects
 from rose_easyedit.text.names import Names
 
 # An agreement of 0.9 is then known to 0.05.
@@ -81,8 +81,8 @@ def built_in_neighbours(
         kinds: The bundled ones.
     """
     requests = [fact.to_request() for fact in edited]
-    of_kind = {kind: foreign_subjects(names, requests) for kind, names in kinds.subjects.items()}
-    any_kind = foreign_subjects(held_out_subjects(), requests)
+    of_kind = {kind: neighbour_subjects(names, requests) for kind, names in kinds.subjects.items()}
+    any_kind = neighbour_subjects(held_out_subjects(), requests)
     prompts: dict[LocalityPrompt, None] = {}
     for fact in facts:
         near = of_kind.get(kinds.of(fact) or "", [])

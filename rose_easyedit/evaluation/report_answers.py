@@ -11,7 +11,7 @@ from rose_easyedit.text.names import Names
 
 
 @dataclass(frozen=True)
-class Part:
+class TextPart:
     """A piece of an answer; `marked` where it is the target."""
 
     text: str
@@ -46,8 +46,8 @@ class Answer:
     form: str
     query: str
     target: str
-    before: Sequence[Part]
-    after: Sequence[Part]
+    before: Sequence[TextPart]
+    after: Sequence[TextPart]
     verdicts: Sequence[Badge]
 
 
@@ -60,9 +60,9 @@ def answers_of(report: Mapping[str, Any]) -> list[Answer]:
     ]
 
 
-def parts_of(answer: str, names: Sequence[str]) -> list[Part]:
+def parts_of(answer: str, names: Sequence[str]) -> list[TextPart]:
     """The answer in pieces, those marked that are one of the names as a whole word."""
-    return [Part(text, marked) for text, marked in Names.of(names).split(answer.strip())]
+    return [TextPart(text, marked) for text, marked in Names.of(names).split(answer.strip())]
 
 
 def _of_record(record: Mapping[str, Any]) -> Answer:

@@ -18,7 +18,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """Cells of text.
 
     Attributes:
@@ -32,7 +32,7 @@ class Row:
     tone: str = ""
 
     @classmethod
-    def rated(cls, rate: float, limits: tuple[float, float], cells: tuple[str, ...]) -> Row:
+    def rated(cls, rate: float, limits: tuple[float, float], cells: tuple[str, ...]) -> TableRow:
         """A row with its main rate and the limits of good and poor."""
         return cls(cells, round(100 * rate, 1), tone_of(rate, limits))
 
@@ -43,7 +43,7 @@ class TextTable:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     hint: str = ""
 
 
@@ -62,7 +62,7 @@ def summary_tables(summary: Mapping[str, Any]) -> list[TextTable]:
 def harness_table(results: Mapping[str, Any]) -> TextTable:
     """Scores of `harness.run_harness`, before and after."""
     rows = [
-        Row((f"{task}: {metric}", number(before), number(results["after"][task].get(metric))))
+        TableRow((f"{task}: {metric}", number(before), number(results["after"][task].get(metric))))
         for task, metrics in results["before"].items()
         for metric, before in metrics.items()
     ]
@@ -70,7 +70,7 @@ def harness_table(results: Mapping[str, Any]) -> TextTable:
 
 
 def _front(summary: Mapping[str, Any]) -> TextTable:
-    rows = [Row((of.name, of.value, of.more, of.judged)) for of in front_of(summary)]
+    rows = [TableRow((of.name, of.value, of.more, of.judged)) for of in front_of(summary)]
     return TextTable(
         "In short",
         ("", "after the edit", "", "judged"),
@@ -87,7 +87,7 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
     for form, of in summary["forms"].items():
         name = f"{form} (wrapped)" if of["wrapped"] == of["queries"] else form
         rows.append(
-            Row.rated(
+            TableRow.rated(
                 of["faithful"],
                 FAITHFUL,
                 (
@@ -111,7 +111,7 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
     left_out = headline["not_native"]
     if headline["faithful"] is not None:
         rows.append(
-            Row.rated(
+            TableRow.rated(
                 headline["faithful"],
                 FAITHFUL,
                 (
@@ -159,7 +159,7 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
 
 def _locality(kinds: Mapping[str, Mapping[str, Any]]) -> TextTable:
     rows = [
-        Row.rated(
+        TableRow.rated(
             of["top1"],
             SAME_TOKEN,
             (
@@ -188,7 +188,7 @@ def _locality(kinds: Mapping[str, Mapping[str, Any]]) -> TextTable:
 
 def _per_subject(groups: Mapping[Any, Mapping[str, Any]]) -> TextTable:
     rows = [
-        Row.rated(
+        TableRow.rated(
             of["faithful"],
             FAITHFUL,
             (
@@ -211,14 +211,14 @@ def _per_subject(groups: Mapping[Any, Mapping[str, Any]]) -> TextTable:
 def _whole(summary: Mapping[str, Any]) -> TextTable:
     fluency, kept = summary["fluency"], summary["r_specificity"]
     rows = [
-        Row(
+        TableRow(
             (
                 "n-gram entropy of the answers (bits)",
                 number(fluency["ngram_entropy_before"], 2),
                 number(fluency["ngram_entropy"], 2),
             )
         ),
-        Row(
+        TableRow(
             (
                 "perplexity of generic text",
                 number(fluency["perplexity_before"], 2),
@@ -228,7 +228,7 @@ def _whole(summary: Mapping[str, Any]) -> TextTable:
     ]
     if kept is not None:
         name = f"other facts of the subjects kept ({kept['known']})"
-        rows.append(Row((name, percent(1.0), with_interval(kept["kept"], kept["interval"]))))
+        rows.append(TableRow((name, percent(1.0), with_interval(kept["kept"], kept["interval"]))))
     return TextTable(
         "The model as a whole",
         ("", "before", "after"),

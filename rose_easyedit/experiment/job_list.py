@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.experiment.records import from_json
+from rose_easyedit.experiment.json_records import from_json
 from rose_easyedit.experiment.status import check_run, to_json
 from rose_easyedit.files.reading import inside, read_json
 from rose_easyedit.files.writing import write_whole

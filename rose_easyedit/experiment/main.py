@@ -14,7 +14,7 @@ from rose_easyedit.files.stdout import printable_message
 
 if TYPE_CHECKING:
     from rose_easyedit.experiment.job_list import Job
-    from rose_easyedit.experiment.plan import Plan
+    from rose_easyedit.experiment.plan import SweepPlan
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -56,7 +56,7 @@ def _show(words: Sequence[str], arguments: Any) -> int:
     return _hydra(words)
 
 
-def _plan(arguments: Any) -> Plan:
+def _plan(arguments: Any) -> SweepPlan:
     from rose_easyedit.experiment.plan import make_plan
 
     for option in ("config_name", "config_path"):
@@ -93,7 +93,7 @@ def _run(words: Sequence[str], arguments: Any) -> int:
     return DONE if code == DONE and own and all(row.done for row in own) else FAILED
 
 
-def _jobs(plan: Plan, config_dir: str | None) -> list[Job]:
+def _jobs(plan: SweepPlan, config_dir: str | None) -> list[Job]:
     """The jobs of a command, as their list has them; none of a search, which adds its own."""
     from rose_easyedit.experiment.identity import run_id
     from rose_easyedit.experiment.job_list import Job

@@ -19,7 +19,7 @@ PROGRAM = "rose-experiment"
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """What a command will do.
 
     Attributes:
@@ -64,7 +64,7 @@ def compose_job(words: Sequence[str]) -> ExperimentConfig:
         return read_config(_without_hydra(compose(words)))
 
 
-def make_plan(words: Sequence[str], multirun: bool, config_dir: str | None = None) -> Plan:
+def make_plan(words: Sequence[str], multirun: bool, config_dir: str | None = None) -> SweepPlan:
     """Composes every job of a command and checks it.
 
     Args:
@@ -107,7 +107,7 @@ def make_plan(words: Sequence[str], multirun: bool, config_dir: str | None = Non
         )
     if faults := _data_faults(configs):
         raise RoSEError.of("This experiment cannot be run:", faults)
-    return Plan(Path(folders[0]), multirun, jobs, configs)
+    return SweepPlan(Path(folders[0]), multirun, jobs, configs)
 
 
 def _data_faults(configs: Sequence[ExperimentConfig]) -> list[str]:

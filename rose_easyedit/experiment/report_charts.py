@@ -19,7 +19,7 @@ from rose_easyedit.experiment.report_svg import (
     path_of,
     tag,
 )
-from rose_easyedit.experiment.summary_table import Row
+from rose_easyedit.experiment.summary_table import RunRow
 from rose_easyedit.figures.pareto import pareto_front
 
 if TYPE_CHECKING:
@@ -131,6 +131,6 @@ def curve_charts(sweep: Sweep, looks: Looks) -> list[Markup]:
     return charts
 
 
-def _metrics_text(row: Row, metrics: Sequence[Metric]) -> str:
+def _metrics_text(row: RunRow, metrics: Sequence[Metric]) -> str:
     known = [metric for metric in metrics if metric.name in row.metrics]
     return ", ".join(f"{metric.title} {metric.text(row.metrics[metric.name])}" for metric in known)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import SUBJECT
 from rose_easyedit.evaluation.report_answers import Answer, answers_of
-from rose_easyedit.experiment.records import from_json
+from rose_easyedit.experiment.json_records import from_json
 from rose_easyedit.experiment.report_points import Curves, read_curves
 from rose_easyedit.experiment.status import (
     FINISHED,
@@ -20,7 +20,7 @@ from rose_easyedit.experiment.status import (
     Status,
     read_status,
 )
-from rose_easyedit.experiment.summary_table import SUMMARY_JSON, Row, as_it_stands, read_rows
+from rose_easyedit.experiment.summary_table import SUMMARY_JSON, RunRow, as_it_stands, read_rows
 from rose_easyedit.files.reading import inside, read_json, read_yaml
 from rose_easyedit.tracking.layout import CONFIG_FILE, FIGURES, RESULT_FILE
 
@@ -77,17 +77,17 @@ class Sweep:
     """
 
     name: str
-    rows: Sequence[Row]
+    rows: Sequence[RunRow]
     runs: Mapping[str, RunFiles]
     figures: Mapping[str, Path]
     notes: Sequence[str]
 
-    def run(self, row: Row) -> RunFiles:
+    def run(self, row: RunRow) -> RunFiles:
         """The files of a job; none if it never began."""
         return self.runs.get(row.run, RunFiles())
 
     @property
-    def done(self) -> list[Row]:
+    def done(self) -> list[RunRow]:
         """The jobs that have finished and say what came of it."""
         return [row for row in self.rows if row.done and row.metrics]
 
@@ -121,7 +121,7 @@ def read_sweep(folder: Path) -> Sweep:
     return Sweep(folder.resolve().name, rows, runs, figures, notes)
 
 
-def _read_rows(folder: Path) -> tuple[list[Row], list[str]]:
+def _read_rows(folder: Path) -> tuple[list[RunRow], list[str]]:
     """The jobs of the last command; of a search that is repeated, also those to come."""
     notes: list[str] = []
     listed = _attempt(notes, "The list of jobs", lambda: read_rows(folder)) or []
@@ -132,13 +132,13 @@ def _read_rows(folder: Path) -> tuple[list[Row], list[str]]:
     return (summary if same and summary else listed), notes
 
 
-def _summary(folder: Path) -> list[Row]:
+def _summary(folder: Path) -> list[RunRow]:
     """The rows of `summary.json`, with what their runs say by now."""
     rows = read_json(inside(folder, folder / SUMMARY_JSON))["jobs"]
-    return [as_it_stands(folder, from_json(Row, row)) for row in rows]
+    return [as_it_stands(folder, from_json(RunRow, row)) for row in rows]
 
 
-def _checked(row: Row, run: RunFiles | None) -> Row:
+def _checked(row: RunRow, run: RunFiles | None) -> RunRow:
     """The row without what is no finite number, and `damaged` if its run says nothing."""
     metrics = {name: value for name, value in row.metrics.items() if _is_number(value)}
     lost = run is not None and run.status is None

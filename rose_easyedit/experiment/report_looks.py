@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rose_easyedit.experiment.report_scales import UNSET, as_number, in_order
-from rose_easyedit.experiment.summary_table import Row
+from rose_easyedit.experiment.summary_table import RunRow
 
 COLOURS = 7  # of the style sheet, `--c0` and on
 SHAPES = ("circle", "square", "triangle", "diamond")
@@ -29,27 +29,27 @@ class Looks:
     shape_key: str
     shapes: Sequence[str]
 
-    def colour(self, row: Row) -> int:
+    def colour(self, row: RunRow) -> int:
         """The number of the job's colour."""
         return self.colours.index(setting(row, self.colour_key)) if self.colour_key else 0
 
-    def shape(self, row: Row) -> int:
+    def shape(self, row: RunRow) -> int:
         """The number of the job's shape, and of its dashes."""
         return self.shapes.index(setting(row, self.shape_key)) if self.shape_key else 0
 
 
-def setting(row: Row, key: str) -> str:
+def setting(row: RunRow, key: str) -> str:
     """What a job sets a key to."""
     return row.swept.get(key, UNSET)
 
 
-def swept_keys(rows: Sequence[Row]) -> list[str]:
+def swept_keys(rows: Sequence[RunRow]) -> list[str]:
     """The keys that differ, of these jobs."""
     keys = dict.fromkeys(key for row in rows for key in row.swept)
     return [key for key in keys if len({setting(row, key) for row in rows}) > 1]
 
 
-def looks_of(rows: Sequence[Row]) -> Looks:
+def looks_of(rows: Sequence[RunRow]) -> Looks:
     """Colours for the first setting with few enough values, shapes for the next."""
     values = {key: in_order(setting(row, key) for row in rows) for key in swept_keys(rows)}
     colour = next((key for key, of in values.items() if len(of) <= COLOURS), "")
@@ -73,7 +73,7 @@ def brief(value: str) -> str:
     return value if number is None or len(value) <= 6 else f"{number:.4g}"
 
 
-def label(row: Row) -> str:
+def label(row: RunRow) -> str:
     """A job in a few words."""
     values = ", ".join(map(brief, row.swept.values()))
     return f"job {row.number}: {values}" if values else f"job {row.number}"

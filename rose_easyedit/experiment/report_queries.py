@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rose_easyedit.evaluation.report_answers import Answer, Part
+from rose_easyedit.evaluation.report_answers import Answer, TextPart
 from rose_easyedit.experiment.report_data import Sweep
 from rose_easyedit.experiment.report_looks import label
 
@@ -50,7 +50,7 @@ def _query(answer: Answer) -> tuple[Any, ...]:
     return answer.subject, answer.relation, answer.form, answer.query, answer.target, before
 
 
-def _pieces(parts: Sequence[Part]) -> _Pieces:
+def _pieces(parts: Sequence[TextPart]) -> _Pieces:
     pieces: list[str] = []
     for part in parts:
         if part.marked != (len(pieces) % 2 == 1):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rose_easyedit.experiment.report_looks import DASHES, SHAPES, Looks, label
-from rose_easyedit.experiment.summary_table import Row
+from rose_easyedit.experiment.summary_table import RunRow
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -67,7 +67,7 @@ def lone_points(points: Sequence[Point | None]) -> list[Point]:
 
 
 def job_line(
-    row: Row, looks: Looks, points: Sequence[Point | None], more: str, *, easy: bool = True
+    row: RunRow, looks: Looks, points: Sequence[Point | None], more: str, *, easy: bool = True
 ) -> Markup:
     """A job's line; `more` is said of it when it is pointed at, which `easy` makes easier."""
     dash = DASHES[looks.shape(row) % len(DASHES)]
@@ -78,7 +78,7 @@ def job_line(
     return _job(row, looks, *drawn, more=more)
 
 
-def job_mark(row: Row, looks: Looks, place: Point, more: str) -> Markup:
+def job_mark(row: RunRow, looks: Looks, place: Point, more: str) -> Markup:
     """A job's point."""
     return _job(row, looks, mark(looks.shape(row), place), more=more)
 
@@ -117,7 +117,7 @@ def _sample(colour: int | None, shape: int) -> Markup:
     return tag("svg", group, viewBox="0 0 36 16", width=36, height=16, aria_hidden="true")
 
 
-def _job(row: Row, looks: Looks, *inner: str, more: str) -> Markup:
+def _job(row: RunRow, looks: Looks, *inner: str, more: str) -> Markup:
     words = f"{label(row)}; {more}"
     return tag(
         "g",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError, shown
-from rose_easyedit.experiment.records import from_json
+from rose_easyedit.experiment.json_records import from_json
 from rose_easyedit.files.plain import plain
 from rose_easyedit.files.reading import inside, read_json
 from rose_easyedit.files.writing import write_whole

@@ -36,7 +36,7 @@ _PLAIN_WIDTH = 150
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """A job at the end of its sweep.
 
     Attributes:
@@ -67,7 +67,7 @@ class Row:
         return self.state == FINISHED
 
 
-def read_rows(sweep: Path) -> list[Row]:
+def read_rows(sweep: Path) -> list[RunRow]:
     """The jobs on the sweep's list, with what their runs say by now.
 
     Raises:
@@ -78,7 +78,7 @@ def read_rows(sweep: Path) -> list[Row]:
     return [_row(sweep, job, values) for job, values in zip(jobs, swept, strict=True)]
 
 
-def as_it_stands(sweep: Path, row: Row) -> Row:
+def as_it_stands(sweep: Path, row: RunRow) -> RunRow:
     """The row with what its run says by now, if it says anything.
 
     Raises:
@@ -97,7 +97,7 @@ def as_it_stands(sweep: Path, row: Row) -> Row:
     )
 
 
-def write_summary(sweep: Path, rows: Sequence[Row]) -> None:
+def write_summary(sweep: Path, rows: Sequence[RunRow]) -> None:
     """Writes `summary.json` and `summary.csv` into the sweep's folder."""
     write_whole(sweep / SUMMARY_JSON, to_json({"jobs": [asdict(row) for row in rows]}))
     swept = list(dict.fromkeys(key for row in rows for key in row.swept))
@@ -111,7 +111,7 @@ def write_summary(sweep: Path, rows: Sequence[Row]) -> None:
     write_whole(sweep / SUMMARY_CSV, text.getvalue().encode())
 
 
-def print_summary(sweep: Path, rows: Sequence[Row]) -> None:
+def print_summary(sweep: Path, rows: Sequence[RunRow]) -> None:
     """Prints the table, and the command that repeats each job that has not finished."""
     from rich.console import Console
 
@@ -130,14 +130,14 @@ def print_summary(sweep: Path, rows: Sequence[Row]) -> None:
         console.print(printable_message(line), markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(rows: Sequence[Row]) -> Any:
+def _table(rows: Sequence[RunRow]) -> Any:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     swept = list(dict.fromkeys(key for row in rows for key in row.swept))
 
-    def state(row: Row) -> str:
+    def state(row: RunRow) -> str:
         return f"{row.state} before" if row.kept else row.state
 
     table = Table(box=box.SIMPLE_HEAD)
@@ -162,8 +162,8 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _row(sweep: Path, job: Job, swept: dict[str, str]) -> Row:
-    row = Row(job.number, job.run, NOT_STARTED, job.kept, swept, command=_command(job))
+def _row(sweep: Path, job: Job, swept: dict[str, str]) -> RunRow:
+    row = RunRow(job.number, job.run, NOT_STARTED, job.kept, swept, command=_command(job))
     if job.error:
         return replace(row, state=FAILED, error=job.error)
     return as_it_stands(sweep, row)

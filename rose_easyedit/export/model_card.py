@@ -31,7 +31,7 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportForm:
     """A form of export, as its card describes it.
 
     Attributes:
@@ -45,14 +45,14 @@ class Form:
     use: str
 
 
-LORA = Form(
+LORA = ExportForm(
     "A LoRA adapter: on the base model it gives the answers of the edited one.",
     {"base_model_relation": "adapter", "library_name": "peft", "tags": ["lora"]},
     "```python\nfrom peft import PeftModel\n\n"
     "model = PeftModel.from_pretrained(base_model, folder)  # the base model, this folder\n"
     "model = model.merge_and_unload()  # or leave it beside the weights\n```",
 )
-MERGED = Form(
+MERGED = ExportForm(
     "The edited model: the base model with the edit in its weights.",
     {"base_model_relation": "finetune", "library_name": "transformers", "tags": []},
     "```python\nfrom transformers import AutoModelForCausalLM\n\n"
@@ -60,9 +60,9 @@ MERGED = Form(
 )
 
 
-def gguf_form(file: str) -> Form:
+def gguf_form(file: str) -> ExportForm:
     """The form of an adapter for llama.cpp, which is loaded by the name of its file."""
-    return Form(
+    return ExportForm(
         "A LoRA adapter for llama.cpp: on the base model it gives the answers of the edited one, "
         "up to what quantisation costs.",
         {"base_model_relation": "adapter", "tags": ["lora", "gguf"]},
@@ -70,7 +70,7 @@ def gguf_form(file: str) -> Form:
     )
 
 
-def model_card(delta: EditDelta, form: Form, result: Mapping[str, Any] | None = None) -> str:
+def model_card(delta: EditDelta, form: ExportForm, result: Mapping[str, Any] | None = None) -> str:
     """A card in Markdown, with a head in YAML.
 
     Args:
@@ -139,7 +139,7 @@ def escaped(text: Any) -> str:
     return _MARKUP.sub(r"\\\g<0>", _UNSEEN.sub("\ufffd", line))
 
 
-def _head(delta: EditDelta, form: Form) -> str:
+def _head(delta: EditDelta, form: ExportForm) -> str:
     import yaml
 
     on_hub = base_name(delta)

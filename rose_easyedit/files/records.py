@@ -16,14 +16,14 @@ _SHOWN_LETTERS = 120
 
 
 @dataclass(frozen=True)
-class Row:
+class FileRow:
     """One record as the file holds it; `where` is its position, counted from record 0."""
 
     where: str
     value: Any
 
 
-def read_rows(path: str | Path, kind: str) -> tuple[list[Row], list[str]]:
+def read_rows(path: str | Path, kind: str) -> tuple[list[FileRow], list[str]]:
     """The records of a list in a JSON file, or of a JSON Lines file; one object is one record.
 
     Args:
@@ -55,7 +55,7 @@ def read_rows(path: str | Path, kind: str) -> tuple[list[Row], list[str]]:
             title = f"{str(path)!r} is neither JSON nor JSON Lines:"
             raise RoSEError.of(title, shorten_faults(faults)) from error
         return rows, faults
-    return [Row(f"record {i}", record) for i, record in enumerate(_records(path, value))], []
+    return [FileRow(f"record {i}", record) for i, record in enumerate(_records(path, value))], []
 
 
 def shorten(text: str) -> str:
@@ -91,15 +91,15 @@ def _records(path: Path, value: Any) -> list[Any]:
     raise RoSEError(f"{str(path)!r} holds {found}; give a list of records, or one record a line.")
 
 
-def _parse_lines(text: str) -> tuple[list[Row], list[str]]:
-    rows: list[Row] = []
+def _parse_lines(text: str) -> tuple[list[FileRow], list[str]]:
+    rows: list[FileRow] = []
     faults: list[str] = []
     # not splitlines, which also splits at separators that a JSON string may hold
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     for index, (number, line) in enumerate(lines):
         where = f"record {index} (line {number})"
         try:
-            rows.append(Row(where, json.loads(line)))
+            rows.append(FileRow(where, json.loads(line)))
         except (ValueError, RecursionError) as error:
             faults.append(f"{where}: it is not JSON ({json_fault(error)})")
     return rows, faults

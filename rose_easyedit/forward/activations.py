@@ -17,11 +17,11 @@ from transformers.cache_utils import Cache
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.forward.batches import Batch, batches, last_tokens, places_in
 from rose_easyedit.forward.oom import within_memory
-from rose_easyedit.forward.shared_prefix import distinct, read_opening
+from rose_easyedit.forward.shared_prefix import distinct, read_shared_prefix
 from rose_easyedit.models.architectures import EditableModel, first_tensor
 from rose_easyedit.models.modes import evaluation_mode
 from rose_easyedit.models.offload import is_offloaded
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class SubjectStates:
         )
 
 
-class Enough(Exception):
+class StopForward(Exception):
     """Ends a forward pass once everything wanted has been read."""
 
 
@@ -95,7 +95,7 @@ def with_updates(editable: EditableModel, updates: Mapping[int, Factors]) -> Ite
 @torch.no_grad()
 def read_subject_states(
     editable: EditableModel,
-    queries: Sequence[Query],
+    queries: Sequence[TokenQuery],
     *,
     key_layer: int,
     hidden_layer: int,
@@ -122,7 +122,7 @@ def read_subject_states(
 
 def _read_states(
     editable: EditableModel,
-    queries: Sequence[Query],
+    queries: Sequence[TokenQuery],
     key_layer: int,
     hidden_layer: int,
     batch: int,
@@ -157,7 +157,7 @@ def read_keys(
         def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             seen[layer] = args[0][wanted].float()
             if layer == max(layers) and may_end:
-                raise Enough
+                raise StopForward
 
         return hook
 
@@ -165,7 +165,7 @@ def read_keys(
     run_batch(
         editable,
         batch,
-        DynamicCache() if batch.opening else None,
+        DynamicCache() if batch.shared_prefix else None,
         lambda: [downs[layer].register_forward_pre_hook(keep(layer)) for layer in layers],
     )
     return seen
@@ -178,7 +178,7 @@ def _read(
 
     def stop_when_complete() -> None:
         if len(seen) == 3:
-            raise Enough
+            raise StopForward
 
     def key_hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         seen["key"], seen["output"] = args[0], output
@@ -191,7 +191,7 @@ def _read(
     run_batch(
         editable,
         batch,
-        DynamicCache() if batch.opening else None,
+        DynamicCache() if batch.shared_prefix else None,
         lambda: [
             editable.down_projections[key_layer].register_forward_hook(key_hook),
             editable.layers[hidden_layer].register_forward_hook(hidden_hook),
@@ -206,27 +206,28 @@ def run_batch(
     cache: Cache | None,
     register: Callable[[], Sequence[RemovableHandle]] = tuple,
 ) -> Tensor:
-    """Runs a batch behind its opening.
+    """Runs a batch behind its shared prefix.
 
     Args:
         editable: the model.
         batch: B rows.
-        cache: an empty one, for keys and values of all tokens; None if there is no opening.
-        register: puts hooks on the model once the opening is read, one of which may raise `Enough`.
+        cache: an empty one, for keys and values of all tokens; None if there is no shared prefix.
+        register: puts hooks on the model once that is read, one of which may raise
+            `StopForward`.
 
     Returns:
-        The mask of real tokens, those of the opening first, [B, O + T].
+        The mask of real tokens, those of the shared prefix first, [B, O + T].
     """
-    base, n_shared = editable.model.base_model, len(batch.opening)
+    base, n_shared = editable.model.base_model, len(batch.shared_prefix)
     if n_shared and cache is not None:
-        read_opening(base, batch.opening, cache, len(batch.ids))
+        read_shared_prefix(base, batch.shared_prefix, cache, len(batch.ids))
     positions = torch.arange(n_shared, n_shared + batch.ids.shape[1], device=batch.ids.device)
     mask = nn.functional.pad(batch.mask, (n_shared, 0), value=1)
-    run_until_enough(base, batch.ids, mask, positions[None], cache, register())
+    run_until_stopped(base, batch.ids, mask, positions[None], cache, register())
     return mask
 
 
-def run_until_enough(
+def run_until_stopped(
     base: nn.Module,
     ids: Tensor,
     mask: Tensor,
@@ -234,7 +235,7 @@ def run_until_enough(
     cache: Cache | None,
     handles: Sequence[RemovableHandle],
 ) -> None:
-    """Runs tokens until a hook raises `Enough`, and removes the hooks.
+    """Runs tokens until a hook raises `StopForward`, and removes the hooks.
 
     Args:
         base: the model without its head.
@@ -252,7 +253,7 @@ def run_until_enough(
             past_key_values=cache,
             use_cache=cache is not None,
         )
-    except Enough:
+    except StopForward:
         pass
     finally:
         for handle in handles:

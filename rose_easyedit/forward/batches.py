@@ -17,13 +17,13 @@ class Batch:
 
     Attributes:
         indices: of the rows among all, [B].
-        opening: the tokens that open every row.
+        shared_prefix: the tokens that open every row.
         ids: the tokens behind them, padded on the right with 0, [B, T].
         mask: 1 at real tokens, [B, T].
     """
 
     indices: Sequence[int]
-    opening: tuple[int, ...]
+    shared_prefix: tuple[int, ...]
     ids: Tensor
     mask: Tensor
 
@@ -37,7 +37,7 @@ def batches(
         rows: token ids.
         size: most rows of a batch.
         device: of the model.
-        share: whether an opening is read once; without, every token is in `ids`.
+        share: whether a shared prefix is read once; without, every token is in `ids`.
     """
     for family in families(rows) if share else [list(range(len(rows)))]:
         family = sorted(family, key=lambda i: len(rows[i]))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 
-from rose_easyedit.forward.activations import Enough, SubjectStates, run_until_enough
+from rose_easyedit.forward.activations import StopForward, SubjectStates, run_until_stopped
 from rose_easyedit.forward.batches import Batch, last_tokens
 from rose_easyedit.forward.replay import Call, further_arguments
 from rose_easyedit.models.architectures import EditableModel, first_tensor
@@ -31,17 +31,17 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Part:
+class CapturedPart:
     """One batch.
 
     Attributes:
         batch: its tokens.
-        opening: what opens every row, as one row, if anything does.
+        shared_prefix: what opens every row, as one row, if anything does.
         rows: what comes behind it.
     """
 
     batch: Batch
-    opening: Rows | None
+    shared_prefix: Rows | None
     rows: Rows
 
     @property
@@ -52,21 +52,21 @@ class Part:
 
 def captured(
     editable: EditableModel, batch: Batch, first: int, last: int
-) -> tuple[Part, SubjectStates]:
+) -> tuple[CapturedPart, SubjectStates]:
     """A batch before the layer `first`, and what its rows hold at it and after the layer `last`."""
-    n_shared = len(batch.opening)
+    n_shared = len(batch.shared_prefix)
     positions = torch.arange(n_shared + batch.ids.shape[1], device=batch.ids.device)[None]
     run = partial(_capture, editable, first=first, last=last)
     if not n_shared:
         rows, seen = run(batch.ids, batch.mask, positions, None)
-        return Part(batch, None, rows), seen
+        return CapturedPart(batch, None, rows), seen
     cache = DynamicCache()
-    ids = torch.tensor([batch.opening], device=batch.ids.device)
-    opening, _ = run(ids, torch.ones_like(ids), positions[:, :n_shared], cache)
+    ids = torch.tensor([batch.shared_prefix], device=batch.ids.device)
+    shared_prefix, _ = run(ids, torch.ones_like(ids), positions[:, :n_shared], cache)
     cache.batch_repeat_interleave(len(batch.ids))
     mask = nn.functional.pad(batch.mask, (n_shared, 0), value=1)
     rows, seen = run(batch.ids, mask, positions[:, n_shared:], cache)
-    return Part(batch, opening, rows), seen
+    return CapturedPart(batch, shared_prefix, rows), seen
 
 
 def _capture(
@@ -93,13 +93,13 @@ def _capture(
 
     def keep_hidden(_module: nn.Module, _args: Any, output: Any) -> None:
         found.append(first_tensor(output)[at].float())
-        raise Enough
+        raise StopForward
 
     wanted = editable.layers[first : last + 1]
     handles = [layer.register_forward_pre_hook(keep_call, with_kwargs=True) for layer in wanted]
     handles.append(editable.down_projections[first].register_forward_hook(key_kept(found, at)))
     handles.append(wanted[-1].register_forward_hook(keep_hidden))
-    run_until_enough(editable.model.base_model, ids, mask, positions, cache, handles)
+    run_until_stopped(editable.model.base_model, ids, mask, positions, cache, handles)
     return Rows(start[0], calls), SubjectStates(*found)
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.forward.shared_prefix import read_opening, sharable_opening
+from rose_easyedit.forward.shared_prefix import read_shared_prefix, sharable_prefix
 from rose_easyedit.models.context import check_context
 from rose_easyedit.models.modes import evaluation_mode
 from rose_easyedit.models.offload import computing_device
@@ -68,12 +68,12 @@ def generate_greedy(
     answers = [""] * len(rows)
     for indices in length_batches(rows, batch_size):
         batch = [rows[i] for i in indices]
-        opening = sharable_opening(model, batch, max_new_tokens)
-        inputs = pad_left(batch, config.pad_token_id, computing_device(model), opening)
+        shared_prefix = sharable_prefix(model, batch, max_new_tokens)
+        inputs = pad_left(batch, config.pad_token_id, computing_device(model), shared_prefix)
         with inference(model, autocast), _no_settings_of_its_own(model):
             cache = DynamicCache(config=model.config)
-            if opening:
-                read_opening(model.base_model, batch[0][:opening], cache, len(batch))
+            if shared_prefix:
+                read_shared_prefix(model.base_model, batch[0][:shared_prefix], cache, len(batch))
             output = model.generate(**inputs, past_key_values=cache, generation_config=config)
         new_tokens = output[:, inputs["input_ids"].shape[1] :]
         decoded = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
@@ -139,15 +139,15 @@ def pad_left(
     rows: Sequence[Sequence[int]],
     pad_token_id: int,
     device: torch.device | str,
-    opening: int = 0,
+    shared_prefix: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask`, both [rows, longest], padded after the first `opening`."""
+    """`input_ids` and `attention_mask`, both [rows, longest], padded behind the shared prefix."""
     width = max(len(row) for row in rows)
     ids, mask = [], []
     for row in rows:
         padding = width - len(row)
-        ids.append([*row[:opening], *[pad_token_id] * padding, *row[opening:]])
-        mask.append([1] * opening + [0] * padding + [1] * (len(row) - opening))
+        ids.append([*row[:shared_prefix], *[pad_token_id] * padding, *row[shared_prefix:]])
+        mask.append([1] * shared_prefix + [0] * padding + [1] * (len(row) - shared_prefix))
     return {
         "input_ids": torch.tensor(ids, device=device),
         "attention_mask": torch.tensor(mask, device=device),

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from rose_easyedit.forward.activations import Enough, SubjectStates, may_end_within
+from rose_easyedit.forward.activations import StopForward, SubjectStates, may_end_within
 from rose_easyedit.forward.batches import batches, places_in
-from rose_easyedit.forward.captured import Part, Rows, captured, key_kept, with_cache
+from rose_easyedit.forward.captured import CapturedPart, Rows, captured, key_kept, with_cache
 from rose_easyedit.forward.oom import within_memory
 from rose_easyedit.forward.prefixes import FrozenLayer
 from rose_easyedit.models.architectures import EditableModel, first_tensor
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 Result = TypeVar("Result")
 
@@ -46,12 +46,17 @@ class Stack:
     next: int
     last: int
     batch: int
-    parts: Sequence[Part]
+    parts: Sequence[CapturedPart]
 
     @classmethod
     @torch.no_grad()
     def before(
-        cls, editable: EditableModel, queries: Sequence[Query], first: int, last: int, batch: int
+        cls,
+        editable: EditableModel,
+        queries: Sequence[TokenQuery],
+        first: int,
+        last: int,
+        batch: int,
     ) -> tuple[Stack, SubjectStates]:
         """The queries up to their subjects, before the layer `first`, and what `read` gives there.
 
@@ -103,7 +108,7 @@ class Stack:
         """Where each query is among the rows of the parts, [N]."""
         return places_in([part.batch for part in self.parts], self.editable.device)
 
-    def _read(self, part: Part) -> SubjectStates:
+    def _read(self, part: CapturedPart) -> SubjectStates:
         at = part.subjects
         seen: list[Tensor] = []
         down = self.editable.down_projections[self.next]
@@ -114,7 +119,7 @@ class Stack:
         keys, outputs = seen
         return SubjectStates(keys, outputs, part.rows.hidden[at].float())
 
-    def _read_keys(self, part: Part) -> Tensor:
+    def _read_keys(self, part: CapturedPart) -> Tensor:
         at = part.subjects
         seen: list[Tensor] = []
         may_end = may_end_within(self.editable.layers[self.next])
@@ -122,26 +127,28 @@ class Stack:
         def keep(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             seen.append(args[0][at].float())
             if may_end:
-                raise Enough
+                raise StopForward
 
         down = self.editable.down_projections[self.next]
-        with suppress(Enough):
+        with suppress(StopForward):
             self._through(part, self.next, lambda: down.register_forward_pre_hook(keep))
         return seen[0]
 
     def _through(
-        self, part: Part, layer: int, register: Callable[[], RemovableHandle] | None = None
-    ) -> Part:
+        self, part: CapturedPart, layer: int, register: Callable[[], RemovableHandle] | None = None
+    ) -> CapturedPart:
         """A batch after one layer; `register` puts a hook on the model that the rows alone meet."""
         cache = DynamicCache()
-        opening = part.opening
-        if opening is not None:
-            opening = self._step(opening, layer, cache)
+        shared_prefix = part.shared_prefix
+        if shared_prefix is not None:
+            shared_prefix = self._step(shared_prefix, layer, cache)
             stored = cache.layers[layer]
             cache = _only(layer, stored.keys, stored.values, len(part.rows.hidden))
         handle = register() if register is not None else None
         try:
-            return replace(part, opening=opening, rows=self._step(part.rows, layer, cache))
+            return replace(
+                part, shared_prefix=shared_prefix, rows=self._step(part.rows, layer, cache)
+            )
         finally:
             if handle is not None:
                 handle.remove()

@@ -1,4 +1,4 @@
-"""The logits of a batch's last positions; an opening that all rows share is read once."""
+"""The logits of a batch's last positions; a shared prefix that all rows share is read once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from rose_easyedit.forward.generation import pad_left
-from rose_easyedit.forward.shared_prefix import read_opening, sharable_opening
+from rose_easyedit.forward.shared_prefix import read_shared_prefix, sharable_prefix
 from rose_easyedit.models.offload import computing_device
 from rose_easyedit.text.token_ids import check_ids
 
@@ -31,18 +31,18 @@ def last_logits(model: Any, rows: Sequence[Sequence[int]], wanted: Sequence[int]
     """
     check_ids(model, rows)
     own = min(len(row) - n for row, n in zip(rows, wanted, strict=True))
-    opening = min(sharable_opening(model, rows), own)
-    inputs = pad_left(rows, 0, computing_device(model), opening)
+    shared_prefix = min(sharable_prefix(model, rows), own)
+    inputs = pad_left(rows, 0, computing_device(model), shared_prefix)
     mask = inputs["attention_mask"]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = None
-    if opening:
+    if shared_prefix:
         cache = DynamicCache(config=model.config)
-        read_opening(model.base_model, rows[0][:opening], cache, len(rows))
+        read_shared_prefix(model.base_model, rows[0][:shared_prefix], cache, len(rows))
     output = model(
-        input_ids=inputs["input_ids"][:, opening:],
+        input_ids=inputs["input_ids"][:, shared_prefix:],
         attention_mask=mask,
-        position_ids=positions[:, opening:],
+        position_ids=positions[:, shared_prefix:],
         past_key_values=cache,
         use_cache=cache is not None,
         logits_to_keep=max(wanted),

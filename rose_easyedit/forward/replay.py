@@ -24,7 +24,7 @@ from rose_easyedit.forward.prefixes import FrozenLayer, Prefixes
 from rose_easyedit.models.architectures import EditableModel, first_tensor
 from rose_easyedit.models.offload import is_offloaded
 from rose_easyedit.models.precision import attention_as_now
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 # Arguments by place and by name.
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -144,7 +144,7 @@ def _run(
 @torch.no_grad()
 def capture(
     editable: EditableModel,
-    queries: Sequence[Query],
+    queries: Sequence[TokenQuery],
     layer: int,
     prefixes: Prefixes | None = None,
 ) -> Replay:
@@ -194,7 +194,9 @@ def capture(
     return Replay(editable, seen[0], later, calls, rows, columns, targets, again)
 
 
-def _wanted_places(queries: Sequence[Query], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _wanted_places(
+    queries: Sequence[TokenQuery], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     rows, columns, targets = [], [], []
     for row, query in enumerate(queries):
         length = len(query.ids)

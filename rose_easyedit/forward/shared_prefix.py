@@ -26,7 +26,7 @@ def common_opening(rows: Sequence[Sequence[int]]) -> int:
     return shared
 
 
-def sharable_opening(model: Any, rows: Sequence[Sequence[int]], n_more: int = 0) -> int:
+def sharable_prefix(model: Any, rows: Sequence[Sequence[int]], n_more: int = 0) -> int:
     """How many first tokens are worth reading once where padding stands between them and the rest.
 
     None if a layer's attention slides over a window that the rows do not fit in: it would count
@@ -58,24 +58,24 @@ def distinct(rows: Sequence[Row], key: Callable[[Row], Hashable]) -> tuple[list[
 
 def families(rows: Sequence[Sequence[int]]) -> list[list[int]]:
     """Indices of the rows, those that open alike together; rows that do so with none come last."""
-    by_opening: dict[tuple[int, ...], list[int]] = {}
+    by_prefix: dict[tuple[int, ...], list[int]] = {}
     for index, row in enumerate(rows):
-        by_opening.setdefault(tuple(row[:_WORTH_SHARING]), []).append(index)
+        by_prefix.setdefault(tuple(row[:_WORTH_SHARING]), []).append(index)
     shared = [
         indices
-        for opening, indices in by_opening.items()
-        if len(indices) > 1 and len(opening) == _WORTH_SHARING
+        for shared_prefix, indices in by_prefix.items()
+        if len(indices) > 1 and len(shared_prefix) == _WORTH_SHARING
     ]
     rest = sorted(set(range(len(rows))).difference(*shared))
     return [*shared, rest] if rest else shared
 
 
-def read_opening(model: Any, tokens: Sequence[int], cache: DynamicCache, n_rows: int) -> None:
+def read_shared_prefix(model: Any, tokens: Sequence[int], cache: DynamicCache, n_rows: int) -> None:
     """Fills a cache with the keys and values of the tokens, computed once, for each of the rows.
 
     Args:
         model: The model without its head.
-        tokens: The opening, at least one token.
+        tokens: The shared prefix, at least one token.
         cache: An empty cache.
         n_rows: Rows of the batch that will follow.
     """

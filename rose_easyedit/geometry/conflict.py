@@ -20,7 +20,7 @@ from rose_easyedit.forward.replay import capture
 from rose_easyedit.geometry.similarity import cosines
 from rose_easyedit.geometry.suffix import losses_at
 from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def conflicts_within(gradients: Tensor, subjects: Sequence[str]) -> list[Conflic
 
 
 def fact_gradients(
-    editable: EditableModel, contexts: Sequence[Sequence[Query]], *, layer: int, batch: int
+    editable: EditableModel, contexts: Sequence[Sequence[TokenQuery]], *, layer: int, batch: int
 ) -> Tensor:
     """Gradient of each fact's loss with respect to the shift of its subject, at no shift.
 

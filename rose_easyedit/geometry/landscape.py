@@ -10,13 +10,13 @@ from torch import Tensor
 from rose_easyedit.forward.replay import capture
 from rose_easyedit.geometry.suffix import losses_at
 from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 
 @torch.no_grad()
 def losses_around(
     editable: EditableModel,
-    statements: Sequence[Query],
+    statements: Sequence[TokenQuery],
     targets: Tensor,
     directions: Tensor,
     radii: Tensor,

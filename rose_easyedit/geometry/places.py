@@ -17,7 +17,7 @@ from rose_easyedit.method.contexts import statement_forms
 from rose_easyedit.method.stage1.sinks import usual_norm
 from rose_easyedit.models.architectures import EditableModel
 from rose_easyedit.text.chat import Arguments, find_content, render_turn
-from rose_easyedit.text.locate_subject import Query, tokenize
+from rose_easyedit.text.locate_subject import TokenQuery, tokenize
 from rose_easyedit.text.token_ids import check_ids
 
 
@@ -37,7 +37,7 @@ class Place:
     form: str
     text: str
     chat: bool
-    query: Query
+    query: TokenQuery
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Probe:
     """
 
     places: list[Place]
-    contexts: list[list[Query]]
+    contexts: list[list[TokenQuery]]
     keys: Tensor
     log: list[str]
 
     @property
-    def queries(self) -> list[Query]:
+    def queries(self) -> list[TokenQuery]:
         """The queries of the places, Q."""
         return [place.query for place in self.places]
 
     @property
-    def statements(self) -> list[Query]:
+    def statements(self) -> list[TokenQuery]:
         """The first usable context of each fact: the bare statement, unless it is a sink, F."""
         return [queries[0] for queries in self.contexts]
 
@@ -169,7 +169,7 @@ def _tokenized(
     subject: str,
     chat: bool,
     arguments: Arguments | None,
-) -> Query:
+) -> TokenQuery:
     if not chat:
         return tokenize(tokenizer, text, subject)
     rendered = render_turn(tokenizer, text, arguments)

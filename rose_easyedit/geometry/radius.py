@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from rose_easyedit.forward.replay import Replay, capture
 from rose_easyedit.geometry.suffix import decoded_at
 from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def largest_radii(decoded: Callable[[Tensor], Tensor], cap: Tensor, halvings: in
 @torch.no_grad()
 def radii_of_facts(
     editable: EditableModel,
-    statements: Sequence[Query],
+    statements: Sequence[TokenQuery],
     targets: Tensor,
     directions: Tensor,
     *,

@@ -1,6 +1,6 @@
 """An agent's memory: facts that are kept in a file, and written into a model when it is asked."""
 
+from rose_easyedit.memory.entries import Change, Entry
 from rose_easyedit.memory.memory import FactMemory
-from rose_easyedit.memory.records import Change, Entry
 
 __all__ = ["Change", "Entry", "FactMemory"]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import FactError
-from rose_easyedit.memory.records import StoredTarget
+from rose_easyedit.memory.entries import StoredTarget
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest
 
 if TYPE_CHECKING:
     from rose_easyedit.config.hparams import RoSEHyperParams
-    from rose_easyedit.method.stage1.cached_targets import Known
+    from rose_easyedit.method.stage1.cached_targets import CachedTarget
 
 logger = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ class Finder:
         Raises:
             FactError: there is none for some of the facts.
         """
-        from rose_easyedit.method.stage1.cached_targets import Known, group_key
+        from rose_easyedit.method.stage1.cached_targets import CachedTarget, group_key
         from rose_easyedit.method.stage1.targets import compute_targets
 
         facts = [fact for group in groups for fact in group]
         targets = compute_targets(self._model, self._tokenizer, facts, self._hparams)
         found = {
-            group_key(targets.plan.requests[i] for i in group): stored(Known(*target))
+            group_key(targets.plan.requests[i] for i in group): stored(CachedTarget(*target))
             for group, *target in zip(
                 targets.groups,
                 targets.values,
@@ -92,18 +92,18 @@ def _reason(error: FactError, fact: EditRequest) -> str:
     return "; ".join(faults) or str(error)
 
 
-def known(target: StoredTarget) -> Known:
+def cached(target: StoredTarget) -> CachedTarget:
     """A target as the method takes it."""
     import numpy as np
     import torch
 
-    from rose_easyedit.method.stage1.cached_targets import Known
+    from rose_easyedit.method.stage1.cached_targets import CachedTarget
 
     value = torch.from_numpy(np.frombuffer(target.value, "<f4").astype(np.float32))
-    return Known(value, target.losses, target.steps)
+    return CachedTarget(value, target.losses, target.steps)
 
 
-def stored(target: Known) -> StoredTarget:
+def stored(target: CachedTarget) -> StoredTarget:
     """A target as the file has it."""
     value = target.value.float().cpu().numpy().astype("<f4")
     return StoredTarget(value.tobytes(), target.losses, target.steps)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, overload
 from rose_easyedit.config.compare import differences
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.files.writing import is_same_file
+from rose_easyedit.memory.entries import Change, Entry, Snapshot
 from rose_easyedit.memory.file import MemoryFile
-from rose_easyedit.memory.finding import Finder, Group, known, stored
-from rose_easyedit.memory.records import Change, Entry, Snapshot
+from rose_easyedit.memory.finding import Finder, Group, cached, stored
 from rose_easyedit.memory.settings import check_same, fitting_model, settings_to_open
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest, as_requests, as_subject
@@ -212,10 +212,10 @@ class FactMemory:
             snapshot = self._computed()  # once more, now that the width of targets is known
             groups = list(snapshot.groups)
             if self._solved is None or self._solved[0] != groups:
-                targets = {group_key(groups[i]): known(t) for i, t in snapshot.targets.items()}
+                targets = {group_key(groups[i]): cached(t) for i, t in snapshot.targets.items()}
                 facts = [fact for group in groups for fact in group]
                 pair = self._checked_base()
-                self._solved = groups, compute_edit(*pair, facts, self.hparams, known=targets)
+                self._solved = groups, compute_edit(*pair, facts, self.hparams, cached=targets)
             return self._solved[1]
 
     def save(self, path: str | Path, *, replace: bool = True) -> Path:
@@ -242,11 +242,11 @@ class FactMemory:
             RoSEError: it is no edit, or one of another base model; nothing is changed.
         """
         from rose_easyedit.edits.delta import EditDelta
-        from rose_easyedit.method.extend import facts_of, known_targets
+        from rose_easyedit.method.extend import cached_targets, facts_of
         from rose_easyedit.method.stage1.cached_targets import group_key
 
         delta = EditDelta.load(path)
-        targets = known_targets(delta)
+        targets = cached_targets(delta)
         model, _ = self._checked_base()
         if delta.base != self._store.bind(delta.base):
             raise RoSEError(f"{str(path)!r} is an edit of another model than this memory's.")

@@ -17,8 +17,8 @@ from typing import Any
 from rose_easyedit.config.compare import missing_settings
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError, shown
+from rose_easyedit.memory.entries import Change, Entry, Snapshot, StoredTarget, group_digest
 from rose_easyedit.memory.file import MemoryFile
-from rose_easyedit.memory.records import Change, Entry, Snapshot, StoredTarget, group_digest
 from rose_easyedit.models.loading import DTYPES
 from rose_easyedit.requests import EditRequest, as_prompt, as_subject, group_by_subject
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.requests import EditRequest
 from rose_easyedit.text.chat import Arguments, find_content, render_turn
-from rose_easyedit.text.locate_subject import Query, tokenize
+from rose_easyedit.text.locate_subject import TokenQuery, tokenize
 from rose_easyedit.text.names import joint
 
 PREFIXES = (
@@ -95,7 +95,9 @@ class Form:
             return ""
         return joint(self.text[slice(*self.window)], target)
 
-    def tokenize(self, tokenizer: PreTrainedTokenizerBase, subject: str, target: str = "") -> Query:
+    def tokenize(
+        self, tokenizer: PreTrainedTokenizerBase, subject: str, target: str = ""
+    ) -> TokenQuery:
         """The form as token ids, with the target behind it when one is given."""
         return tokenize(
             tokenizer,
@@ -203,7 +205,7 @@ def generic_subject_forms(
     return forms
 
 
-def foreign_form(
+def neighbour_form(
     tokenizer: PreTrainedTokenizerBase,
     statement: str,
     hparams: RoSEHyperParams,

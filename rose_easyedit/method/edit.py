@@ -20,7 +20,7 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.neighbourhood import held_out_queries, preserved_queries
 from rose_easyedit.method.plan import Columns, make_columns
-from rose_easyedit.method.stage1.cached_targets import GroupKey, Known
+from rose_easyedit.method.stage1.cached_targets import CachedTarget, GroupKey
 from rose_easyedit.method.stage1.ranks import Ranks
 from rose_easyedit.method.stage1.store import ShiftStore
 from rose_easyedit.method.stage1.targets import Targets, check_layers, compute_targets
@@ -46,7 +46,7 @@ def compute_edit(
     requests: Iterable[EditRequest | Mapping[str, Any]],
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
-    known: Mapping[GroupKey, Known] | None = None,
+    cached: Mapping[GroupKey, CachedTarget] | None = None,
     ranks: Ranks | None = None,
 ) -> EditDelta:
     """Computes the edit that writes some facts, without changing the model.
@@ -57,7 +57,7 @@ def compute_edit(
         requests: the facts; those about one subject are integrated into one value.
         hparams: the method's settings.
         store: where the results of stage 1 are kept and found again; None computes them anew.
-        known: targets found before, with this model and these settings, that are taken as they
+        cached: targets found before, with this model and these settings, that are taken as they
             are.
         ranks: the processes that share stage 1 (`Ranks.of_process_group`); each is called with the
             same arguments and is given the edit. None: this one alone.
@@ -69,7 +69,7 @@ def compute_edit(
         RoSEError: faulty requests or settings, or a model that cannot be edited; with all faults
             found and before anything is computed, where that can be known.
     """
-    targets = compute_targets(model, tokenizer, requests, hparams, store, known, ranks)
+    targets = compute_targets(model, tokenizer, requests, hparams, store, cached, ranks)
     return solve_edit(model, tokenizer, targets, hparams)
 
 

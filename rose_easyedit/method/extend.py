@@ -19,7 +19,7 @@ from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.edit import solve_edit
-from rose_easyedit.method.stage1.cached_targets import GroupKey, Known, group_key
+from rose_easyedit.method.stage1.cached_targets import CachedTarget, GroupKey, group_key
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.models.fingerprint import weights_fingerprint
 from rose_easyedit.models.offload import stored_weight
@@ -120,7 +120,7 @@ def without(
     return solve_together(model, tokenizer, [delta], left)
 
 
-def known_targets(delta: EditDelta) -> dict[GroupKey, Known]:
+def cached_targets(delta: EditDelta) -> dict[GroupKey, CachedTarget]:
     """The targets of an edit, by their facts.
 
     Raises:
@@ -131,7 +131,9 @@ def known_targets(delta: EditDelta) -> dict[GroupKey, Known]:
     assert delta.targets is not None  # as `requests_of` has checked
     try:
         return {
-            group_key(requests[i] for i in group): Known(value, [losses[i] for i in group], n_steps)
+            group_key(requests[i] for i in group): CachedTarget(
+                value, [losses[i] for i in group], n_steps
+            )
             for group, value, n_steps in zip(
                 delta.provenance["groups"], delta.targets, steps, strict=True
             )
@@ -191,12 +193,12 @@ def solve_together(
             lacking,
         )
     hparams = RoSEHyperParams.from_dict(deltas[0].provenance["hparams"])
-    known: dict[GroupKey, Known] = {}
+    cached: dict[GroupKey, CachedTarget] = {}
     earlier: list[Mapping[str, str]] = []
     for delta in deltas:
-        known = {**known_targets(delta), **known}
+        cached = {**cached_targets(delta), **cached}
         earlier += delta.provenance.get("replaced", [])
-    targets = compute_targets(model, tokenizer, requests, hparams, known=known)
+    targets = compute_targets(model, tokenizer, requests, hparams, cached=cached)
     changes = _net([*earlier, *replaced], {request.place: request for request in requests})
     lines = [
         f"{c['subject']!r}: {c['prompt']!r} was to be {c['old']!r} and is now {c['new']!r}; "

@@ -15,7 +15,7 @@ from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.forward.generation import generate_greedy
 from rose_easyedit.method.contexts import Form, kept_forms
 from rose_easyedit.requests import EditRequest, group_by_subject
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.text.names import Names
 
 _BATCH = 32
@@ -28,7 +28,7 @@ def kept_queries(
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[EditRequest],
     hparams: RoSEHyperParams,
-) -> dict[str, list[Query]]:
+) -> dict[str, list[TokenQuery]]:
     """Per subject, the queries whose answers shall stay, with the unedited model's own answers.
 
     An answer ends before it says what a fact about its subject replaces; a query that would be
@@ -46,7 +46,7 @@ def kept_queries(
     ]
     replaced = _replaced(model, tokenizer, requests)
     answers = _answers(model, tokenizer, [form for _, form in asked], hparams.kept_tokens)
-    kept: dict[str, list[Query]] = {subject: [] for subject in subjects}
+    kept: dict[str, list[TokenQuery]] = {subject: [] for subject in subjects}
     for (subject, form), answer in zip(asked, answers, strict=True):
         text = _before(answer, replaced[subject])
         if text.strip() or not kept[subject]:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.config.hparams import RoSEHyperParams
-from rose_easyedit.method.contexts import foreign_form
+from rose_easyedit.method.contexts import neighbour_form
 from rose_easyedit.method.generic import generic_subjects, held_out_subjects
 from rose_easyedit.requests import EditRequest
-from rose_easyedit.text.locate_subject import Query, find_subject
+from rose_easyedit.text.locate_subject import TokenQuery, find_subject
 from rose_easyedit.text.names import Names, fold
 
 
@@ -25,7 +25,7 @@ def preserved_queries(
     hparams: RoSEHyperParams,
     n: int,
     context_length: int,
-) -> list[Query]:
+) -> list[TokenQuery]:
     """Built-in subjects in prompts of the requests, each text up to its subject once.
 
     Args:
@@ -36,7 +36,7 @@ def preserved_queries(
         context_length: most tokens that the model reads; what is longer is left out.
     """
     names = generic_subjects(hparams.alignment.statistics_subjects, tokenizer.name_or_path)
-    drawn = foreign_queries(tokenizer, requests, names, hparams, n)
+    drawn = neighbour_queries(tokenizer, requests, names, hparams, n)
     drawn = [query for query in drawn if len(query.key_prefix) <= context_length]
     return list({query.key_prefix: query for query in reversed(drawn)}.values())[::-1]
 
@@ -47,17 +47,17 @@ def held_out_queries(
     hparams: RoSEHyperParams,
     n: int,
     context_length: int,
-) -> list[Query]:
+) -> list[TokenQuery]:
     """As `preserved_queries`, with subjects that no statistics and no preserved column have.
 
     Plain statements only: inside a chat's turn they drift a fifth as far, and would hide it.
     """
     names = held_out_subjects(hparams.alignment.statistics_subjects, tokenizer.name_or_path)
-    drawn = foreign_queries(tokenizer, requests, names, hparams, n, chat=False)
+    drawn = neighbour_queries(tokenizer, requests, names, hparams, n, chat=False)
     return [query for query in dict.fromkeys(drawn) if len(query.ids) <= context_length]
 
 
-def foreign_queries(
+def neighbour_queries(
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[EditRequest],
     names: Sequence[str],
@@ -65,7 +65,7 @@ def foreign_queries(
     n: int,
     *,
     chat: bool = True,
-) -> list[Query]:
+) -> list[TokenQuery]:
     """Prompts of the requests with other subjects in them, drawn at random.
 
     They depend on which prompts there are, not on the order of the requests.
@@ -78,7 +78,7 @@ def foreign_queries(
         n: how many to draw.
         chat: whether half of them are in a user's turn, for tokenizers with a chat template.
     """
-    subjects = foreign_subjects(names, requests)
+    subjects = neighbour_subjects(names, requests)
     frames = sorted({frame(request) for request in requests})
     draw = random.Random(hparams.seed)
     queries = []
@@ -88,12 +88,12 @@ def foreign_queries(
         before, after = draw.choice(frames)
         text = before + subjects[place] + after
         in_turn = chat and times % 2 == 1
-        form = foreign_form(tokenizer, text, hparams, draw.random(), in_turn=in_turn)
+        form = neighbour_form(tokenizer, text, hparams, draw.random(), in_turn=in_turn)
         queries.append(form.tokenize(tokenizer, subjects[place]))
     return queries
 
 
-def foreign_subjects(names: Sequence[str], requests: Sequence[EditRequest]) -> list[str]:
+def neighbour_subjects(names: Sequence[str], requests: Sequence[EditRequest]) -> list[str]:
     """The names that no request is about, not even with more words or fewer."""
     subjects = {request.subject for request in requests}
     edited, all_edited = Names.of(subjects), fold("\n".join(sorted(subjects)))

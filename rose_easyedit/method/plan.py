@@ -13,7 +13,7 @@ from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import FactError
 from rose_easyedit.method.contexts import essence_form, statement_forms, subject_forms
 from rose_easyedit.requests import EditRequest, group_by_subject
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.text.token_ids import check_ids, ids_fault
 
 
@@ -31,12 +31,12 @@ class Plan:
 
     requests: Sequence[EditRequest]
     subjects: dict[str, list[int]]
-    statements: Sequence[Sequence[Query]]
-    kept: dict[str, list[Query]]
-    asked: dict[str, list[Query]]
+    statements: Sequence[Sequence[TokenQuery]]
+    kept: dict[str, list[TokenQuery]]
+    asked: dict[str, list[TokenQuery]]
 
     @property
-    def queries(self) -> list[Query]:
+    def queries(self) -> list[TokenQuery]:
         """All queries, in the order that `without_sinks` expects their hidden states in."""
         statements = [query for queries in self.statements for query in queries]
         asked = [query for queries in self.asked.values() for query in queries]
@@ -147,13 +147,13 @@ class Columns:
         preserved: one a column that stays.
     """
 
-    queries: Sequence[Query]
+    queries: Sequence[TokenQuery]
     target: Tensor
     statement: Tensor
-    preserved: Sequence[Query]
+    preserved: Sequence[TokenQuery]
 
 
-def make_columns(plan: Plan, per_fact: bool, preserved: Sequence[Query] = ()) -> Columns:
+def make_columns(plan: Plan, per_fact: bool, preserved: Sequence[TokenQuery] = ()) -> Columns:
     """Every different text up to a subject, once per target, and what shall stay.
 
     Args:
@@ -161,7 +161,7 @@ def make_columns(plan: Plan, per_fact: bool, preserved: Sequence[Query] = ()) ->
         per_fact: whether each fact has a target of its own, instead of each subject.
         preserved: queries about other subjects, whose hidden states shall stay.
     """
-    places: dict[tuple[tuple[int, ...], int], tuple[Query, bool]] = {}
+    places: dict[tuple[tuple[int, ...], int], tuple[TokenQuery, bool]] = {}
     for number, (subject, indices) in enumerate(plan.subjects.items()):
         for index in indices:
             target = index if per_fact else number

@@ -31,12 +31,12 @@ from rose_easyedit.method.stage1.targets import Targets
 from rose_easyedit.method.stage2.drift import NextTokens
 from rose_easyedit.models.architectures import EditableModel, first_tensor
 from rose_easyedit.models.precision import precision_context
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.text.names import Names
 
 logger = logging.getLogger(__name__)
 
-# Enough to tell a drift of tenths of a nat from one of several, for a few per cent of an edit.
+# StopForward to tell a drift of tenths of a nat from one of several, for a few per cent of an edit.
 _PROMPTS = 24
 # Generic text is cut there, in the midst of a sentence, where much can follow.
 _TEXT_TOKENS = 10
@@ -187,7 +187,7 @@ def facts_written(
     ]
 
 
-def spread(contexts: Sequence[Query], most: int) -> Sequence[Query]:
+def spread(contexts: Sequence[TokenQuery], most: int) -> Sequence[TokenQuery]:
     """Some of a fact's contexts, `most` at the most: the first, and others from all over them."""
     return contexts[:: _apart(len(contexts), most)]
 
@@ -211,7 +211,7 @@ def share_of_way(before: Tensor, after: Tensor, wanted: Tensor, unit: Tensor) ->
 
 @torch.no_grad()
 def read_statements(
-    editable: EditableModel, queries: Sequence[Query], layer: int, batch: int
+    editable: EditableModel, queries: Sequence[TokenQuery], layer: int, batch: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Statements with their targets, read by the model as it is.
 
@@ -242,7 +242,7 @@ def read_statements(
 
 
 def _shared(
-    editable: EditableModel, queries: Sequence[Query], size: int
+    editable: EditableModel, queries: Sequence[TokenQuery], size: int
 ) -> Iterator[tuple[Prefixes, range]]:
     """What comes before the subjects of some micro-batches, and where these begin."""
     for start in range(0, len(queries), _MICRO_BATCHES * size):
@@ -252,7 +252,7 @@ def _shared(
 
 
 def _read(
-    editable: EditableModel, queries: Sequence[Query], prefixes: Prefixes, layer: int
+    editable: EditableModel, queries: Sequence[TokenQuery], prefixes: Prefixes, layer: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     seen: list[Tensor] = []
 

@@ -11,7 +11,7 @@ from rose_easyedit.text.token_ids import continuation_ids, token_ids, without_en
 
 
 @dataclass(frozen=True)
-class Query:
+class TokenQuery:
     """A text as token ids, its subject located, with or without a target to follow.
 
     Attributes:
@@ -33,10 +33,10 @@ class Query:
         return self.ids[: self.subject + 1]
 
     @property
-    def mentions(self) -> list[Query]:
+    def mentions(self) -> list[TokenQuery]:
         """The query for each mention of the subject, located there."""
         places = [self.subject] if self.again is None else [self.subject, self.again]
-        return [Query(self.ids, place, self.n_target) for place in places]
+        return [TokenQuery(self.ids, place, self.n_target) for place in places]
 
 
 def tokenize(
@@ -49,7 +49,7 @@ def tokenize(
     window: tuple[int, int] | None = None,
     earlier: tuple[int, int] | None = None,
     learned: int | None = None,
-) -> Query:
+) -> TokenQuery:
     """Tokenises a text and its target; does not depend on the tokenizer's padding side.
 
     Args:
@@ -87,7 +87,7 @@ def tokenize(
     offsets = encoded["offset_mapping"][: len(ids)]
     first = len(text) if learned is None else learned
     n_learned = sum(start >= first and end > start for start, end in offsets)
-    return Query(tuple(ids + target_ids), position, n_learned + len(target_ids), again)
+    return TokenQuery(tuple(ids + target_ids), position, n_learned + len(target_ids), again)
 
 
 def find_subject(text: str, subject: str, window: tuple[int, int] | None = None) -> int:

@@ -21,8 +21,8 @@ from typing import Any
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.memory import FactMemory
+from rose_easyedit.memory.entries import StoredTarget
 from rose_easyedit.memory.finding import Finder
-from rose_easyedit.memory.records import StoredTarget
 
 STEPS_OF_A_LIFE = 2  # at the most, before the one that is cut off
 SECONDS_FOR_A_STEP = 60.0  # after which a child that does nothing is a failure

@@ -15,7 +15,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.stage2 import constraints
 from rose_easyedit.method.stage2.closed_form import align, solve_rows
 from rose_easyedit.method.stage2.constraints import (
-    Freedom,
+    InversePenalty,
     Spectrum,
     covariance,
     isotropic,
@@ -286,11 +286,14 @@ def test_the_plain_identity_needs_no_spectrum() -> None:
 
 def test_a_new_constraint_is_one_function() -> None:
     """Any freedom gives the minimum for its own A: here, twice as free along one direction."""
-    freedom, direction = Freedom(torch.tensor([2.0]).double(), 1.0), torch.eye(4).double()[:1]
+    penalty, direction = (
+        InversePenalty(torch.tensor([2.0]).double(), 1.0),
+        torch.eye(4).double()[:1],
+    )
     keys, residuals = normal(2, 4), normal(2, 3, seed=1)
     inverse = torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0], dtype=torch.float64))
-    torch.testing.assert_close(freedom.apply(keys, direction), keys @ inverse)
-    update = solve_rows(keys, residuals, freedom.apply(keys, direction), 0.5).dense()
+    torch.testing.assert_close(penalty.apply(keys, direction), keys @ inverse)
+    update = solve_rows(keys, residuals, penalty.apply(keys, direction), 0.5).dense()
     torch.testing.assert_close(update, dense_update(keys, residuals, inverse, 0.5))
 
 
@@ -300,5 +303,5 @@ def test_freedom_of_each_constraint() -> None:
     assert isotropic(spectrum, 2).along.tolist() == [0, 0, 1]
     assert null_space(spectrum, 2.0).along.tolist() == [0, 1, 1]
     assert null_space(spectrum, 2.0).elsewhere == 1
-    freedom = covariance(spectrum)
-    assert freedom.along[0] < freedom.along[1] < freedom.along[2] < freedom.elsewhere
+    penalty = covariance(spectrum)
+    assert penalty.along[0] < penalty.along[1] < penalty.along[2] < penalty.elsewhere

@@ -22,7 +22,7 @@ from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings
 from rose_easyedit.evaluation.facts import load_facts
 from rose_easyedit.models.fingerprint import weights_fingerprint
 from rose_easyedit.models.loading import load_model
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 
 def fingerprint(model):
@@ -150,7 +150,7 @@ def test_training_ends_with_its_time(bench, job):
 
 
 def test_the_loss_is_that_of_the_targets_tokens_alone(bench):
-    queries = [Query((5, 6, 7, 8), 0, 2), Query((5, 9, 10), 0, 1)]
+    queries = [TokenQuery((5, 6, 7, 8), 0, 2), TokenQuery((5, 9, 10), 0, 1)]
     with torch.no_grad():
         rows = [bench.model(torch.tensor([q.ids])).logits[0] for q in queries]
         losses = [

@@ -103,7 +103,7 @@ def test_settings_come_from_file_then_preset_then_words(
     assert hparams["key_columns"] == "merged"
     assert hparams["hierarchy"]["fact_steps"] == 2
     assert hparams["hierarchy"]["subject_steps"] == 4
-    assert hparams["hierarchy"]["context_turns"] == 4
+    assert hparams["hierarchy"]["context_batches"] == 4
     assert hparams["alignment"]["protected_directions"] == 0
     assert hparams["seed"] == 7
 

@@ -15,7 +15,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import LocalityPrompt
 from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.report import render_report, write_report
-from rose_easyedit.evaluation.report_answers import Part, parts_of
+from rose_easyedit.evaluation.report_answers import TextPart, parts_of
 from rose_easyedit.evaluation.report_front import front_of, tone_of
 from rose_easyedit.evaluation.report_tables import summary_tables
 from rose_easyedit.evaluation.result import EvaluationResult, GenericText, LocalityText
@@ -121,7 +121,7 @@ def test_nothing_comes_from_elsewhere() -> None:
 def test_parts_of_an_answer(answer: str, names: list[str], parts: list[str]) -> None:
     shown = [f"[{part.text}]" if part.marked else part.text for part in parts_of(answer, names)]
     assert shown == parts
-    assert all(isinstance(part, Part) for part in parts_of(answer, names))
+    assert all(isinstance(part, TextPart) for part in parts_of(answer, names))
 
 
 def test_tables_say_what_the_summary_says() -> None:

@@ -14,7 +14,7 @@ from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.combine import combine
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.extend import extend, known_targets, update, without
+from rose_easyedit.method.extend import cached_targets, extend, update, without
 from rose_easyedit.method.stage1 import integration
 from rose_easyedit.method.stage1 import targets as targets_module
 from rose_easyedit.requests import as_requests
@@ -258,11 +258,11 @@ def test_an_edit_whose_record_does_not_fit_its_targets_is_refused(
 ) -> None:
     false = EditDelta(first.layers, first.base, {**first.provenance, **lie}, first.targets)
     with pytest.raises(RoSEError, match="does not fit together.*compute one of all the facts"):
-        known_targets(false)
+        cached_targets(false)
 
 
 def test_known_targets_are_looked_up_by_their_facts(first: EditDelta) -> None:
-    known = known_targets(first)
+    known = cached_targets(first)
     newton = tuple((r.subject, r.prompt, r.target_new) for r in as_requests(requests(BATCHES[1])))
     assert set(map(len, known)) == {1, 2}
     assert torch.equal(known[newton].value, first.targets[2])

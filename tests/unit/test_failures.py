@@ -21,7 +21,7 @@ from rose_easyedit.method.stage1.failures import usable, without_failures
 from rose_easyedit.method.stage1.integration import Shifts
 from rose_easyedit.method.stage1.pieces import Group, Piece
 from rose_easyedit.method.stage1.store import ShiftStore
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 NAN = float("nan")
 # its second target token is predicted from the first, which the model of `broken` cannot read
@@ -124,7 +124,7 @@ def test_nothing_left_is_refused(broken: Any, tiny_tokenizer: Any) -> None:
         compute_edit(broken, tiny_tokenizer, [BAD, LOST], settings(hierarchy=LEAVE_OUT))
 
 
-QUERY = Query((1, 2, 3), 0, 1)
+QUERY = TokenQuery((1, 2, 3), 0, 1)
 
 
 def group(name: str, n_facts: int) -> Group:

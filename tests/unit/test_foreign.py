@@ -13,9 +13,9 @@ from rose_easyedit.method import edit
 from rose_easyedit.method.edit import compute_edit, solve_edit
 from rose_easyedit.method.generic import generic_subjects, held_out_subjects
 from rose_easyedit.method.neighbourhood import (
-    foreign_subjects,
     frame,
     held_out_queries,
+    neighbour_subjects,
     preserved_queries,
 )
 from rose_easyedit.method.plan import make_columns, make_plan
@@ -49,7 +49,7 @@ def test_they_are_the_edits_prompts_with_other_subjects(plain_tokenizer: Any) ->
 
 
 def test_with_a_chat_template_every_other_round_is_a_users_turn(tiny_tokenizer: Any) -> None:
-    n = len(foreign_subjects(generic_subjects(), REQUESTS))
+    n = len(neighbour_subjects(generic_subjects(), REQUESTS))
     found = texts(
         tiny_tokenizer, preserved_queries(tiny_tokenizer, REQUESTS, settings(), 2 * n, 256)
     )
@@ -68,13 +68,13 @@ def test_they_depend_on_seed_and_prompts_but_not_on_the_order(plain_tokenizer: A
 def test_what_is_edited_is_not_preserved(name: str) -> None:
     assert "Paris" in generic_subjects()
     requests = [EditRequest(f"{name} is in", name, "Rome")]
-    assert foreign_subjects(["Paris", "Madrid"], requests) == ["Madrid"]
+    assert neighbour_subjects(["Paris", "Madrid"], requests) == ["Madrid"]
 
 
 def test_a_subject_of_one_letter_leaves_the_words_that_it_is_in() -> None:
     names = ["Paris", "Madrid", "A Tale of Two Cities"]
     requests = [EditRequest("A is in", "A", "Rome")]
-    assert foreign_subjects(names, requests) == ["Paris", "Madrid"]
+    assert neighbour_subjects(names, requests) == ["Paris", "Madrid"]
 
 
 def test_what_the_model_cannot_read_is_left_out(plain_tokenizer: Any) -> None:

@@ -18,9 +18,9 @@ from rose_easyedit.method.contexts import (
     RESTATED,
     Form,
     essence_form,
-    foreign_form,
     generic_subject_forms,
     kept_forms,
+    neighbour_form,
     reading_forms,
     statement_forms,
     subject_forms,
@@ -260,7 +260,7 @@ def test_what_the_template_is_told_is_in_every_chat_form(
             *statement_forms(tiny_tokenizer, REQUEST, hparams)[2:],
             *kept_forms(tiny_tokenizer, "Marie Curie", hparams)[2:],
             *subject_forms(tiny_tokenizer, "Marie Curie", hparams),
-            foreign_form(tiny_tokenizer, "Ada Lovelace is", hparams, 0.0, in_turn=True),
+            neighbour_form(tiny_tokenizer, "Ada Lovelace is", hparams, 0.0, in_turn=True),
             *generic_subject_forms(tiny_tokenizer, "Ada Lovelace", 0, told)[1:],
         ]
         assert len(forms) == 4 + 2 + 1 + 1 + 6 + 1 + 1

@@ -28,7 +28,7 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.suffix import decoded_at, losses_at, unit_directions
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.models.architectures import first_tensor, read_architecture
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 LAYER = 1
 MODELS = ("llama-tied", "gemma2", "gpt2")
@@ -86,7 +86,7 @@ def diagnosis(tiny_tokenizer: Any, delta: EditDelta) -> Diagnosis:
 
 
 @contextmanager
-def hidden_set_to(model: Any, query: Query, value: Tensor) -> Iterator[None]:
+def hidden_set_to(model: Any, query: TokenQuery, value: Tensor) -> Iterator[None]:
     """The model with the hidden state at the subject set to a value, by a hook."""
 
     def put(_module: Any, _args: Any, output: Any) -> Any:
@@ -102,7 +102,7 @@ def hidden_set_to(model: Any, query: Query, value: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def target_logprobs(model: Any, query: Query, value: Tensor) -> tuple[Tensor, bool]:
+def target_logprobs(model: Any, query: TokenQuery, value: Tensor) -> tuple[Tensor, bool]:
     """Log-probability of each target token, and whether all are the likeliest, by a whole pass."""
     with hidden_set_to(model, query, value):
         log_p = model(torch.tensor([query.ids])).logits[0].float().log_softmax(-1)
@@ -113,7 +113,7 @@ def target_logprobs(model: Any, query: Query, value: Tensor) -> tuple[Tensor, bo
     return found, bool((predicted.argmax(-1) == targets).all())
 
 
-def statements(tokenizer: Any) -> list[list[Query]]:
+def statements(tokenizer: Any) -> list[list[TokenQuery]]:
     probe = read_probe_of(build_model("llama-tied"), tokenizer)
     return probe.contexts
 

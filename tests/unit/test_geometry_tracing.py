@@ -9,10 +9,10 @@ from tiny_models import build_model
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.locating.tracing import Trace, trace_subject
 from rose_easyedit.models.architectures import first_tensor, read_architecture
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 
-def prompts(*, behind: int) -> list[tuple[Query, Query]]:
+def prompts(*, behind: int) -> list[tuple[TokenQuery, TokenQuery]]:
     """Pairs whose subjects have `behind` tokens after them, and lengths of their own."""
     after = tuple(range(60, 60 + behind))
     pairs = []
@@ -20,8 +20,8 @@ def prompts(*, behind: int) -> list[tuple[Query, Query]]:
         clean, other = (5, 6, start, start + 1), (5, 6, 7, start + 5)
         pairs.append(
             (
-                Query((*clean, *after), len(clean) - 1, 0),
-                Query((*other, *after, 99), len(other) - 1, 1),
+                TokenQuery((*clean, *after), len(clean) - 1, 0),
+                TokenQuery((*other, *after, 99), len(other) - 1, 1),
             )
         )
     return pairs

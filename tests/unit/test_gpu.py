@@ -76,7 +76,7 @@ def test_the_same_edit_has_the_same_bytes(
         answered_queries=1,
         restatements=1,
         kept_queries=1,
-        hierarchy={"fact_steps": 15, "subject_steps": 15, "context_turns": 2},
+        hierarchy={"fact_steps": 15, "subject_steps": 15, "context_batches": 2},
     )
     model = build_model("llama-untied", hidden_size=128, intermediate_size=256).to(GPU, dtype)
     facts = [fact.to_request() for fact in load_facts()[:24]]

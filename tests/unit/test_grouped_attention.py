@@ -20,9 +20,9 @@ from rose_easyedit.models.grouped_attention import (
     grouped_attention,
 )
 from rose_easyedit.models.precision import precision_context
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
-QUERIES = [Query((5, 6, 7, 8, 9, 10), 3, 2), Query((4, 5, 11, 12), 1, 1)]
+QUERIES = [TokenQuery((5, 6, 7, 8, 9, 10), 3, 2), TokenQuery((4, 5, 11, 12), 1, 1)]
 
 
 def inputs(n_queries: int = 3) -> tuple[Tensor, Tensor, Tensor]:

@@ -232,7 +232,7 @@ VALUES = [
     ("hierarchy.fact_learning_rate", 0.0, "must be above 0"),
     ("hierarchy.subject_learning_rate", -1.0, "must be above 0"),
     ("hierarchy.clamp_norm", 0.0, "must be above 0"),
-    ("hierarchy.context_turns", 0, "must be above 0"),
+    ("hierarchy.context_batches", 0, "must be above 0"),
     ("hierarchy.loss_threshold", -0.1, "must be 0 or more"),
     ("hierarchy.kl_factor", -1.0, "must be 0 or more"),
     ("hierarchy.weight_decay", -1.0, "must be 0 or more"),
@@ -405,3 +405,18 @@ def test_a_model_given_by_hand_is_recorded_by_its_name() -> None:
 
     settings = RoSEHyperParams(layers=[1], model_name=(Model(), object()))  # type: ignore[arg-type]
     assert settings.as_dict()["model_name"] == "some/model"
+
+
+def test_a_setting_keeps_working_under_its_former_name_and_says_the_new_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = RoSEHyperParams.from_dict({"layers": [1], "hierarchy": {"context_turns": 3}})
+    assert found.hierarchy.context_batches == 3
+    assert "hierarchy.context_turns is hierarchy.context_batches now" in caplog.text
+    now = RoSEHyperParams.from_dict({"layers": [1], "hierarchy": {"context_batches": 3}})
+    former = now.as_dict()
+    former["hierarchy"]["context_turns"] = former["hierarchy"].pop("context_batches")
+    assert not differences(former, now.as_dict()) and not missing_settings(former)
+    both = {"context_turns": 3, "context_batches": 3}
+    with pytest.raises(RoSEError, match="context_turns is not a setting"):
+        RoSEHyperParams.from_dict({"layers": [1], "hierarchy": both})

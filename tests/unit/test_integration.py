@@ -22,7 +22,7 @@ from rose_easyedit.method.stage1.integration import Group, Level, Setting, Shift
 from rose_easyedit.method.stage1.smoothing import Noise
 from rose_easyedit.method.stage2 import layers
 from rose_easyedit.models.architectures import read_architecture
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 WIDTH = 32
 LAYER = 1
@@ -50,9 +50,9 @@ def group(name: str, seed: int, n_facts: int = 1, n_queries: int = 2) -> Group:
     facts = []
     for _ in range(n_facts):
         texts = [text() for _ in range(n_queries)]
-        facts.append(tuple(Query(ids + subject + target, len(ids), 1) for ids in texts))
+        facts.append(tuple(TokenQuery(ids + subject + target, len(ids), 1) for ids in texts))
     essence = text()
-    return Group(name, tuple(facts), (Query(essence + subject + tokens(1), len(essence), 0),))
+    return Group(name, tuple(facts), (TokenQuery(essence + subject + tokens(1), len(essence), 0),))
 
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def run(
         editable=read_architecture(model),
         layer=LAYER,
         unit=unit,
-        hparams=HierarchyHyperParams(**{"weight_decay": 0.01, "context_turns": 1, **hparams}),
+        hparams=HierarchyHyperParams(**{"weight_decay": 0.01, "context_batches": 1, **hparams}),
         micro_batch=micro_batch,
         seed=seed,
         autocast=nullcontext,
@@ -112,7 +112,7 @@ def test_the_loss_is_the_mean_over_queries_of_the_targets_log_likelihood() -> No
 
 
 def test_the_loss_of_a_target_is_a_mean_over_its_tokens() -> None:
-    long = Query((20, 21, 22, 23, 24, 25), 1, 4)
+    long = TokenQuery((20, 21, 22, 23, 24, 25), 1, 4)
     model = decisive_model()
     ((loss,),) = run([Group("long", ((long,),), GROUPS[0].kept)], Level(1, 0.5), model=model).losses
     with torch.no_grad():
@@ -146,9 +146,9 @@ def test_the_micro_batch_does_not_matter(micro_batch: int, radius: float) -> Non
 @pytest.mark.parametrize("radius", [0.0, 0.3])
 def test_other_groups_do_not_matter(radius: float, turns: int) -> None:
     level = Level(8, 0.1, radius)
-    whole = run(level=level, context_turns=turns)
+    whole = run(level=level, context_batches=turns)
     for chosen in ([1], [3, 0]):
-        alone = run([GROUPS[i] for i in chosen], level, context_turns=turns)
+        alone = run([GROUPS[i] for i in chosen], level, context_batches=turns)
         torch.testing.assert_close(alone.deltas, whole.deltas[chosen], atol=5e-3, rtol=5e-3)
 
 
@@ -222,7 +222,7 @@ def test_a_smoothed_shift_stands_displacement_better() -> None:
 
 def test_contexts_in_turns_reach_the_threshold_too() -> None:
     groups = [group("a", 0, n_queries=4), group("b", 1, n_facts=2, n_queries=3)]
-    found = run(groups, Level(200, 0.2), loss_threshold=0.2, context_turns=2)
+    found = run(groups, Level(200, 0.2), loss_threshold=0.2, context_batches=2)
     assert all(0 < steps < 200 for steps in found.steps)
     whole = run(groups, Level(1, 0.1), start=found.deltas, loss_threshold=0.2)
     # one of the turns was last told of a step before the end
@@ -235,7 +235,7 @@ def test_a_turn_runs_only_its_contexts() -> None:
     seen: list[int] = []
     subject = [group("a", 0, n_queries=4)]
     model.model.layers[3].register_forward_hook(lambda _m, args, _o: seen.append(args[0].shape[0]))
-    run(subject, Level(4, 0.1), model=model, context_turns=2, loss_threshold=0.0)
+    run(subject, Level(4, 0.1), model=model, context_batches=2, loss_threshold=0.0)
     # two queries a turn, and the essence in the first
     assert seen[-4:] == [3, 2, 3, 2]
 
@@ -244,21 +244,21 @@ def test_turns_report_the_mean_over_all_queries() -> None:
     """Without a step between them, the turns add up to what one turn says."""
     groups = [group("a", 0, n_queries=4), group("b", 1, n_facts=2, n_queries=3)]
     level = Level(2, 1e-9)
-    in_turns, at_once = (run(groups, level, context_turns=n).losses for n in (2, 1))
+    in_turns, at_once = (run(groups, level, context_batches=n).losses for n in (2, 1))
     for found, wanted in zip(in_turns, at_once, strict=True):
         assert found == pytest.approx(wanted, abs=1e-4)
 
 
 def test_there_are_no_more_turns_than_steps() -> None:
-    found = run(level=Level(1, 0.5), context_turns=5)
+    found = run(level=Level(1, 0.5), context_batches=5)
     assert all(torch.isfinite(torch.tensor(losses)).all() for losses in found.losses)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3])
 def test_the_micro_batch_does_not_matter_to_turns(micro_batch: int) -> None:
     level = Level(8, 0.1, 0.3)
-    whole = run(level=level, context_turns=2)
-    split = run(level=level, context_turns=2, micro_batch=micro_batch)
+    whole = run(level=level, context_batches=2)
+    split = run(level=level, context_batches=2, micro_batch=micro_batch)
     torch.testing.assert_close(split.deltas, whole.deltas, atol=1e-4, rtol=1e-4)
 
 
@@ -273,8 +273,8 @@ def test_the_clamp_holds(clamp: float) -> None:
 
 def test_the_essence_drifts_less_when_it_costs() -> None:
     model = decisive_model()
-    one = Query((20, 21, 22, 23), 2, 1)
-    subject = [Group("a", ((one,),), (Query((20, 21, 22), 2, 0),))]
+    one = TokenQuery((20, 21, 22, 23), 2, 1)
+    subject = [Group("a", ((one,),), (TokenQuery((20, 21, 22), 2, 0),))]
 
     def drift(kl_factor: float) -> float:
         deltas = run(

@@ -20,7 +20,7 @@ from rose_easyedit.method.stage1.integration import Group, Level
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import EditRequest
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 CURIE = EditRequest("Marie Curie was born in", "Marie Curie", "London", "Warsaw")
 LOVELACE = EditRequest("Ada Lovelace plays", "Ada Lovelace", "chess")
@@ -35,7 +35,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str]) -> None:
     monkeypatch.setattr(kept, "generate_greedy", answer)
 
 
-def text_of(tokenizer: Any, query: Query) -> str:
+def text_of(tokenizer: Any, query: TokenQuery) -> str:
     return tokenizer.decode(query.ids)
 
 
@@ -95,8 +95,8 @@ def test_the_first_stays_even_where_its_answer_goes(
 
 def test_every_token_of_a_kept_answer_drifts_less_when_it_costs() -> None:
     model = decisive_model()
-    one = Query((20, 21, 22, 23), 2, 1)
-    kept_ones = (Query((20, 21, 22), 2, 0), Query((30, 22, 40, 41, 42), 1, 3))
+    one = TokenQuery((20, 21, 22, 23), 2, 1)
+    kept_ones = (TokenQuery((20, 21, 22), 2, 0), TokenQuery((30, 22, 40, 41, 42), 1, 3))
     group = [Group("a", ((one,),), kept_ones)]
 
     def drifts(kl_factor: float) -> list[float]:

@@ -13,8 +13,8 @@ import pytest
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.memory.entries import StoredTarget
 from rose_easyedit.memory.file import MemoryFile
-from rose_easyedit.memory.records import StoredTarget
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest
 

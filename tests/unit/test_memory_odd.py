@@ -16,8 +16,8 @@ from tiny_models import FACTS, build_model, settings
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory import FactMemory
+from rose_easyedit.memory.entries import StoredTarget, group_digest
 from rose_easyedit.memory.file import MemoryFile
-from rose_easyedit.memory.records import StoredTarget, group_digest
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import as_requests
 

@@ -25,7 +25,7 @@ from rose_easyedit.method.stage1.store import ShiftStore
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.models.fingerprint import model_fingerprint
 from rose_easyedit.models.loading import load_model
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 # Layers 0 and 1 are edited.
 PARTS = ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")
@@ -187,7 +187,7 @@ def test_weights_do_not_wait_for_the_gradients_on_the_device(offloaded: bool) ->
         return tensor
 
     with frozen(model):
-        replay = capture(read_architecture(model), [Query((1, 2, 3, 4), 1, 1)], 1)
+        replay = capture(read_architecture(model), [TokenQuery((1, 2, 3, 4), 1, 1)], 1)
         shift = torch.zeros(1, 32, requires_grad=True)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             loss = replay.log_probabilities(shift).sum()

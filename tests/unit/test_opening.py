@@ -11,9 +11,14 @@ from transformers import DynamicCache
 
 from rose_easyedit.forward.activations import frozen, read_subject_states
 from rose_easyedit.forward.batches import batches
-from rose_easyedit.forward.shared_prefix import common_opening, distinct, families, read_opening
+from rose_easyedit.forward.shared_prefix import (
+    common_opening,
+    distinct,
+    families,
+    read_shared_prefix,
+)
 from rose_easyedit.models.architectures import read_architecture
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 SYSTEM = tuple(range(100, 120))
 
@@ -39,7 +44,7 @@ def test_a_cached_opening_is_the_opening(name: str) -> None:
     rows = torch.tensor([[*SYSTEM, 1, 2], [*SYSTEM, 3, 4]])
     cache = DynamicCache()
     with torch.no_grad():
-        read_opening(model.base_model, SYSTEM, cache, 2)
+        read_shared_prefix(model.base_model, SYSTEM, cache, 2)
         found = model(rows[:, 20:], past_key_values=cache).logits
         wanted = model(rows).logits[:, 20:]
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
@@ -49,13 +54,13 @@ def test_batches_hold_every_row_once_and_share_what_they_can() -> None:
     rows = [(1,), (*SYSTEM, 1), (2, 3), (*SYSTEM, 2, 3), (4, 5, 6)]
     found = list(batches(rows, 2, torch.device("cpu")))
     assert [list(batch.indices) for batch in found] == [[1, 3], [0, 2], [4]]
-    assert found[0].opening == SYSTEM
+    assert found[0].shared_prefix == SYSTEM
     assert found[0].ids.tolist() == [[1, 0], [2, 3]] and found[0].mask.tolist() == [[1, 0], [1, 1]]
-    assert found[2].opening == () and found[2].ids.tolist() == [
+    assert found[2].shared_prefix == () and found[2].ids.tolist() == [
         [4, 5, 6]
     ]  # alone, and read at once
     for batch in batches(rows, 2, torch.device("cpu"), share=False):
-        assert batch.opening == ()
+        assert batch.shared_prefix == ()
         kept = [ids[mask.bool()].tolist() for ids, mask in zip(batch.ids, batch.mask, strict=True)]
         assert kept == [list(rows[i]) for i in batch.indices]
 
@@ -66,9 +71,9 @@ def test_batches_hold_every_row_once_and_share_what_they_can() -> None:
 def test_states_behind_an_opening_are_those_of_the_whole_row(name: str) -> None:
     model = build_model(name)
     texts = [(*SYSTEM, 7, 8, 9), (*SYSTEM, 7), (5, 6), (*SYSTEM, 3, 4)]
-    queries = [Query(ids, len(ids) - 1, 0) for ids in texts]
+    queries = [TokenQuery(ids, len(ids) - 1, 0) for ids in texts]
 
-    def read(queries: list[Query]) -> Any:
+    def read(queries: list[TokenQuery]) -> Any:
         with frozen(model):
             return read_subject_states(
                 read_architecture(model), queries, key_layer=1, hidden_layer=2, batch=8
@@ -76,7 +81,7 @@ def test_states_behind_an_opening_are_those_of_the_whole_row(name: str) -> None:
 
     together = read(queries)
     for row, query in enumerate(queries):
-        alone = read([Query((*query.ids, 1), query.subject, 0)])
+        alone = read([TokenQuery((*query.ids, 1), query.subject, 0)])
         for field in ("keys", "outputs", "hidden"):
             torch.testing.assert_close(
                 getattr(together, field)[row], getattr(alone, field)[0], atol=1e-4, rtol=1e-4
@@ -92,7 +97,7 @@ def test_the_same_text_is_read_once() -> None:
 
     texts = [(5, 6), (7, 8, 9), (5, 6), (5, 6)]
     # what comes behind the subject is of no concern
-    queries = [Query((*text, 20 + i), len(text) - 1, 1) for i, text in enumerate(texts)]
+    queries = [TokenQuery((*text, 20 + i), len(text) - 1, 1) for i, text in enumerate(texts)]
     with frozen(model):
         handle = model.base_model.register_forward_pre_hook(count, with_kwargs=True)
         states = read_subject_states(

@@ -11,28 +11,28 @@ from hypothesis import strategies as st
 
 from rose_easyedit.method.stage1.pieces import (
     Group,
-    Row,
+    PieceRow,
     count_turns,
     cut,
     make_rows,
     price_of_a_piece,
 )
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 PRICE = price_of_a_piece(torch.device("cpu"))
 
 
-def row(width: int, number: int = 0) -> Row:
-    return Row("r", Query(tuple(range(width + 1)), 0, 1), 0, number, 1.0)
+def row(width: int, number: int = 0) -> PieceRow:
+    return PieceRow("r", TokenQuery(tuple(range(width + 1)), 0, 1), 0, number, 1.0)
 
 
-def run_tokens(pieces: list[list[Row]]) -> int:
+def run_tokens(pieces: list[list[PieceRow]]) -> int:
     return sum(len(piece) * max(row.width for row in piece) for piece in pieces)
 
 
 def test_the_width_is_what_is_run_from_the_subject_on() -> None:
-    assert Row("r", Query((1, 2, 3, 4, 5), 1, 2), 0, 0, 1.0).width == 3
-    assert Row("r", Query((1, 2, 3), 1, 0), 0, -1, 0.0).width == 2
+    assert PieceRow("r", TokenQuery((1, 2, 3, 4, 5), 1, 2), 0, 0, 1.0).width == 3
+    assert PieceRow("r", TokenQuery((1, 2, 3), 1, 0), 0, -1, 0.0).width == 2
 
 
 def test_rows_of_like_length_run_together() -> None:
@@ -63,8 +63,8 @@ def test_pieces_hold_every_row_once_within_the_bound(widths: list[int], most: in
 
 
 def group(n_facts: int, n_queries: int) -> Group:
-    facts = [[Query((f, q, 9), 0, 1) for q in range(n_queries)] for f in range(n_facts)]
-    return Group("g", tuple(map(tuple, facts)), (Query((7, 8), 0, 0),))
+    facts = [[TokenQuery((f, q, 9), 0, 1) for q in range(n_queries)] for f in range(n_facts)]
+    return Group("g", tuple(map(tuple, facts)), (TokenQuery((7, 8), 0, 0),))
 
 
 def test_one_turn_has_everything() -> None:
@@ -84,7 +84,7 @@ def test_turns_share_out_the_contexts_and_what_is_kept() -> None:
     first, second = make_rows([group(1, 5), group(1, 2)], 2)
     assert [row.fact for row in first] == [0, 0, 0, -1, 1, -1]
     assert [row.fact for row in second] == [0, 0, 1]
-    more = replace(group(1, 2), kept=(Query((7, 8), 0, 0),) * 3)
+    more = replace(group(1, 2), kept=(TokenQuery((7, 8), 0, 0),) * 3)
     turns = make_rows([more], 2)
     assert [[row.fact for row in rows] for rows in turns] == [[0, -1, -1], [0, -1]]
     assert {row.weight for rows in turns for row in rows if row.fact < 0} == {1 / 3}

@@ -114,11 +114,11 @@ def test_shifts_are_put_together_in_the_order_of_their_groups_and_sent_without_l
     whole = Shifts.of_parts(parts)
     assert whole.deltas.tolist() == [[0.0], [1.0], [2.0]]
     assert str(whole.losses) == "[[0.0, nan], [0.1], [0.2]]" and whole.steps == [0, 1, 2]
-    assert whole.courses == {"facts": [[step]]}
+    assert whole.trajectories == {"facts": [[step]]}
     again = Shifts.from_tensors(whole.as_tensors())
     assert torch.equal(again.deltas, whole.deltas)
-    assert str((again.losses, again.steps, again.courses)) == str(
-        (whole.losses, whole.steps, whole.courses)
+    assert str((again.losses, again.steps, again.trajectories)) == str(
+        (whole.losses, whole.steps, whole.trajectories)
     )
 
 

@@ -14,39 +14,39 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.forward.prefixes import Prefixes
 from rose_easyedit.forward.replay import Replay, capture
 from rose_easyedit.models.architectures import first_tensor, read_architecture
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 LAYER = 1
 
 # ragged before and after the subject; the first has nothing before it, two have no target, and
 # the last names the subject twice
 QUERIES = (
-    Query((17, 30, 31, 32), 0, 2),
-    Query((40, 41, 42, 43, 44, 45, 46, 47, 48), 6, 1),
-    Query((50, 51, 52, 53), 2, 1),
-    Query((60, 61, 62, 63, 64, 65, 66, 67), 1, 3),
-    Query((70, 71, 72), 2, 0),
-    Query((80, 81, 82, 83, 84), 3, 0),
-    Query((90, 91, 92, 93, 94, 95, 96), 1, 2, again=3),
+    TokenQuery((17, 30, 31, 32), 0, 2),
+    TokenQuery((40, 41, 42, 43, 44, 45, 46, 47, 48), 6, 1),
+    TokenQuery((50, 51, 52, 53), 2, 1),
+    TokenQuery((60, 61, 62, 63, 64, 65, 66, 67), 1, 3),
+    TokenQuery((70, 71, 72), 2, 0),
+    TokenQuery((80, 81, 82, 83, 84), 3, 0),
+    TokenQuery((90, 91, 92, 93, 94, 95, 96), 1, 2, again=3),
 )
 
 OPENING = tuple(range(100, 116))  # as long as what is read apart
 
 
-def places(query: Query) -> list[int]:
+def places(query: TokenQuery) -> list[int]:
     """Positions whose next token is asked for."""
     length = len(query.ids)
     return list(range(length - query.n_target - 1, length - 1)) if query.n_target else [length - 1]
 
 
-def reference(model: Any, queries: Sequence[Query], shift: Tensor) -> Tensor:
+def reference(model: Any, queries: Sequence[TokenQuery], shift: Tensor) -> Tensor:
     """The same log-probabilities from whole forward passes, one query at a time."""
     editable = read_architecture(model)
     rows = []
     for query, row in zip(queries, shift, strict=True):
 
         def add(
-            _module: Any, _args: Any, output: Any, query: Query = query, row: Tensor = row
+            _module: Any, _args: Any, output: Any, query: TokenQuery = query, row: Tensor = row
         ) -> Any:
             hidden = first_tensor(output)
             named = torch.tensor([mention.subject for mention in query.mentions])
@@ -63,18 +63,18 @@ def reference(model: Any, queries: Sequence[Query], shift: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
-def expected(model: Any, queries: Sequence[Query], shift: Tensor) -> Tensor:
+def expected(model: Any, queries: Sequence[TokenQuery], shift: Tensor) -> Tensor:
     """The reference without gradients."""
     with torch.no_grad():
         return reference(model, queries, shift)
 
 
-def some_shift(queries: Sequence[Query], width: int = 32, scale: float = 2.0) -> Tensor:
+def some_shift(queries: Sequence[TokenQuery], width: int = 32, scale: float = 2.0) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return scale * torch.randn(len(queries), width, generator=generator)
 
 
-def captured(model: Any, queries: Sequence[Query] = QUERIES, layer: int = LAYER) -> Replay:
+def captured(model: Any, queries: Sequence[TokenQuery] = QUERIES, layer: int = LAYER) -> Replay:
     with frozen(model):
         return capture(read_architecture(model), queries, layer)
 
@@ -102,7 +102,7 @@ def test_what_opens_alike_is_read_as_part_of_each_row(name: str) -> None:
     # longer and shorter than the window of those that slide, and two with the same prefix
     texts = [(7, 8, 9, 10, 11), (7,), (7, 8, 9, 10, 12), (12, 13, 14), (7, 8, 9, 10, 11)]
     queries = [
-        Query((*OPENING, *text, 20 + i, 30), 16 + len(text), 1) for i, text in enumerate(texts)
+        TokenQuery((*OPENING, *text, 20 + i, 30), 16 + len(text), 1) for i, text in enumerate(texts)
     ]
     model = build_model(name)
     together, shift = captured(model, [*queries, *QUERIES]), some_shift([*queries, *QUERIES])
@@ -113,7 +113,9 @@ def test_what_opens_alike_is_read_as_part_of_each_row(name: str) -> None:
 @pytest.mark.parametrize("batch", [1, 3, None])
 def test_prefixes_are_read_once_for_the_pieces_of_many_rows(batch: int | None) -> None:
     model = build_model("mistral-sliding")
-    again = [Query((*query.ids[: query.subject], 99, 98), query.subject, 1) for query in QUERIES]
+    again = [
+        TokenQuery((*query.ids[: query.subject], 99, 98), query.subject, 1) for query in QUERIES
+    ]
     rows = [query.key_prefix for query in [*QUERIES, *again]]
     read: list[int] = []
 
@@ -217,7 +219,7 @@ def test_the_first_and_the_last_layer_as_target(layer: int) -> None:
 
 def test_subjects_that_are_all_first_tokens() -> None:
     model = build_model("mistral-sliding")
-    queries = [Query((5, 6, 7, 8, 9, 10, 11), 0, 2), Query((12, 13), 0, 1)]
+    queries = [TokenQuery((5, 6, 7, 8, 9, 10, 11), 0, 2), TokenQuery((12, 13), 0, 1)]
     shift = some_shift(queries)
     torch.testing.assert_close(
         run(captured(model, queries), shift),

@@ -31,7 +31,7 @@ from rose_easyedit.method.stage2.calibration import scaled
 from rose_easyedit.method.verification import generic_texts, self_check, share_of_way, spread
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import as_requests
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.tracking.curves import FACT_MEASURES, log_edit
 from rose_easyedit.tracking.tracker import NoTracker
 
@@ -68,7 +68,7 @@ def test_a_way_counts_in_units_of_each_coordinate() -> None:
 
 @pytest.mark.parametrize(("most", "kept"), [(9, [0, 1, 2, 3, 4]), (4, [0, 2, 4]), (1, [0])])
 def test_of_a_large_edit_some_contexts_stand_for_all(most: int, kept: list[int]) -> None:
-    contexts = [Query((number,), 0, 0) for number in range(5)]
+    contexts = [TokenQuery((number,), 0, 0) for number in range(5)]
     assert [query.ids[0] for query in spread(contexts, most)] == kept
 
 

@@ -18,7 +18,7 @@ from rose_easyedit.forward.activations import (
 )
 from rose_easyedit.forward.layerwise import Stack
 from rose_easyedit.models.architectures import read_architecture
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 SYSTEM = tuple(range(100, 120))
 OTHER = tuple(range(200, 217))
@@ -32,7 +32,7 @@ TEXTS = [
     (*SYSTEM, 3, 4),
     (9,),
 ]
-QUERIES = [Query((*ids, 1, 2), len(ids) - 1, 0) for ids in TEXTS]
+QUERIES = [TokenQuery((*ids, 1, 2), len(ids) - 1, 0) for ids in TEXTS]
 LAYERS = (0, 1, 3)
 LAST = 3
 
@@ -96,7 +96,7 @@ def test_a_key_is_read_without_what_comes_after_it() -> None:
                 lambda *_, name=f"down {layer}": seen.append(name)
             )
         stack.advanced(2).read_keys()
-    # of three batches the first two have an opening, which goes through the whole layer
+    # of three batches the first two have an shared prefix, which goes through the whole layer
     assert seen == (["layer 1", "down 1"] * 2) * 2 + ["layer 1", "down 1"] + (
         ["layer 2", "down 2", "layer 2"] * 2 + ["layer 2"]
     )
@@ -121,7 +121,9 @@ def test_what_was_cached_is_not_kept() -> None:
     model = build_model("llama-tied")
     with frozen(model):
         stack, _ = Stack.before(read_architecture(model), QUERIES, 1, 2, batch=8)
-    rows = [rows for part in stack.parts for rows in (part.opening, part.rows) if rows is not None]
+    rows = [
+        rows for part in stack.parts for rows in (part.shared_prefix, part.rows) if rows is not None
+    ]
     arguments = [
         value for each in rows for args, kwargs in each.calls for value in (*args, *kwargs.values())
     ]

@@ -22,7 +22,7 @@ from rose_easyedit.method.stage1.integration import Level
 from rose_easyedit.method.stage1.pieces import Group
 from rose_easyedit.method.stage2 import closed_form
 from rose_easyedit.models.architectures import read_architecture
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 MIB = 2**20
 
@@ -112,8 +112,8 @@ def test_the_least_by_hand():
     # one target token behind the subject, then two of them; the essence has three tokens
     group = Group(
         "s",
-        ((Query((1, 2, 3), 1, 1), Query((1, 2, 3, 4, 5), 1, 2)),),
-        kept=(Query((1, 2, 3), 0, 0),),
+        ((TokenQuery((1, 2, 3), 1, 1), TokenQuery((1, 2, 3, 4, 5), 1, 2)),),
+        kept=(TokenQuery((1, 2, 3), 0, 0),),
     )
     d, d_ff, kv, vocabulary = 32, 64, 16, 512
     layer = 2 * d * d + 2 * d * kv + 3 * d * d_ff
@@ -121,8 +121,10 @@ def test_the_least_by_hand():
     # the first turn has the first query (one token, one place) and the essence (three, one)
     first, second = (1 + 3) * body + 2 * head, 3 * body + 2 * head
     expected = 4 * (2 * first + 1 * second)
-    assert least_flops(editable, 1, [group], Level(3, 0.1), context_turns=2) == expected
-    assert least_flops(editable, 1, [group], Level(1, 0.1), context_turns=2) == 4 * (first + second)
+    assert least_flops(editable, 1, [group], Level(3, 0.1), context_batches=2) == expected
+    assert least_flops(editable, 1, [group], Level(1, 0.1), context_batches=2) == 4 * (
+        first + second
+    )
 
 
 def test_what_torch_does_not_count_is_counted():

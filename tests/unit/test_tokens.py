@@ -11,7 +11,7 @@ from tiny_tokenizers import KINDS, build_tokenizer, ending_texts
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.teacher_forcing import with_target
-from rose_easyedit.text.locate_subject import Query, find_subject, tokenize
+from rose_easyedit.text.locate_subject import TokenQuery, find_subject, tokenize
 from rose_easyedit.text.token_ids import continuation_ids, token_ids
 
 TOKENIZERS = {kind: build_tokenizer(kind) for kind in KINDS}
@@ -172,7 +172,7 @@ def test_a_dropped_character_ends_the_subject_before_it() -> None:
 
 
 def test_the_prefix_of_the_key_ends_with_the_subject() -> None:
-    assert Query((5, 6, 7, 8), 2, 1).key_prefix == (5, 6, 7)
+    assert TokenQuery((5, 6, 7, 8), 2, 1).key_prefix == (5, 6, 7)
 
 
 WORD = st.text(

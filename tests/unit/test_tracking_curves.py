@@ -17,9 +17,9 @@ from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.stage1.integration import Group, Level, Setting, Shifts, optimise
-from rose_easyedit.method.stage1.trajectory import Course, Totals, curve_of
+from rose_easyedit.method.stage1.trajectory import Totals, Trajectory, curve_of
 from rose_easyedit.models.architectures import read_architecture
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 MEASURES = ["loss", "drift", "norm", "groups", "facts"]
 
@@ -29,12 +29,12 @@ def group(name: str, first: int, n_facts: int = 1, n_queries: int = 2) -> Group:
     subject = first
     facts = tuple(
         tuple(
-            Query((first + 30 + 5 * fact + way, subject, first + 60), 1, 1)
+            TokenQuery((first + 30 + 5 * fact + way, subject, first + 60), 1, 1)
             for way in range(n_queries)
         )
         for fact in range(n_facts)
     )
-    return Group(name, facts, (Query((first + 90, subject, 9), 1, 0),))
+    return Group(name, facts, (TokenQuery((first + 90, subject, 9), 1, 0),))
 
 
 GROUPS = [group("a", 100), group("b", 200, n_facts=2), group("c", 300)]
@@ -48,7 +48,7 @@ def run(level: Level, *, micro_batch: int = 64, **hparams: Any) -> Shifts:
         editable=read_architecture(model),
         layer=1,
         unit=torch.full((32,), 2.0),
-        hparams=HierarchyHyperParams(**{"weight_decay": 0.01, "context_turns": 1, **hparams}),
+        hparams=HierarchyHyperParams(**{"weight_decay": 0.01, "context_batches": 1, **hparams}),
         micro_batch=micro_batch,
         seed=0,
         autocast=nullcontext,
@@ -93,8 +93,8 @@ def test_groups_that_have_converged_are_not_counted() -> None:
 
 @pytest.mark.parametrize("turns", [1, 2])
 def test_the_micro_batch_does_not_matter(turns: int) -> None:
-    whole = run(Level(8, 0.1), context_turns=turns, loss_threshold=0.0).curves["subjects"]
-    split = run(Level(8, 0.1), context_turns=turns, loss_threshold=0.0, micro_batch=1).curves[
+    whole = run(Level(8, 0.1), context_batches=turns, loss_threshold=0.0).curves["subjects"]
+    split = run(Level(8, 0.1), context_batches=turns, loss_threshold=0.0, micro_batch=1).curves[
         "subjects"
     ]
     for measure in MEASURES:
@@ -105,11 +105,11 @@ def test_the_micro_batch_does_not_matter(turns: int) -> None:
 
 
 def test_a_turn_without_essences_says_nothing_of_their_drift() -> None:
-    curve = run(Level(4, 0.1), context_turns=2, loss_threshold=0.0).curves["subjects"]
+    curve = run(Level(4, 0.1), context_batches=2, loss_threshold=0.0).curves["subjects"]
     assert [drift is None for drift in curve["drift"]] == [False, True, False, True]
-    one = run(Level(1, 0.1), context_turns=1, loss_threshold=0.0).curves["subjects"]
+    one = run(Level(1, 0.1), context_batches=1, loss_threshold=0.0).curves["subjects"]
     # each turn sees one of two contexts; over all of them, the two give the whole loss
-    both = run(Level(2, 1e-9), context_turns=2, loss_threshold=0.0).curves["subjects"]
+    both = run(Level(2, 1e-9), context_batches=2, loss_threshold=0.0).curves["subjects"]
     assert sum(both["loss"]) / 2 == pytest.approx(one["loss"][0], rel=1e-3)  # type: ignore[arg-type]
 
 
@@ -123,7 +123,7 @@ def test_the_mean_is_over_facts_and_groups_not_over_chunks() -> None:
         "groups": [3, 2],
         "facts": [4, 3],
     }
-    assert Course().totals() == []
+    assert Trajectory().totals() == []
 
 
 @pytest.mark.parametrize(

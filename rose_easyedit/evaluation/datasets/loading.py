@@ -12,7 +12,7 @@ from rose_easyedit.evaluation.datasets.file_forms import FILE_FORMS
 from rose_easyedit.evaluation.datasets.layout import FileForm
 from rose_easyedit.evaluation.datasets.parsing import parse_row, template
 from rose_easyedit.evaluation.facts import Fact
-from rose_easyedit.files.records import Row, read_rows, shorten, shorten_faults
+from rose_easyedit.files.records import FileRow, read_rows, shorten, shorten_faults
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _unfit(
     )
 
 
-def _detect(path: str | Path, rows: Sequence[Row]) -> FileForm:
+def _detect(path: str | Path, rows: Sequence[FileRow]) -> FileForm:
     """The form of the first record that has a known one."""
     for row in rows:
         for form in FILE_FORMS.values():

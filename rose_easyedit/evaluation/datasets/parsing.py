@@ -8,13 +8,13 @@ from typing import Any
 
 from rose_easyedit.evaluation.datasets.layout import FileForm, Record, find
 from rose_easyedit.evaluation.facts import Fact
-from rose_easyedit.files.records import Row, shorten
+from rose_easyedit.files.records import FileRow, shorten
 from rose_easyedit.requests import as_prompt, as_subject
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
-def parse_row(row: Row, form: FileForm) -> Iterator[Fact | list[str]]:
+def parse_row(row: FileRow, form: FileForm) -> Iterator[Fact | list[str]]:
     """The facts of one record, in its order; in place of one that does not fit, its faults."""
     for where, piece in _pieces(row, form):
         if isinstance(piece, Mapping):
@@ -78,7 +78,7 @@ class _Parts:
                 yield leaf
 
 
-def _pieces(row: Row, form: FileForm) -> Iterator[tuple[str, Any]]:
+def _pieces(row: FileRow, form: FileForm) -> Iterator[tuple[str, Any]]:
     """What holds one fact each: the record, or the elements of its list."""
     if form.spread is None or not isinstance(row.value, Mapping):
         is_record = isinstance(row.value, Mapping)

@@ -18,7 +18,7 @@ from rose_easyedit.method.contexts import reading_forms
 from rose_easyedit.method.locating.exchanges import Exchange
 from rose_easyedit.method.locating.tracing import Trace, trace_subject
 from rose_easyedit.models.architectures import read_architecture
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.text.token_ids import check_ids
 
 # A pair tells something if the answer's probability is so much lower with the other subject; fewer
@@ -176,12 +176,12 @@ def _plateau(restored: Sequence[float]) -> tuple[int, ...]:
 
 def _asked(
     tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Exchange]
-) -> dict[str, list[tuple[Exchange, tuple[Query, Query]]]]:
+) -> dict[str, list[tuple[Exchange, tuple[TokenQuery, TokenQuery]]]]:
     """By form, the pairs with their token ids.
 
     A subject that ends the text is left out: its state is the answer's own, up to the last layer.
     """
-    by_form: dict[str, list[tuple[Exchange, tuple[Query, Query]]]] = {}
+    by_form: dict[str, list[tuple[Exchange, tuple[TokenQuery, TokenQuery]]]] = {}
     for pair in pairs:
         others = reading_forms(tokenizer, pair.other_prompt)
         for name, form in reading_forms(tokenizer, pair.prompt).items():

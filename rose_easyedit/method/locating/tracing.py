@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rose_easyedit.forward.replay import capture
 from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Trace:
 @torch.no_grad()
 def trace_subject(
     editable: EditableModel,
-    pairs: Sequence[tuple[Query, Query]],
+    pairs: Sequence[tuple[TokenQuery, TokenQuery]],
     batch: int = 64,
     progress: Callable[[int], object] | None = None,
 ) -> Trace:
@@ -89,8 +89,8 @@ def trace_subject(
     return Trace(*map(torch.cat, (own_answers, clean, exchanged, patched)))
 
 
-def _untargeted(query: Query) -> Query:
-    return Query(query.ids[: len(query.ids) - query.n_target], query.subject, 0)
+def _untargeted(query: TokenQuery) -> TokenQuery:
+    return TokenQuery(query.ids[: len(query.ids) - query.n_target], query.subject, 0)
 
 
 def _probability(log_probabilities: Tensor, answers: Tensor) -> Tensor:

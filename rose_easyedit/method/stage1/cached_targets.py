@@ -20,7 +20,7 @@ GroupKey = tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True)
-class Known:
+class CachedTarget:
     """The target of one group.
 
     Attributes:
@@ -40,7 +40,7 @@ def group_key(requests: Iterable[EditRequest]) -> GroupKey:
 
 
 def joined(
-    hidden: Tensor, found: Shifts, new: Sequence[int], known: Mapping[int, Known]
+    hidden: Tensor, found: Shifts, new: Sequence[int], cached: Mapping[int, CachedTarget]
 ) -> tuple[Tensor, Shifts]:
     """The targets of all n groups, those of some found now and those of the others before.
 
@@ -48,7 +48,7 @@ def joined(
         hidden: the unedited hidden state of each group, [n, d].
         found: the shifts of the new groups.
         new: which groups these are.
-        known: the other groups' targets, by group.
+        cached: the other groups' targets, by group.
 
     Returns:
         The targets [n, d], and the shifts of all groups; their curves are those of the new ones.
@@ -60,8 +60,8 @@ def joined(
         deltas[group] = found.deltas[place].to(hidden)
         values[group] += deltas[group]
         losses[group], steps[group] = found.losses[place], found.steps[place]
-    for group, target in known.items():
+    for group, target in cached.items():
         values[group] = target.value.to(hidden)
         deltas[group] = values[group] - hidden[group]
         losses[group], steps[group] = list(target.losses), target.steps
-    return values, Shifts(deltas, losses, steps, found.courses)
+    return values, Shifts(deltas, losses, steps, found.trajectories)

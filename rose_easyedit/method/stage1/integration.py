@@ -30,7 +30,7 @@ from rose_easyedit.method.stage1.pieces import (
 )
 from rose_easyedit.method.stage1.shifts import Shifts
 from rose_easyedit.method.stage1.smoothing import Noise
-from rose_easyedit.method.stage1.trajectory import Course
+from rose_easyedit.method.stage1.trajectory import Trajectory
 from rose_easyedit.models.architectures import EditableModel
 
 # Losses are kept beside the computation, whatever the defaults of the process are.
@@ -119,14 +119,14 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
 
 
 def _n_turns(setting: Setting, level: Level) -> int:
-    return max(1, min(setting.hparams.context_turns, level.steps))
+    return max(1, min(setting.hparams.context_batches, level.steps))
 
 
 def chunks(setting: Setting, groups: Sequence[Group], level: Level) -> Iterator[list[int]]:
     """Groups of similar cost together, as many as the micro-batch holds, one at the least.
 
-    Those of a chunk have equally many turns, so that a group's course is its own whatever others
-    are optimised with it. A chunk's groups alone are one chunk, in the same order.
+    Those of a chunk have equally many batches of contexts, so that a group's trajectory is its own
+    whatever others are optimised with it. A chunk's groups alone are one chunk, in the same order.
     """
     n_turns = _n_turns(setting, level)
     turns = [count_turns([group], n_turns) for group in groups]
@@ -162,7 +162,7 @@ def _optimise_chunk(
     losses = torch.full((len(turns), len(fact_group)), torch.inf, **_ON_RECORD)
     steps = torch.zeros(len(groups), dtype=torch.long, device="cpu")
     converged = torch.zeros(len(groups), dtype=torch.bool, device="cpu")
-    course = Course()
+    trajectory = Trajectory()
     for step in range(level.steps):
         optimiser.zero_grad()
         turn = step % len(turns)
@@ -177,7 +177,7 @@ def _optimise_chunk(
                 drifts.append(torch.stack([drift.detach(), piece.kept_weight]))
         failed = _failed(current, fact_group, groups, hparams.on_failure)
         going_on = ~(converged | failed)
-        course.add(
+        trajectory.add(
             facts=len(turns) * current[going_on[fact_group]],
             going_on=going_on,
             drifts=drifts,
@@ -202,8 +202,8 @@ def _optimise_chunk(
         _step(optimiser, point, converged.to(start.device), hparams.clamp_norm * root)
     per_fact = losses.sum(0)
     per_group = [per_fact[fact_group == i].tolist() for i in range(len(groups))]
-    courses = {level.name: [course.totals()]}
-    return Shifts((point * unit).detach(), per_group, steps.tolist(), courses)
+    trajectories = {level.name: [trajectory.totals()]}
+    return Shifts((point * unit).detach(), per_group, steps.tolist(), trajectories)
 
 
 def _capture(setting: Setting, groups: Sequence[Group], n_turns: int) -> list[list[Piece]]:

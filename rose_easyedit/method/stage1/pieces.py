@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rose_easyedit.forward.replay import Replay
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 # What one more piece costs, in tokens: its calls, and reading every matrix once more. A GPU is
 # through with the tokens long before it is through with the calls.
@@ -30,8 +30,8 @@ class Group:
     """
 
     name: str
-    facts: tuple[tuple[Query, ...], ...]
-    kept: tuple[Query, ...]
+    facts: tuple[tuple[TokenQuery, ...], ...]
+    kept: tuple[TokenQuery, ...]
 
     @property
     def n_rows(self) -> int:
@@ -44,7 +44,7 @@ class Group:
         return max(len(query.ids) - query.subject for queries in self.facts for query in queries)
 
 
-class Row(NamedTuple):
+class PieceRow(NamedTuple):
     """A sequence of a group.
 
     Attributes:
@@ -56,7 +56,7 @@ class Row(NamedTuple):
     """
 
     name: str
-    query: Query
+    query: TokenQuery
     group: int
     fact: int
     weight: float
@@ -72,20 +72,20 @@ def count_turns(groups: Sequence[Group], wanted: int) -> int:
     return min(wanted, max(len(queries) for group in groups for queries in group.facts))
 
 
-def make_rows(groups: Sequence[Group], n_turns: int) -> list[list[Row]]:
+def make_rows(groups: Sequence[Group], n_turns: int) -> list[list[PieceRow]]:
     """The sequences of each turn; facts' queries and what is kept are dealt out one by one."""
-    turns: list[list[Row]] = [[] for _ in range(n_turns)]
+    turns: list[list[PieceRow]] = [[] for _ in range(n_turns)]
     n_facts = 0
     for index, group in enumerate(groups):
         for place, queries in enumerate(group.facts):
             for number, query in enumerate(queries):
                 name = f"{group.name}\n{place}\n{number}"
-                row = Row(name, query, index, n_facts + place, 1.0 / len(queries))
+                row = PieceRow(name, query, index, n_facts + place, 1.0 / len(queries))
                 turns[number % n_turns].append(row)
         n_facts += len(group.facts)
         for number, query in enumerate(group.kept):
             name = f"{group.name}\nkept\n{number}" if number else f"{group.name}\nessence"
-            turns[number % n_turns].append(Row(name, query, index, -1, 1.0 / len(group.kept)))
+            turns[number % n_turns].append(PieceRow(name, query, index, -1, 1.0 / len(group.kept)))
     return turns
 
 
@@ -94,7 +94,7 @@ def price_of_a_piece(device: torch.device) -> int:
     return _PRICE_ON_A_CPU if device.type == "cpu" else _PRICE_ON_A_GPU
 
 
-def cut(rows: Sequence[Row], most: int, price: int) -> list[list[Row]]:
+def cut(rows: Sequence[PieceRow], most: int, price: int) -> list[list[PieceRow]]:
     """The rows by length, in the pieces that cost least: rows x width, and a price per piece.
 
     Args:
@@ -155,7 +155,7 @@ class Piece:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, rows: Sequence[Row], replay: Replay) -> Piece:
+    def of(cls, rows: Sequence[PieceRow], replay: Replay) -> Piece:
         """The rows with their replay."""
         device = replay.hidden.device
         group, fact, weight = (

@@ -21,19 +21,19 @@ class Shifts:
         losses: per group, the last loss of each of its facts (nats per target token); NaN where
             it was not finite and the fact is to be left out.
         steps: per group, the steps it took.
-        courses: the sums of each step, of every chunk of groups that were optimised together, by
-            the name of the level, that of an earlier level first.
+        trajectories: the sums of each step, of every chunk of groups that were optimised together,
+            by the name of the level, that of an earlier level first.
     """
 
     deltas: Tensor
     losses: list[list[float]] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
-    courses: dict[str, list[list[Totals]]] = field(default_factory=dict)
+    trajectories: dict[str, list[list[Totals]]] = field(default_factory=dict)
 
     @property
     def curves(self) -> dict[str, Curve]:
-        """The course of the optimisation, over all chunks, by the name of the level."""
-        return {name: curve_of(chunks) for name, chunks in self.courses.items()}
+        """The trajectory of the optimisation, over all chunks, by the name of the level."""
+        return {name: curve_of(chunks) for name, chunks in self.trajectories.items()}
 
     @classmethod
     def of_parts(cls, parts: Sequence[tuple[Sequence[int], Shifts]]) -> Shifts:
@@ -46,15 +46,15 @@ class Shifts:
         back = sorted(range(len(order)), key=order.__getitem__)
         losses = [of_group for _, part in parts for of_group in part.losses]
         steps = [taken for _, part in parts for taken in part.steps]
-        courses: dict[str, list[list[Totals]]] = {}
+        trajectories: dict[str, list[list[Totals]]] = {}
         for _, part in parts:
-            for name, chunks in part.courses.items():
-                courses.setdefault(name, []).extend(chunks)
+            for name, chunks in part.trajectories.items():
+                trajectories.setdefault(name, []).extend(chunks)
         return cls(
             torch.cat([part.deltas for _, part in parts])[back],
             [losses[place] for place in back],
             [steps[place] for place in back],
-            courses,
+            trajectories,
         )
 
     def as_tensors(self) -> dict[str, Tensor]:
@@ -62,9 +62,9 @@ class Shifts:
         rest = {
             "losses": self.losses,
             "steps": self.steps,
-            "courses": {
+            "trajectories": {
                 name: [[asdict(step) for step in chunk] for chunk in chunks]
-                for name, chunks in self.courses.items()
+                for name, chunks in self.trajectories.items()
             },
         }
         record = torch.frombuffer(bytearray(json.dumps(rest).encode()), dtype=torch.uint8)
@@ -74,11 +74,11 @@ class Shifts:
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Shifts:
         """What `as_tensors` gave, on the CPU."""
         rest = json.loads(tensors["record"].numpy().tobytes())
-        courses = {
+        trajectories = {
             name: [[Totals(**step) for step in chunk] for chunk in chunks]
-            for name, chunks in rest["courses"].items()
+            for name, chunks in rest["trajectories"].items()
         }
-        return cls(tensors["deltas"], rest["losses"], rest["steps"], courses)
+        return cls(tensors["deltas"], rest["losses"], rest["steps"], trajectories)
 
     @classmethod
     def none(cls, width: int) -> Shifts:

@@ -13,14 +13,14 @@ from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import FactError
-from rose_easyedit.forward.activations import Enough, run_batch
+from rose_easyedit.forward.activations import StopForward, run_batch
 from rose_easyedit.forward.batches import batches
 from rose_easyedit.forward.oom import within_memory
 from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.plan import Plan
 from rose_easyedit.models.architectures import EditableModel, first_tensor
 from rose_easyedit.models.precision import precision_context
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.text.token_ids import check_ids
 
 # A median over so many is within a few per cent of that over any number.
@@ -71,7 +71,7 @@ def median_norm(
 
     def keep(_module: nn.Module, _args: Any, output: Any) -> None:
         seen.append(first_tensor(output))
-        raise Enough
+        raise StopForward
 
     norms = []
     read_in = editable.layers[layer]
@@ -106,7 +106,7 @@ def without_sinks(
     usable = [norm <= ratio or not isfinite(norm) for norm in norms]
     place = 0
 
-    def keep(queries: Sequence[Query]) -> list[Query]:
+    def keep(queries: Sequence[TokenQuery]) -> list[TokenQuery]:
         nonlocal place
         kept = [query for i, query in enumerate(queries) if usable[place + i]]
         place += len(queries)

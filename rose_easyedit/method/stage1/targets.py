@@ -19,7 +19,7 @@ from rose_easyedit.forward.activations import frozen, read_subject_states
 from rose_easyedit.method.kept import kept_queries
 from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.plan import Plan, check_kept, check_tokens, make_plan
-from rose_easyedit.method.stage1.cached_targets import GroupKey, Known, group_key, joined
+from rose_easyedit.method.stage1.cached_targets import CachedTarget, GroupKey, group_key, joined
 from rose_easyedit.method.stage1.failures import usable, without_failures
 from rose_easyedit.method.stage1.integration import Group, Level, Setting, optimise
 from rose_easyedit.method.stage1.ranks import Ranks
@@ -81,7 +81,7 @@ def compute_targets(
     requests: Iterable[EditRequest | Mapping[str, Any]],
     hparams: RoSEHyperParams,
     store: ShiftStore | None = None,
-    known: Mapping[GroupKey, Known] | None = None,
+    cached: Mapping[GroupKey, CachedTarget] | None = None,
     ranks: Ranks | None = None,
 ) -> Targets:
     """Stage 1: the costly part of an edit, independent of `alignment`.
@@ -93,7 +93,7 @@ def compute_targets(
         requests: the facts.
         hparams: the method's settings.
         store: where shifts found before are taken from, and new ones kept; None computes them.
-        known: targets found before, with this model and these settings; their groups are not
+        cached: targets found before, with this model and these settings; their groups are not
             optimised again.
         ranks: the processes that share the work; each is called with the same arguments and is
             given all targets. None: this one alone.
@@ -111,8 +111,8 @@ def compute_targets(
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _groups(plan, per_fact)
     keys = [group_key(facts[index] for index in group) for group in groups]
-    known = known or {}
-    at_hand = {i: known[key] for i, key in enumerate(keys) if key in known}
+    cached = cached or {}
+    at_hand = {i: cached[key] for i, key in enumerate(keys) if key in cached}
     new = [i for i in range(len(groups)) if i not in at_hand]
     if hparams.kept_queries:  # only now: what is too long is refused before anything is generated
         sought = {facts[index].subject for i in new for index in groups[i]}
@@ -228,7 +228,9 @@ def integrate(
     plan = plan.only(kept)
     means = torch.stack([facts.deltas[indices].mean(0) for indices in plan.subjects.values()])
     found, kept_again = run_subjects(plan, means)
-    return replace(found, courses=facts.courses | found.courses), [kept[i] for i in kept_again]
+    return replace(found, trajectories=facts.trajectories | found.trajectories), [
+        kept[i] for i in kept_again
+    ]
 
 
 def _shared(

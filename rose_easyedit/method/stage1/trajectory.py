@@ -1,4 +1,4 @@
-"""The course of an optimisation: what all groups of a level did at each step."""
+"""The trajectory of an optimisation: what all groups of a level did at each step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Curve = dict[str, list[float | None]]
 
 
 @dataclass
-class Course:
+class Trajectory:
     """What one chunk of groups did, step by step, left where it was computed until it is read.
 
     Attributes:

@@ -15,7 +15,7 @@ from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.stage2.drift import NextTokens
 from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def within_budget(drift_at: Callable[[float], float], budget: float) -> Calibrat
 
 def calibrate(
     editable: EditableModel,
-    queries: Sequence[Query],
+    queries: Sequence[TokenQuery],
     updates: Mapping[int, Factors],
     budget: float,
     batch: int,

@@ -90,9 +90,9 @@ def align(
     if spectrum is not None:
         directions = spectrum.directions.double()
         exact = Spectrum(spectrum.eigenvalues.double(), directions)
-        freedom = constraint.freedom(exact, hparams)
-        free = partial(freedom.apply, directions=directions)
-        root = partial(freedom.root().apply, directions=directions)
+        penalty = constraint.inverse_penalty(exact, hparams)
+        free = partial(penalty.apply, directions=directions)
+        root = partial(penalty.root().apply, directions=directions)
     free_keys = free(keys)
     energies = (free_keys * keys).sum(1)  # [N]
     written = residuals.any(dim=1)  # the others are preserved

@@ -46,7 +46,7 @@ class Spectrum:
 
 
 @dataclass(frozen=True)
-class Freedom:
+class InversePenalty:
     """A^-1 along the directions of a spectrum: 0 forbids a direction, more is freer.
 
     Attributes:
@@ -57,9 +57,9 @@ class Freedom:
     along: Tensor
     elsewhere: float
 
-    def root(self) -> Freedom:
+    def root(self) -> InversePenalty:
         """A^-1/2, which has the same eigenvectors."""
-        return Freedom(self.along.sqrt(), self.elsewhere**0.5)
+        return InversePenalty(self.along.sqrt(), self.elsewhere**0.5)
 
     def apply(self, keys: Tensor, directions: Tensor) -> Tensor:
         """K A^-1, [N, d_ff], for keys [N, d_ff] and directions [r, d_ff]."""
@@ -75,27 +75,27 @@ class Freedom:
         return self.elsewhere * keys + (components * (along - self.elsewhere)) @ directions
 
 
-def isotropic(spectrum: Spectrum, protected_directions: int = 0) -> Freedom:
+def isotropic(spectrum: Spectrum, protected_directions: int = 0) -> InversePenalty:
     """A = I, with an infinite penalty on the top directions of generic keys, if any."""
     along = spectrum.eigenvalues.new_ones(len(spectrum.eigenvalues))
     along[:protected_directions] = 0.0
-    return Freedom(along, 1.0)
+    return InversePenalty(along, 1.0)
 
 
-def shrinkage(spectrum: Spectrum, gamma: float) -> Freedom:
+def shrinkage(spectrum: Spectrum, gamma: float) -> InversePenalty:
     """A = (1 - gamma) C + gamma * mean(C) * I (Ledoit and Wolf's form): covariance at 0."""
     identity = max(gamma, _EIGENVALUE_FLOOR) * spectrum.mean
-    return Freedom(1.0 / ((1.0 - gamma) * spectrum.eigenvalues + identity), 1.0 / identity)
+    return InversePenalty(1.0 / ((1.0 - gamma) * spectrum.eigenvalues + identity), 1.0 / identity)
 
 
-def covariance(spectrum: Spectrum) -> Freedom:
+def covariance(spectrum: Spectrum) -> InversePenalty:
     """A = C (MEMIT), plus a thousandth of its mean eigenvalue so that it has an inverse."""
     return shrinkage(spectrum, 0.0)
 
 
-def null_space(spectrum: Spectrum, threshold: float) -> Freedom:
+def null_space(spectrum: Spectrum, threshold: float) -> InversePenalty:
     """A = I on directions with an eigenvalue up to the threshold, else forbidden (AlphaEdit)."""
-    return Freedom((spectrum.eigenvalues <= threshold).to(spectrum.eigenvalues.dtype), 1.0)
+    return InversePenalty((spectrum.eigenvalues <= threshold).to(spectrum.eigenvalues.dtype), 1.0)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Constraint:
             eigenvalues, it looks at, without `mean`; None is all of them.
     """
 
-    freedom: Callable[[Spectrum, AlignmentHyperParams], Freedom]
+    inverse_penalty: Callable[[Spectrum, AlignmentHyperParams], InversePenalty]
     relative: bool
     leading: Callable[[AlignmentHyperParams, int], int | None] = lambda _settings, _width: None
 

@@ -12,7 +12,7 @@ from rose_easyedit.edits.factors import Factors
 from rose_easyedit.forward.activations import SubjectStates, with_updates
 from rose_easyedit.forward.layerwise import Reader, Stack
 from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 
 class NextTokens:
@@ -33,7 +33,7 @@ class NextTokens:
             RoSEError: the memory does not hold one sequence.
         """
         self._editable, self._first = editable, first
-        whole = [Query(tuple(ids), len(ids) - 1, 0) for ids in texts]
+        whole = [TokenQuery(tuple(ids), len(ids) - 1, 0) for ids in texts]
         start = partial(Stack.before, editable, whole, first, editable.n_layers - 1)
         self._reader, unedited = Reader.begin(start, batch)
         self._before = self._log_probabilities(unedited)  # [Q, vocabulary]

@@ -20,7 +20,7 @@ from rose_easyedit.method.stage2.constraints import Spectrum
 from rose_easyedit.method.stage2.post_norm import gain_before_norm
 from rose_easyedit.models.architectures import EditableModel
 from rose_easyedit.models.precision import precision_context
-from rose_easyedit.text.locate_subject import Query
+from rose_easyedit.text.locate_subject import TokenQuery
 
 # The effect of rounding is judged by so many columns.
 _JUDGED = 1024
@@ -81,7 +81,7 @@ def solve_layers(
     autocast = precision_context(hparams.precision, editable.model)
     first, last = hparams.layers[0], hparams.target_layer
 
-    def begin(queries: Sequence[Query], batch: int) -> tuple[Reader, SubjectStates]:
+    def begin(queries: Sequence[TokenQuery], batch: int) -> tuple[Reader, SubjectStates]:
         def start(batch: int) -> tuple[Stack, SubjectStates]:
             with autocast():
                 return Stack.before(editable, queries, first, last, batch)
