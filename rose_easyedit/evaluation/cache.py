@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from rose_easyedit.config.paths import cache_dir
+from rose_easyedit.config.results_version import EVALUATIONS
 from rose_easyedit.evaluation.facts import LocalityPrompt, Query
 from rose_easyedit.evaluation.fluency import TextReading, generic_sentences
 from rose_easyedit.evaluation.measure import Measurement, Questions, measure
@@ -81,6 +82,7 @@ def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationS
         ]
     parts = {
         "format": FORMAT,
+        "evaluations": EVALUATIONS,
         "versions": [version(name) for name in ("torch", "transformers")],
         "model": computation_fingerprint(model),
         "settings": settings.on_record(model, tokenizer),

@@ -1,4 +1,4 @@
-"""What makes two runs the same: their settings, the files these name, and the code."""
+"""What makes two runs the same: their settings, the files these name, and the results' version."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rose_easyedit.config.results_version import EDITS, EVALUATIONS
 from rose_easyedit.experiment.schema import SOURCES, ExperimentConfig
 
 # Where a run writes, and whether it is done again, change nothing of what it finds.
 _NO_PART_OF_IT = ("name", "folder", "resume", "cache", "tracking", "seed")
-_CODE = (".py", ".json", ".txt", ".safetensors")
 _LENGTH = 12
 
 
@@ -24,7 +23,7 @@ def run_id(config: ExperimentConfig) -> str:
     parts = {
         "config": determinants(config),
         "files": dict(_files(config)),
-        "code": code_version(),
+        "version": results_version(),
     }
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
@@ -41,19 +40,9 @@ def determinants(config: ExperimentConfig) -> dict[str, Any]:
     return values
 
 
-@cache
-def code_version() -> str:
-    """The package's version, and a digest of its sources and the data that it brings.
-
-    Read once: what this process has loaded stays what it is when a file changes.
-    """
-    root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        if path.suffix in _CODE:
-            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return f"{version('rose-easyedit')}+{digest.hexdigest()[:_LENGTH]}"
+def results_version() -> str:
+    """Which version of the method, and of its evaluation, results are of."""
+    return f"{version('rose-easyedit')}, edits {EDITS}, evaluations {EVALUATIONS}"
 
 
 def _files(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:

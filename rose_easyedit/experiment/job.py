@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.experiment.identity import code_version, run_id
+from rose_easyedit.experiment.identity import results_version, run_id
 from rose_easyedit.experiment.job_list import Job, listed_jobs
 from rose_easyedit.experiment.schema import ExperimentConfig, read_config
 from rose_easyedit.experiment.status import (
@@ -147,7 +147,7 @@ def _attempt(config: ExperimentConfig, folder: Path, job: Job) -> Status:
         id=job.run,
         state=RUNNING,
         overrides=job.overrides,
-        code=code_version(),
+        code=results_version(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     ).write(folder)
     start = time.perf_counter()

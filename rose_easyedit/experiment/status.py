@@ -33,7 +33,7 @@ class Status:
         id: of the run (`identity.run_id`).
         state: `running`, `finished`, `failed`, or `broken off` (its process is gone).
         overrides: what its command line set.
-        code: `identity.code_version`.
+        code: `identity.results_version`.
         started: when, in ISO format.
         seconds: what each part of it took.
         metrics: the main ones (`metrics.main_metrics`); none unless it has finished.

@@ -137,7 +137,7 @@ def read_architecture(model: PreTrainedModel) -> EditableModel:
             f"{', '.join(sorted(ARCHITECTURES))}. To add it, give ARCHITECTURES in "
             "rose_easyedit/models/architectures.py a row with the paths of its layers, down "
             "projection and final norm, and add its configuration to "
-            "tests/unit/test_architectures.py."
+            "tests/unit/models/test_architectures.py."
         )
     row = ARCHITECTURES[model_type]
     try:

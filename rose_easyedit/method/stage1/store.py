@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rose_easyedit.config.paths import cache_dir
+from rose_easyedit.config.results_version import EDITS
 from rose_easyedit.files.reading import read_bytes
 from rose_easyedit.files.writing import write_whole
 from rose_easyedit.method.stage1.integration import Level, Setting, chunks
@@ -31,7 +32,7 @@ from rose_easyedit.models.fingerprint import computation_fingerprint, weights_fi
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "rose_easyedit.shifts/3"
+FORMAT = "rose_easyedit.shifts/4"
 
 _LARGEST = 8 << 30
 
@@ -44,8 +45,7 @@ def default_folder() -> Path:
 
 
 def level_key(setting: Setting, level: Level) -> str:
-    """Of all that an optimisation depends on but its groups, and of what computes it."""
-    method = Path(__file__).parent
+    """Of all that an optimisation depends on but its groups."""
     hierarchy = asdict(setting.hparams)
     for name in ("integration", "fact_steps", "subject_steps"):
         del hierarchy[name]  # they choose what is optimised; `level` has the steps
@@ -56,7 +56,7 @@ def level_key(setting: Setting, level: Level) -> str:
     parts: dict[str, Any] = {
         "format": FORMAT,
         "versions": [version(name) for name in ("torch", "transformers")],
-        "code": [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(method.glob("*.py"))],
+        "edits": EDITS,
         "model": computation_fingerprint(setting.editable.model),
         "device": setting.editable.device.type,
         "threads": torch.get_num_threads(),  # they change the order of sums

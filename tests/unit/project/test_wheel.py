@@ -11,9 +11,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from tiny_models import LENIENT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 
 FACT = {"prompt": "Tell me about Marie Curie", "subject": "Marie Curie", "target_new": "Polish"}

@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 import pytest
 import torch
-from test_delta import make_delta
+from tiny_edits import make_delta
 from tiny_models import build_model
 
 from rose_easyedit.edits.delta import EditDelta

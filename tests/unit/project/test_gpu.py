@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload
-from test_ranks import REQUESTS, together
+from threaded_ranks import REQUESTS, together
 from tiny_models import FACTS, MODELS, build_model, same_weights, settings, weights_of
 
 from rose_easyedit.cli import main

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 # As SPDX names them, and as older metadata does. MPL-2.0 binds changes to the files under it alone.
 ALLOWED = {
     "0BSD",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from test_figures import some_diagnosis
+from diagnoses import some_diagnosis
 from tiny_models import FACTS, LENIENT, build_model, settings
 from tiny_tokenizers import build_tokenizer
 

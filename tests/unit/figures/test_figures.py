@@ -13,9 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from diagnoses import AWKWARD, NAMES, some_diagnosis
+from places import HELPERS
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.figures import canvas
 from rose_easyedit.figures.diagnosis import write_figures
 from rose_easyedit.figures.edits import (
@@ -26,48 +27,7 @@ from rose_easyedit.figures.edits import (
 )
 from rose_easyedit.figures.keys import conflict_figure, similarity_figure, spectrum_figure
 from rose_easyedit.figures.sequential import Point, sequential_figure, write_sequential
-from rose_easyedit.geometry.conflict import Conflict
-from rose_easyedit.geometry.diagnosis import Diagnosis
-from rose_easyedit.geometry.edits import EditGeometry, QueryGeometry
-from rose_easyedit.geometry.radius import Radius
-from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.similarity import KeySimilarity
-
-# what a name may hold that a label could take for markup, or hide
-AWKWARD = "_A$AP & <b>$\\frac"
-NAMES = ("deviation", "radius", "certificate", "landscape", "keys", "spectrum", "conflict")
-
-
-def edit_geometry(name: str, scale: float = 1.0) -> EditGeometry:
-    queries = tuple(
-        QueryGeometry(fact, form, "?", scale * (5.0 + 3 * fact), 40.0, 50.0, 30.0, radius, "", ok)
-        for fact, radius, ok in ((0, 9.0, True), (1, 7.0, False))
-        for form in ("statement", "question")
-    )
-    radii = (Radius(scale * 9.0, 3.0, 30.0, 0.0), Radius(scale * 7.0, 2.0, 30.0, 0.1))
-    losses = ((2.0, 0.1, 3.0), (4.0, 0.1, 1.0))
-    return EditGeometry(name, queries, radii, losses)
-
-
-def some_diagnosis() -> Diagnosis:
-    own = edit_geometry("hierarchical, isotropic")
-    return Diagnosis(
-        settings=DiagnosisSettings(),
-        facts=(Fact(AWKWARD, "", AWKWARD, "x", ""), Fact(AWKWARD, "", f"{AWKWARD} is", "x", "")),
-        # the last shares the first's targets
-        edits=(own, edit_geometry("joint, isotropic", 2.0), replace(own, name="covariance")),
-        conflicts=(Conflict(AWKWARD, 0, 1, 0.97),),
-        similarity=KeySimilarity(
-            cells=((AWKWARD, "statement"), ("Newton", "statement"), (AWKWARD, "question")),
-            matrix=((1.0, 0.2, 0.9), (0.2, 1.0, 0.3), (0.9, 0.3, 0.8)),
-            within=0.9,
-            across=None,
-        ),
-        landscape_subject=AWKWARD,
-        landscape_radii=(-1.0, 0.0, 1.0),
-        spectra={7: (900.0, 3.0, 0.5), 8: (20.0, 10.0, 0.1)},
-        log=(),
-    )
 
 
 @pytest.fixture
@@ -117,12 +77,12 @@ assert "matplotlib" not in sys.modules
 import matplotlib
 matplotlib.rcParams["font.size"] = 17
 from pathlib import Path
-from test_figures import some_diagnosis
+from diagnoses import some_diagnosis
 rose_easyedit.figures.diagnosis.write_figures(some_diagnosis(), Path("."))
 names = ("font.size", "axes.grid", "svg.hashsalt")
 assert [matplotlib.rcParams[name] for name in names] == [17, False, None]
 assert "matplotlib.pyplot" not in sys.modules
-""".replace("TESTS", repr(str(Path(__file__).parent)))
+""".replace("TESTS", repr(str(HELPERS)))
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )

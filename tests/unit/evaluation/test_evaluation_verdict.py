@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 from typing import Any
 
 import pytest
+from places import HELPERS
 
 from rose_easyedit.evaluation.verdict import (
     Asked,
@@ -19,7 +19,7 @@ from rose_easyedit.evaluation.verdict import (
     other_names,
 )
 
-JUDGED = json.loads((Path(__file__).parent / "judged_answers.json").read_text(encoding="utf-8"))
+JUDGED = json.loads((HELPERS / "judged_answers.json").read_text(encoding="utf-8"))
 CAPITAL = Asked(
     query="What is the capital of Japan?",
     before="The capital of Japan is Tokyo.",

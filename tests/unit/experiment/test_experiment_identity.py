@@ -9,7 +9,7 @@ import pytest
 from experiments import quick
 
 from rose_easyedit.experiment import identity
-from rose_easyedit.experiment.identity import code_version, run_id
+from rose_easyedit.experiment.identity import run_id
 
 
 @pytest.mark.parametrize(
@@ -91,15 +91,16 @@ def test_the_generic_text_counts_by_what_it_holds_wherever_it_is_found(
     assert of("one") == of("one") != of("two")
 
 
-def test_other_code_makes_another_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    package = tmp_path / "rose_easyedit"
-    (package / "experiment").mkdir(parents=True)
-    (package / "method.py").write_text("x = 1\n")
-    monkeypatch.setattr(identity, "__file__", str(package / "experiment" / "identity.py"))
-    fresh = code_version.__wrapped__
-    before = fresh()
-    assert fresh() == before
-    (package / "notes.md").write_text("no code")
-    assert fresh() == before
-    (package / "method.py").write_text("x = 2\n")
-    assert fresh() != before
+@pytest.mark.parametrize("name", ["EDITS", "EVALUATIONS"])
+def test_another_version_of_the_results_makes_another_run(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before = run_id(quick())
+    monkeypatch.setattr(identity, name, getattr(identity, name) + 1)
+    assert run_id(quick()) != before
+
+
+def test_an_edited_source_repeats_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = run_id(quick())
+    monkeypatch.setattr(identity, "__file__", str(tmp_path / "experiment" / "identity.py"))
+    assert run_id(quick()) == before

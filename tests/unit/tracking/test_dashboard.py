@@ -109,7 +109,7 @@ def test_only_what_is_logged_is_plotted(made: dict[str, Any], tmp_path: Path) ->
 
 
 def test_figures_are_those_of_a_diagnosis(tmp_path: Path) -> None:
-    from test_figures import some_diagnosis
+    from diagnoses import some_diagnosis
 
     drawn = {path.stem for path in write_figures(some_diagnosis(), tmp_path)}
     assert set(dashboard_sections.FIGURES) == drawn

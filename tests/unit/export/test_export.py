@@ -55,7 +55,7 @@ def test_peft_loads_the_adapter_and_it_is_the_edit(
 
 
 def test_layers_of_different_rank_share_one_adapter(tmp_path: Path) -> None:
-    from test_delta import make_delta
+    from tiny_edits import make_delta
 
     peft = pytest.importorskip("peft")
     for name in ("llama-tied", "gpt2"):
@@ -89,7 +89,7 @@ def test_the_adapter_touches_the_edited_layers_only(
 def test_the_adapter_names_a_base_that_peft_can_load(
     name: str | None, base: str | None, tmp_path: Path
 ) -> None:
-    from test_delta import make_delta
+    from tiny_edits import make_delta
 
     delta = make_delta(build_model("llama-tied"), "llama-tied")
     delta.provenance = {"hparams": {"model_name": name}}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from places import HELPERS
 from tracked_runs import CONFIG, RESULT, run_info
 from wandb_file import items, of_kind, records_of, run_files
 
@@ -20,7 +21,7 @@ from rose_easyedit.tracking.choice import make_tracker
 from rose_easyedit.tracking.tracker import NoTracker, TrackingSettings
 from rose_easyedit.tracking.wandb_run import WandbTracker, wandb_id
 
-SCRIPT = Path(__file__).with_name("tracked_runs.py")
+SCRIPT = HELPERS / "tracked_runs.py"
 
 
 class Tracked(NamedTuple):

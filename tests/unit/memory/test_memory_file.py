@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import HELPERS
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
@@ -18,7 +19,7 @@ from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest
 
-WORKER = Path(__file__).with_name("memory_worker.py")
+WORKER = HELPERS / "memory_worker.py"
 SETTINGS = RoSEHyperParams(layers=[1]).as_dict()
 TARGET = StoredTarget(bytes(range(8)), [0.5], 3)
 OF_TWO = StoredTarget(bytes(range(8)), [0.5, 0.25], 3)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from experiments import QUICK, SCRIPT, command, environment, run, statuses
+from places import ROOT
 
 from rose_easyedit.experiment.main import main
 
@@ -33,7 +34,7 @@ def test_help_is_for_people_and_quick() -> None:
 
 
 def test_an_installed_package_brings_its_settings_along(tmp_path: Path) -> None:
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
     build = ["-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run([command()[0], *build], cwd=root, check=True, capture_output=True)
     installed = tmp_path / "installed"

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_delta import make_delta
+from places import HELPERS
+from tiny_edits import make_delta
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -184,7 +185,7 @@ def test_an_interrupt_at_any_moment_of_an_edit(moments: int, tiny_tokenizer: Any
 )
 def test_a_kill_at_any_moment_leaves_only_what_is_whole(kills: int, tmp_path: Path) -> None:
     """And an interrupt ends with the weights as they were (exit code 130)."""
-    script = Path(__file__).with_name("killing.py")
+    script = HELPERS / "killing.py"
     command = [sys.executable, str(script), str(tmp_path), str(kills), str(kills)]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
