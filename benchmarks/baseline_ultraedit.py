@@ -46,7 +46,8 @@ def weight_shift(keys: Tensor, unit_keys: Tensor, unit_gradients: Tensor, step: 
     """
     values = -step * unit_keys.square().sum(1, keepdim=True) * unit_gradients
     moment = keys.T @ keys + torch.eye(keys.shape[1], dtype=keys.dtype, device=keys.device)
-    return torch.linalg.solve(moment, keys.T @ values).T
+    found: Tensor = torch.linalg.solve(moment, keys.T @ values).T
+    return found
 
 
 def ultraedit(model: Any, queries: Sequence[TokenQuery], step: float) -> None:

@@ -16,11 +16,14 @@ from stage_meter import Meter
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.forward.layerwise import Stack
 from rose_easyedit.method import edit
-from rose_easyedit.method.plan import Columns
+from rose_easyedit.method.neighbourhood import preserved_queries
+from rose_easyedit.method.plan import Columns, make_columns, make_plan
 from rose_easyedit.method.stage1 import integration, targets
 from rose_easyedit.method.stage1.integration import Level
 from rose_easyedit.method.stage2 import closed_form, layers
+from rose_easyedit.method.stage2.closed_form import align
 from rose_easyedit.method.stage2.statistics import load_spectra
+from rose_easyedit.method.verification import self_check
 
 COLD, WARM, REST = "statistics, cold", "statistics, warm", "rest"
 FACTS, SUBJECTS = "fact level", "subject level"
@@ -96,23 +99,22 @@ def watched(meter: Meter, seen: Seen, spectra: Path) -> Iterator[None]:
 
         return mock.patch.object(closed_form, f"solve_{name}", solve)
 
-    make_columns = edit.make_columns
     stages: list[tuple[Any, str, Any, Any]] = [
         (edit, "load_spectra", partial(load_spectra, folder=spectra), WARM),
-        (targets, "make_plan", targets.make_plan, "plan"),
+        (targets, "make_plan", make_plan, "plan"),
         (targets, "_base_hidden", targets._base_hidden, "hidden"),
         (integration, "_capture", integration._capture, "prefix"),
         (targets, "optimise", optimise, level_name),
-        (edit, "preserved_queries", edit.preserved_queries, "columns"),
+        (edit, "preserved_queries", preserved_queries, "columns"),
         (edit, "make_columns", columns, "columns"),
         (Stack, "before", Stack.before, reader_name),
         (Stack, "advanced", Stack.advanced, reader_name),
         (Stack, "read", Stack.read, reader_name),
         (Stack, "read_keys", Stack.read_keys, reader_name),
-        (layers, "align", layers.align, "solve"),
+        (layers, "align", align, "solve"),
         (Factors, "compressed", Factors.compressed, "compress"),
         (edit, "_rounding_loss", edit._rounding_loss, "report"),
-        (edit, "self_check", edit.self_check, CHECK),
+        (edit, "self_check", self_check, CHECK),
     ]
     with ExitStack() as patches:
         for owner, attribute, function, name in stages:

@@ -66,7 +66,7 @@ Example:
 _MODEL = "that of the memory"
 
 
-def add_memory(subparsers: argparse._SubParsersAction) -> None:
+def add_memory(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The command with its own commands."""
     parser = subparsers.add_parser(
         "memory",
@@ -101,7 +101,7 @@ def add_memory(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _command(
-    subparsers: argparse._SubParsersAction,
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     description: str,
     run: Callable[[argparse.Namespace], int | None],

@@ -161,7 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_edit(subparsers: argparse._SubParsersAction) -> None:
+def _add_edit(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = command(subparsers, "edit", EDIT, commands.edit)
     parser.add_argument("--requests", required=True, metavar="FILE", help="JSON or JSON Lines")
     parser.add_argument("--out", required=True, metavar="FILE", help="the edit to write")
@@ -170,14 +170,14 @@ def _add_edit(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
 
 
-def _add_ask(subparsers: argparse._SubParsersAction) -> None:
+def _add_ask(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = command(subparsers, "ask", ASK, commands.ask)
     add_delta(parser)
     add_model(parser, "the model that the edit was computed for")
     add_asking(parser)
 
 
-def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
+def _add_evaluate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = command(subparsers, "evaluate", EVALUATE, evaluate)
     add_delta(parser)
     add_model(parser, "the model that the edit was computed for")
@@ -216,7 +216,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     )
 
 
-def _add_diagnose(subparsers: argparse._SubParsersAction) -> None:
+def _add_diagnose(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = command(subparsers, "diagnose", DIAGNOSE, diagnose)
     parser.add_argument(
         "--requests",
@@ -240,7 +240,7 @@ def _add_diagnose(subparsers: argparse._SubParsersAction) -> None:
     add_settings(parser)
 
 
-def _add_locate(subparsers: argparse._SubParsersAction) -> None:
+def _add_locate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = command(subparsers, "locate", LOCATE, locate)
     add_model(parser, "embedded", device="cpu")
     parser.add_argument("--requests", metavar="FILE", help="facts: JSON or JSON Lines, as for edit")
@@ -257,7 +257,7 @@ def _add_locate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", metavar="FILE", help="a new JSON file with every number")
 
 
-def _add_apply(subparsers: argparse._SubParsersAction) -> None:
+def _add_apply(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = command(subparsers, "apply", APPLY, commands.apply)
     add_delta(parser)
     add_model(parser, "the model that the edit was computed for")
@@ -265,7 +265,7 @@ def _add_apply(subparsers: argparse._SubParsersAction) -> None:
     _add_result(parser)
 
 
-def _add_export(subparsers: argparse._SubParsersAction) -> None:
+def _add_export(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = command(subparsers, "export", EXPORT, commands.export)
     add_delta(parser)
     form = parser.add_mutually_exclusive_group(required=True)
@@ -283,7 +283,7 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_combine(subparsers: argparse._SubParsersAction) -> None:
+def _add_combine(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = command(subparsers, "combine", COMBINE, combine)
     parser.add_argument("deltas", nargs="+", metavar="FILE", help="edits, two or more")
     parser.add_argument("--out", "-o", required=True, metavar="FILE", help="the edit to write")
@@ -293,6 +293,6 @@ def _add_combine(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
 
 
-def _add_info(subparsers: argparse._SubParsersAction) -> None:
+def _add_info(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = command(subparsers, "info", INFO, commands.info)
     parser.add_argument("delta", metavar="FILE", help="an edit written by `rose-edit edit`")

@@ -21,7 +21,7 @@ def positive(text: str) -> int:
 
 
 def command(
-    subparsers: argparse._SubParsersAction,
+    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     description: str,
     run: Callable[[argparse.Namespace], int | None],

@@ -325,4 +325,5 @@ _GROUPS: dict[str, type[Any]] = {
 
 
 def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
-    return typed(RoSEHyperParams, _GROUPS, layers, {"layers": layers_faults})
+    found: RoSEHyperParams = typed(RoSEHyperParams, _GROUPS, layers, {"layers": layers_faults})
+    return found

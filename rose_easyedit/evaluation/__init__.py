@@ -1,0 +1,1 @@
+"""What an edited model answers, and what it should not have changed."""

@@ -157,7 +157,8 @@ def bundled(name: str) -> dict[str, Any]:
     if name not in SETS:
         raise RoSEError(f"There is no bundled set {name!r}: choose one of {', '.join(SETS)}.")
     path = resources.files("rose_easyedit.evaluation") / "data" / SETS[name]
-    return json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def relation_names(name: str = CORE) -> list[str]:

@@ -57,7 +57,7 @@ class TextReading:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean negative log-probability of the tokens that came."""
+        """The exponential of the mean negative log-probability of the tokens that came."""
         return self.logprobs.gather(-1, self.tokens[:, None]).mean().neg().exp().item()
 
 

@@ -144,7 +144,8 @@ class EvaluationResult:
             "others": [asdict(record) for record in self.others],
             "locality": locality,
         }
-        return plain(data)
+        found: dict[str, Any] = plain(data)
+        return found
 
     def _locality(self) -> dict[str, dict[str, Any]]:
         kinds = ["all", *dict.fromkeys(prompt.kind for prompt in self.locality)]

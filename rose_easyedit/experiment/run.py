@@ -158,7 +158,8 @@ def _through_easyedit(
         subject=[request.subject for request in requests],
         verbose=False,
     )
-    return weights.delta
+    found: EditDelta = weights.delta
+    return found
 
 
 def _baseline(

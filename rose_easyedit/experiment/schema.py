@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -155,7 +155,7 @@ def read_config(config: DictConfig) -> ExperimentConfig:
         raise RoSEError.of("This experiment cannot be run:", faults)
     try:
         typed = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), config)
-        found: Any = OmegaConf.to_object(typed)
+        found = cast(ExperimentConfig, OmegaConf.to_object(typed))
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
         raise RoSEError(f"This experiment cannot be run: {error.full_key}: {message}") from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from rose_easyedit.figures.canvas import BLUE, GREEN, VERMILLION, looks, new_figure
+from rose_easyedit.figures.canvas import BLUE, GREEN, VERMILION, looks, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ def certificate_figure(
         answered: whether the edited model answered it, Q.
     """
     figure, axes = new_figure(4.8, 4.0)
-    kinds = ((True, "answered", GREEN, "o"), (False, "not answered", VERMILLION, "x"))
+    kinds = ((True, "answered", GREEN, "o"), (False, "not answered", VERMILION, "x"))
     for mark, label, color, marker in kinds:
         chosen = [i for i, a in enumerate(answered) if a == mark]
         axes.plot(

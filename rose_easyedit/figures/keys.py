@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rose_easyedit.figures.canvas import BLUE, VERMILLION, looks, new_figure
+from rose_easyedit.figures.canvas import BLUE, VERMILION, looks, new_figure
 from rose_easyedit.geometry.similarity import KeySimilarity
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def conflict_figure(scores: Sequence[float]) -> Figure:
         scores, bins=[i / 20 for i in range(21)], color=BLUE, edgecolor="white", linewidth=0.8
     )
     mean = sum(scores) / len(scores)
-    axes.axvline(mean, color=VERMILLION, linestyle="--", label=f"mean {mean:.2f}")
+    axes.axvline(mean, color=VERMILION, linestyle="--", label=f"mean {mean:.2f}")
     axes.set_xlim(0, 1)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("conflict score, 1 - |cos| (1: orthogonal gradients)")

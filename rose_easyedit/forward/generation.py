@@ -162,7 +162,8 @@ def filler(model: Any, tokenizer: Any) -> int:
     end, special = stop_tokens(model, tokenizer), tokenizer.all_special_ids
     unseen = [token for token in end if token in special]
     candidates = (tokenizer.pad_token_id, *unseen, *special, *end, 0)
-    return next(t for t in candidates if t is not None and t < n_embeddings(model))
+    found: int = next(t for t in candidates if t is not None and t < n_embeddings(model))
+    return found
 
 
 def stop_tokens(model: Any, tokenizer: Any) -> list[int]:

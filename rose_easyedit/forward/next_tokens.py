@@ -47,4 +47,5 @@ def last_logits(model: Any, rows: Sequence[Sequence[int]], wanted: Sequence[int]
         use_cache=cache is not None,
         logits_to_keep=max(wanted),
     )
-    return output.logits.float()
+    found: Tensor = output.logits.float()
+    return found

@@ -133,7 +133,8 @@ class EditGeometry:
 
 def deviations(hidden: Tensor, targets: Tensor) -> Tensor:
     """D = |h - z| of each row of two [Q, d], [Q], in float64."""
-    return (hidden.double().cpu() - targets.double().cpu()).norm(dim=1)
+    found: Tensor = (hidden.double().cpu() - targets.double().cpu()).norm(dim=1)
+    return found
 
 
 def targets_of(delta: EditDelta, facts: Sequence[Fact]) -> Tensor:

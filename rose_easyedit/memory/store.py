@@ -100,7 +100,8 @@ class FactStore:
             with self._file.writing() as file:
                 file.execute("INSERT OR IGNORE INTO settings VALUES ('base', ?)", [base])
                 rows = list(self._texts(file, query))
-        return rows[0][0]
+        found: str = rows[0][0]
+        return found
 
     def put(self, requests: Iterable[EditRequest], *, only_known: bool = False) -> list[Change]:
         """Adds facts; one of a known subject and prompt takes the place of what was there.

@@ -1,2 +1,1 @@
-"""The algorithm, in the order in which data flows: forms, tokens, activations, integration,
-statistics, alignment, edit."""
+"""The algorithm: `edit.py` has it on one screen, `stage1` finds targets, `stage2` writes them."""

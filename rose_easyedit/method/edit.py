@@ -170,7 +170,7 @@ def _solved(
     )
     try:
         found = solve_layers(editable, columns, targets.values, targets.unit, spectra, hparams)
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         reason = first_line(str(error))
         raise DamageError(f"The updates cannot be solved for ({reason}), so {advice}.") from error
     bad = [n for n, solved in found[0].items() if not solved.update.is_finite]

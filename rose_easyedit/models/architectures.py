@@ -112,7 +112,8 @@ class EditableModel:
         logits = self.head(self.final_norm(hidden)).float()
         if cap := self.logit_softcap:
             logits = cap * torch.tanh(logits / cap)
-        return logits.log_softmax(-1)
+        found: Tensor = logits.log_softmax(-1)
+        return found
 
     def is_transposed(self, layer: int) -> bool:
         """Whether the weight is stored as [d_ff, d] (Conv1D) instead of [d, d_ff] (Linear)."""

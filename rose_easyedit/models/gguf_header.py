@@ -161,7 +161,7 @@ def _carry_rotation(header: Header, config: Any) -> None:
 
 
 def llama3_rotation(base: float, factors: tuple[float, ...]) -> dict[str, Any]:
-    """transformers' parameters of a rotation that is stretched as in Llama 3.1 and 3.2.
+    """The loader's parameters of a rotation that is stretched as in Llama 3.1 and 3.2.
 
     Args:
         base: of the rotation's frequencies.

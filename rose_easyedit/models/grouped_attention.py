@@ -73,7 +73,10 @@ def attend_by_groups(
     unmasked = attention_mask is None and n_queries > 1
     if unmasked or any(further.get(name) is not None for name in _FURTHER):
         usual = ALL_ATTENTION_FUNCTIONS[_REPLACED]
-        return usual(module, query, key, value, attention_mask, scaling=scaling, **further)
+        result: tuple[Tensor, None] = usual(
+            module, query, key, value, attention_mask, scaling=scaling, **further
+        )
+        return result
     scaling = width**-0.5 if scaling is None else scaling
     together = query.reshape(n_rows * groups, -1, width)  # the heads of a group, and their queries
     scores = together @ key.reshape(n_rows * groups, n_keys, width).mT

@@ -21,7 +21,8 @@ def is_offloaded(module: nn.Module) -> bool:
 def computing_device(model: Any) -> torch.device:
     """Where the first layers of a `transformers` model compute, and so where its input belongs."""
     if model.device.type != "meta":
-        return model.device
+        found: torch.device = model.device
+        return found
     name, _ = next(model.named_parameters())
     return _computes_on(model, name)
 
@@ -45,7 +46,8 @@ def stored_weight(model: nn.Module, name: str) -> Tensor:
     weight = model.get_parameter(name).detach()
     if weight.is_meta and (found := _keeper(model, name)):
         hook, key = found
-        return hook.weights_map[key].detach()
+        result: Tensor = hook.weights_map[key].detach()
+        return result
     return weight
 
 
@@ -55,7 +57,8 @@ def is_on_disk(model: nn.Module, name: str) -> bool:
         return False
     hook, key = found
     one, other = hook.weights_map[key], hook.weights_map[key]
-    return one.data_ptr() != other.data_ptr()
+    result: bool = one.data_ptr() != other.data_ptr()
+    return result
 
 
 def stored_state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

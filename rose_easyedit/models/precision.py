@@ -104,5 +104,6 @@ def _allows_bfloat16(model: PreTrainedModel) -> bool:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a device computes in bfloat16, which on one that does not is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        found: bool = torch.cuda.is_bf16_supported(including_emulation=False)
+        return found
     return device.type == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

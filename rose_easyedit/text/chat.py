@@ -77,9 +77,10 @@ def render_messages(
     told = arguments_used(tokenizer, arguments)
     template = _TODAY.sub(lambda call: repr(_DATE.strftime(call[2])), _template(tokenizer))
     try:
-        return tokenizer.apply_chat_template(
+        found: str = tokenizer.apply_chat_template(
             messages, chat_template=template, tokenize=False, add_generation_prompt=True, **told
         )
+        return found
     except Exception as error:  # a template is a program of somebody else's, and may raise anything
         roles = ", ".join(message["role"] for message in messages)
         system = any(message["role"] == "system" for message in messages)
@@ -161,7 +162,8 @@ def _template(tokenizer: Any) -> str:
             f"The tokenizer has several chat templates ({', '.join(sorted(templates))}) and none "
             "of them is the default: set tokenizer.chat_template to the text of one."
         )
-    return tokenizer.get_chat_template()
+    found: str = tokenizer.get_chat_template()
+    return found
 
 
 def _knows(template: str, name: str) -> bool:

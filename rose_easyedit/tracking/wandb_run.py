@@ -22,7 +22,8 @@ def wandb_error() -> type[Exception]:
     """What W&B raises: not logged in, no such project."""
     import wandb
 
-    return wandb.Error
+    found: type[Exception] = wandb.Error
+    return found
 
 
 def open_tracker() -> WandbTracker | None:

@@ -73,7 +73,8 @@ def laboratory_rates(folder: Path) -> NativeRates | None:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return found
 
 
 def _rates(consistency: Mapping[str, float]) -> NativeRates:

@@ -57,4 +57,5 @@ def relations() -> tuple[Relation, ...]:
 def world() -> dict[str, Any]:
     """What `world.json` holds: first and last names, and relations."""
     path = resources.files("rose_easyedit.evaluation.laboratory") / "world.json"
-    return json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -41,4 +41,5 @@ class Noise:
         kind: dict[str, Any] = dict(generator=generator, dtype=torch.float32, device="cpu")
         direction = torch.randn(self._width, **kind)
         length = torch.rand((), **kind) * self._radius * self._width**0.5
-        return direction * (length / direction.norm())
+        found: Tensor = direction * (length / direction.norm())
+        return found
