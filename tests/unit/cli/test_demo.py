@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
-from rose_easyedit.cli.demo import (
-    answer_tables,
-    main,
-    mark_target,
-    one_query_per_form,
-    run_demo,
-    totals_table,
-)
+from rose_easyedit.cli.demo import demo_facts, main, run_demo
+from rose_easyedit.cli.demo_page import render_demo
+from rose_easyedit.cli.demo_tables import answers_text, kept_text, mark_target, totals_table
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.evaluation.evaluate import EvaluationSettings
-from rose_easyedit.evaluation.facts import load_facts
 
 METHODS = ("memit-merge", "rose")
 
@@ -45,23 +42,42 @@ def test_tables_show_every_query_and_the_model_is_restored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path))
-    facts = [one_query_per_form(fact) for fact in load_facts(demo=True)[:5]]
+    facts, others = (some[:5] for some in demo_facts())
     weights = {name: value.clone() for name, value in tiny_llama.state_dict().items()}
     settings = EvaluationSettings(max_new_tokens=2)
-    outcomes = run_demo(tiny_llama, tiny_tokenizer, facts, quick_methods, settings)
+    parts: list[str] = []
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        parts.append(name)
+        yield
+
+    outcomes = run_demo(tiny_llama, tiny_tokenizer, facts, others, quick_methods, settings, stage)
     assert all(torch.equal(value, weights[key]) for key, value in tiny_llama.state_dict().items())
     assert [outcome.name for outcome in outcomes] == ["A", "B"]
     assert all(max(outcome.result.kl) > 0 for outcome in outcomes)
 
-    tables = list(answer_tables(facts, outcomes))
-    assert [table.row_count for table in tables] == [16, 4]
+    assert parts == [
+        "asking the unedited model",
+        *("editing with A", "asking the edited model"),
+        *("editing with B", "asking the edited model"),
+    ]
     console = Console(file=io.StringIO(), width=400)
-    console.print(*tables, totals_table(outcomes))
+    console.print(totals_table(outcomes), answers_text(outcomes), kept_text(outcomes))
     text = console.file.getvalue()
+    page = render_demo("What was done.", outcomes)
     for fact in facts:
         assert len(fact.queries) == 4
-        assert all(query.text in text for query in fact.queries)
-    assert "5" in text and "seconds for the edit" in text
+        assert all(html.escape(query.text) in page for query in fact.queries)
+        assert any(query.text in text for query in fact.queries if query.form == "question")
+    assert "seconds for the edit" in text and text.count("before") == 5
+
+
+def test_two_facts_of_each_subject_are_written_and_the_others_asked() -> None:
+    facts, others = demo_facts()
+    assert [len(facts), len(others)] == [8, 8]
+    assert {f.subject for f in facts} == {f.subject for f in others}
+    assert [len(some) for some in demo_facts(every=True)] == [24, 0]
 
 
 @pytest.mark.parametrize(
@@ -91,4 +107,4 @@ def test_its_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert "  rose-edit demo --all-queries" in shown and "Exit codes: 0 done" in shown
+    assert "  rose-edit demo --all-facts" in shown and "Exit codes: 0 done" in shown

@@ -1,0 +1,125 @@
+"""What the demonstration prints: totals over all facts, six of the answers, and what stayed."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from rose_easyedit.evaluation.facts import FORMS
+from rose_easyedit.evaluation.records import Record
+from rose_easyedit.evaluation.report_words import percent
+from rose_easyedit.text.names import Names
+
+if TYPE_CHECKING:
+    from rose_easyedit.cli.demo import Outcome
+
+PLAIN_WIDTH = 110
+_ANSWER_WIDTH = 90
+_SHOWN, _SHOWN_KEPT = 6, 3
+_WORDS_OF_ANSWERS = {
+    "name the target": "success",
+    "another subject in its place": "replaced",
+    "broken": "broken",
+}
+
+
+def totals_table(outcomes: Sequence[Outcome]) -> Table:
+    """Faithful answers per form, those that name the target, what stayed, and the seconds."""
+    table = Table(title="In total", title_style="bold", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for outcome in outcomes:
+        table.add_column(outcome.name, justify="right")
+    answers = [outcome.result.records for outcome in outcomes]
+    table.add_row("faithful answers", *(_count(r.faithful for r in of) for of in answers))
+    for form in FORMS:
+        counts = [_count(r.faithful for r in of if r.form == form) for of in answers]
+        table.add_row(f"  {form}", *counts)
+    for name, hits in _WORDS_OF_ANSWERS.items():
+        table.add_row(name, *(_count(getattr(r, hits) for r in of) for of in answers))
+    summaries = [outcome.result.summary() for outcome in outcomes]
+    specificity = [of["r_specificity"] for of in summaries]
+    if all(specificity):
+        kept = (f"{percent(of['kept'])} of {of['known']}" for of in specificity)
+        table.add_row("other facts of the subjects kept", *kept)
+    near = [of["locality"].get("neighbour") for of in summaries]
+    if all(near):
+        table.add_row("neighbours: same next token", *(percent(of["top1"]) for of in near))
+    table.add_row("seconds for the edit", *(f"{o.seconds:.0f}" for o in outcomes))
+    return table
+
+
+def answers_text(outcomes: Sequence[Outcome]) -> Text:
+    """The first questions, of each fact one, and the answers before and after."""
+    rows = zip(*(outcome.result.records for outcome in outcomes), strict=True)
+    asked = [row for row in rows if row[0].form == "question"][:_SHOWN]
+    text = Text(
+        "\n".join(("", f"The first {len(asked)} questions; [brackets] mark the target", ""))
+    )
+    for row in asked:
+        names = [row[0].target, *row[0].aliases]
+        lines = [("before", row[0].before), *_answers(outcomes, row)]
+        text.append(f"\n{row[0].query}\n", "bold")
+        for name, answer in lines:
+            text.append(f"  {name:<12}", "dim")
+            text.append(mark_target(answer, names))
+            text.append("\n")
+    return text
+
+
+def kept_text(outcomes: Sequence[Outcome]) -> Text:
+    """The first questions about the same subjects that no fact answers, and their answers."""
+    rows = list(zip(*(outcome.result.others for outcome in outcomes), strict=True))
+    asked = [row for row in rows if row[0].form == "question" and row[0].known][:_SHOWN_KEPT]
+    if not asked:
+        return Text()
+    text = Text(f"\nAnd what was not edited: the first {len(asked)} questions\n")
+    for row in asked:
+        text.append(f"\n{row[0].query}\n", "bold")
+        lines = [("before", row[0].before)]
+        lines += [(o.name, each.answer) for o, each in zip(outcomes, row, strict=True)]
+        for name, answer in lines:
+            text.append(f"  {name:<12}", "dim")
+            text.append(mark_target(answer, []))
+            text.append("\n")
+    return text
+
+
+def mark_target(answer: str, names: Iterable[str], width: int = _ANSWER_WIDTH) -> Text:
+    """One line of the answer, cut to about `width`, with the first name found in [brackets].
+
+    An answer that names the target late is cut at its front, so that the mark is seen.
+    """
+    line = " ".join(unicodedata.normalize("NFKC", answer).split())
+    names = [unicodedata.normalize("NFKC", name) for name in names]
+    pieces = list(Names.of(names).split(line)) if names else [(line, False)]
+    place = next((i for i, (_, marked) in enumerate(pieces) if marked), None)
+    if place is None:
+        return Text(_shorten(line, width))
+    before = "".join(text for text, _ in pieces[:place])
+    target = pieces[place][0]
+    after = "".join(text for text, _ in pieces[place + 1 :])
+    if len(before) + len(target) > width:
+        before = "..." + before[len(before) - max(width - len(target) - 3, 0) :]
+    return Text.assemble(
+        before,
+        (f"[{target}]", "bold green"),
+        _shorten(after, max(width - len(before) - len(target), 0)),
+    )
+
+
+def _answers(outcomes: Sequence[Outcome], row: Sequence[Record]) -> list[tuple[str, str]]:
+    return [(o.name, record.answer) for o, record in zip(outcomes, row, strict=True)]
+
+
+def _shorten(text: str, width: int) -> str:
+    return text if len(text) <= width else text[:width].rstrip() + "..."
+
+
+def _count(hits: Iterable[bool]) -> str:
+    hits = list(hits)
+    return f"{sum(hits)} of {len(hits)}"
