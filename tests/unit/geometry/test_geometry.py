@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 from itertools import product
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import rose_easyedit
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.geometry.certificate import Certificate, area_under_roc, certify, margin
 from rose_easyedit.geometry.conflict import conflict_scores, conflicts_within
@@ -280,16 +277,3 @@ def test_all_faults_of_the_settings_are_reported() -> None:
 def test_a_length_is_finite(name: str, value: float) -> None:
     with pytest.raises(RoSEError, match=f"{name} is {value}; give a finite number"):
         DiagnosisSettings(**{name: value})
-
-
-def test_nothing_upstream_imports_geometry_or_figures() -> None:
-    package = Path(rose_easyedit.__file__).parent
-    downstream = {"geometry", "figures", "cli", "experiment"}
-    upstream = [
-        path
-        for path in package.rglob("*.py")
-        if path.relative_to(package).parts[0] not in downstream
-    ]
-    assert len(upstream) > 20
-    pattern = re.compile(r"import.*(geometry|figures)|from rose_easyedit\.(geometry|figures)")
-    assert not [path for path in upstream if pattern.search(path.read_text(encoding="utf-8"))]

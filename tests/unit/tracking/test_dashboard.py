@@ -34,7 +34,7 @@ def deny(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo"):
         raise SystemExit(f"tried the network: {event} {arguments}")
 sys.addaudithook(deny)
-from rose_easyedit.experiment.dashboard import main
+from rose_easyedit.tracking.dashboard import main
 sys.exit(main(["--entity", "someone", "--project", "some-project", "--dry-run"]))
 """
 

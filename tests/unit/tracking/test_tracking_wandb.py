@@ -185,7 +185,8 @@ RUN_AND_FAIL = """
 import sys
 from contextlib import suppress
 from pathlib import Path
-from rose_easyedit.experiment.tracking import RunInfo, TrackingSettings, make_tracker
+from rose_easyedit.tracking.choice import make_tracker
+from rose_easyedit.tracking.tracker import RunInfo, TrackingSettings
 folder = Path(sys.argv[1])
 for attempt in range(2):
     tracker = make_tracker(TrackingSettings(kind="wandb"))
