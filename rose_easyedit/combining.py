@@ -19,10 +19,12 @@ from rose_easyedit.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.extending import facts_of, requests_of, solve_together
 from rose_easyedit.factors import Factors
+from rose_easyedit.model_lock import one_at_a_time
 from rose_easyedit.requests import EditRequest
 from rose_easyedit.settings_compared import differences
 
 
+@one_at_a_time
 def combine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *deltas: EditDelta
 ) -> EditDelta:

@@ -24,6 +24,7 @@ from rose_easyedit.evaluation.teacher_forcing import TargetReading
 from rose_easyedit.files import write_whole
 from rose_easyedit.fingerprint import computation_fingerprint, weights_fingerprint
 from rose_easyedit.generation import encode
+from rose_easyedit.model_lock import one_at_a_time
 from rose_easyedit.paths import cache_dir
 from rose_easyedit.tensor_file import read_tensors
 
@@ -38,6 +39,7 @@ def default_folder() -> Path:
     return cache_dir() / "evaluation"
 
 
+@one_at_a_time
 def measure_once(
     model: Any,
     tokenizer: Any,

@@ -17,6 +17,7 @@ from rose_easyedit.evaluation.queries import as_text, queries_of
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import TargetReading, read_targets
 from rose_easyedit.generation import generate_greedy
+from rose_easyedit.model_lock import one_at_a_time
 
 _Value = TypeVar("_Value")
 Target = tuple[Query, str]
@@ -66,6 +67,7 @@ class Measurement:
     generic: TextReading
 
 
+@one_at_a_time
 def measure(
     model: Any, tokenizer: Any, questions: Questions, settings: EvaluationSettings, when: str
 ) -> Measurement:

@@ -22,6 +22,7 @@ from rose_easyedit.geometry.similarity import KeySimilarity, key_similarity
 from rose_easyedit.hparams import RoSEHyperParams
 from rose_easyedit.method.activations import frozen
 from rose_easyedit.method.statistics import load_spectra
+from rose_easyedit.model_lock import one_at_a_time
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Diagnosis:
         }
 
 
+@one_at_a_time
 def diagnose(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -32,6 +32,7 @@ from rose_easyedit.method.solving import Solved, solve_layers
 from rose_easyedit.method.statistics import load_spectra
 from rose_easyedit.method.targets import Targets, check_layers, compute_targets
 from rose_easyedit.method.verification import self_check
+from rose_easyedit.model_lock import one_at_a_time
 from rose_easyedit.offload import stored_weight
 from rose_easyedit.requests import EditRequest
 from rose_easyedit.token_ids import check_ids
@@ -40,6 +41,7 @@ from rose_easyedit.token_ids import check_ids
 _CALIBRATION_PROMPTS = 160
 
 
+@one_at_a_time
 def compute_edit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -73,6 +75,7 @@ def compute_edit(
     return solve_edit(model, tokenizer, targets, hparams)
 
 
+@one_at_a_time
 def solve_edit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

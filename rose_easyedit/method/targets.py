@@ -29,6 +29,7 @@ from rose_easyedit.method.shift_store import ShiftStore
 from rose_easyedit.method.shifts import Shifts
 from rose_easyedit.method.sinks import usual_norm, without_sinks
 from rose_easyedit.method.units import subject_unit
+from rose_easyedit.model_lock import one_at_a_time
 from rose_easyedit.requests import EditRequest, as_requests
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Targets:
 # for them; those of inference mode cannot.
 @torch.inference_mode(False)
 @torch.enable_grad()
+@one_at_a_time
 def compute_targets(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -21,7 +21,7 @@ from rose_easyedit.architectures import EditableModel, first_tensor
 from rose_easyedit.errors import DamageError
 from rose_easyedit.factors import Factors
 from rose_easyedit.hparams import RoSEHyperParams
-from rose_easyedit.method.activations import with_updates
+from rose_easyedit.method.activations import hooked, with_updates
 from rose_easyedit.method.drift import NextTokens
 from rose_easyedit.method.foreign import held_out_queries
 from rose_easyedit.method.generic import generic_lines
@@ -259,11 +259,8 @@ def _read(
     def keep(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
         seen.append(first_tensor(output)[:, 0].float())  # rows begin at their subjects
 
-    handle = editable.layers[layer].register_forward_hook(keep)
-    try:
+    with hooked(lambda: [editable.layers[layer].register_forward_hook(keep)]):
         replay = capture(editable, queries, editable.n_layers - 1, prefixes)
-    finally:
-        handle.remove()
     log_p = replay.read_out(replay.hidden[replay.rows, replay.columns])  # [targets, vocabulary]
     chosen = log_p.gather(1, replay.targets[:, None])[:, 0]
     missed = (log_p.argmax(-1) != replay.targets).float()

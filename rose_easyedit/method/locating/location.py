@@ -19,6 +19,7 @@ from rose_easyedit.method.forms import reading_forms
 from rose_easyedit.method.locating.exchanges import Exchange
 from rose_easyedit.method.locating.tracing import Trace, trace_subject
 from rose_easyedit.method.tokens import Query
+from rose_easyedit.model_lock import one_at_a_time
 from rose_easyedit.token_ids import check_ids
 
 # A pair tells something if the answer's probability is so much lower with the other subject; fewer
@@ -81,6 +82,7 @@ class Location:
         return asdict(self)
 
 
+@one_at_a_time
 def locate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
