@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.experiment.tracking import RunInfo, TrackingSettings, run_names
+from rose_easyedit.files import append_whole
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -58,6 +59,4 @@ class JsonlTracker:
         from rose_easyedit.evaluation.summary import plain
 
         line = json.dumps(plain({"event": event, **content}), ensure_ascii=False, default=str)
-        # opened for each event: what is written stays written, however the process ends
-        with (self._folder / METRICS_FILE).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_whole(self._folder / METRICS_FILE, f"{line}\n".encode())
