@@ -26,11 +26,11 @@ def unwritable(path: Path, error: Exception) -> DiskError:
         error: of the system, or of a library.
     """
     number = _number(error)
-    if isinstance(error, DiskError):
-        reason = str(error)
-    else:
-        reason = os.strerror(number) if number else first_line(str(error)) or type(error).__name__
-    found = DiskError(f"{str(path)!r} cannot be written ({reason}); {advice(number)}.")
+    reason = os.strerror(number) if number else first_line(str(error)) or type(error).__name__
+    found = DiskError(
+        f"{str(path)!r} cannot be written ({reason}, in the folder {str(path.parent)!r}); "
+        f"{advice(number)}."
+    )
     found.errno = number
     return found
 
