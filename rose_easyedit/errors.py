@@ -30,6 +30,14 @@ class DamageError(RoSEError):
     """An edit that its own check found damaged, and that was to be refused then."""
 
 
+class DiskError(RoSEError, OSError):
+    """A file or folder that cannot be written, for want of space or of the right, say.
+
+    The command's words are not wrong then. `errno` is the system's number of what was wrong, if it
+    has said one.
+    """
+
+
 def no_file(path: Path, kind: str, advice: str) -> RoSEError:
     """The error for a path at which there is no file."""
     if path.is_dir():

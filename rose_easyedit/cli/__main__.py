@@ -1,6 +1,6 @@
 """`python -m rose_easyedit.cli`: the same as `rose-edit`."""
 
-from rose_easyedit.cli.main import main
+from rose_easyedit.entry import rose_edit
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(rose_edit())

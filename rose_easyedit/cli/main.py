@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from rose_easyedit.cli.launched import check_command, process
 from rose_easyedit.cli.parser import build_parser
 from rose_easyedit.cli.words import DONE, FAILED, INTERRUPTED, WRONG_INPUT
-from rose_easyedit.errors import DamageError, RoSEError
+from rose_easyedit.errors import DamageError, DiskError, RoSEError
 from rose_easyedit.files.stdout import printable, printable_message, reader_may_stop
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except KeyboardInterrupt:
         return _report("Interrupted; no file was left half written.", INTERRUPTED, words)
-    except DamageError as error:
+    except (DamageError, DiskError) as error:
         return _report(str(error), FAILED, words)
     except RoSEError as error:
         return _report(str(error), WRONG_INPUT, words)

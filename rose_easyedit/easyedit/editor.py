@@ -10,7 +10,6 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from rose_easyedit.easyedit.tracking import track_edit, track_metrics
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.models.loading import load_model
 from rose_easyedit.requests import as_requests
+from rose_easyedit.restoring import restoring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -260,7 +260,7 @@ def _around(host: type, name: str) -> Callable[..., Any]:
     return method
 
 
-@contextmanager
+@restoring
 def _call(
     editor: Any, keep: bool, one_at_a_time: bool, subjects: Iterable[str]
 ) -> Iterator[OriginalWeights]:
@@ -293,16 +293,16 @@ def _call(
 
     model, tok, hparams = editor.model, editor.tok, editor.hparams
     padding = tok.padding_side, tok.pad_token
-    tok.padding_side = "left"
-    tok.pad_token = tok.convert_ids_to_tokens(filler(model, tok))
-    editor.apply_algo = apply
     named = isinstance(hparams.model_name, str)
-    editor.hparams = replace(
-        hparams,
-        model_name=hparams.model_name if named else model.name_or_path,
-        batch_size=1 if one_at_a_time else hparams.batch_size,
-    )
     try:
+        tok.padding_side = "left"
+        tok.pad_token = tok.convert_ids_to_tokens(filler(model, tok))
+        editor.apply_algo = apply
+        editor.hparams = replace(
+            hparams,
+            model_name=hparams.model_name if named else model.name_or_path,
+            batch_size=1 if one_at_a_time else hparams.batch_size,
+        )
         yield written
         if not keep:
             _take_back(model, written)

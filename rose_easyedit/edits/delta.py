@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,9 @@ from rose_easyedit.edits.factors import Factors
 from rose_easyedit.edits.file import EditRecord, read_edit, write_edit
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.models.fingerprint import weights_fingerprint
+from rose_easyedit.models.lock import model_lock
 from rose_easyedit.models.offload import is_on_disk, stored_weight
+from rose_easyedit.restoring import restoring, uninterrupted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,6 +86,10 @@ class EditDelta:
         Raises:
             RoSEError: the edit is applied already, or this is not its base; nothing is changed.
         """
+        with model_lock(model):
+            self._apply(model, verify)
+
+    def _apply(self, model: PreTrainedModel, verify: bool) -> None:
         if self.is_applied(model):
             raise RoSEError("This edit is applied to this model already; revert it first.")
         weights = self._weights_of(model)
@@ -105,12 +110,12 @@ class EditDelta:
             )
         originals = {name: weight.clone() for name, weight in weights.items()}
         digests = {name: weights_fingerprint([(name, weight)]) for name, weight in edited.items()}
-        self._records[model] = AppliedEdit(originals, digests)
         try:
+            self._records[model] = AppliedEdit(originals, digests)
             for name, weight in weights.items():
                 weight.copy_(edited[name])
         except BaseException:
-            self._restore(model)
+            uninterrupted(lambda: self._restore(model))
             raise
 
     def revert(self, model: PreTrainedModel) -> None:
@@ -120,6 +125,10 @@ class EditDelta:
             RoSEError: this object has not edited that model, or its weights have changed since
                 (by a later edit, say); nothing is changed.
         """
+        with model_lock(model):
+            self._revert(model)
+
+    def _revert(self, model: PreTrainedModel) -> None:
         if not self.is_applied(model):
             raise RoSEError(
                 "This edit is not applied to this model by this object, so its original weights "
@@ -137,7 +146,7 @@ class EditDelta:
                 "putting them back would lose that change: revert later edits first, the last "
                 "one first, or reload the base model."
             )
-        self._restore(model)
+        uninterrupted(lambda: self._restore(model))
 
     def release(self, model: PreTrainedModel) -> None:
         """Lets go of the copy of the original weights, where another hand has put them back.
@@ -148,20 +157,31 @@ class EditDelta:
         if model in self._records and not self.is_applied(model):
             del self._records[model]
 
-    @contextmanager
+    @restoring
     def applied(self, model: PreTrainedModel, *, verify: bool = True) -> Iterator[PreTrainedModel]:
-        """The edited model inside the block, the base model again after it."""
-        self.apply(model, verify=verify)
-        try:
-            yield model
-        finally:
-            self.revert(model)
+        """The edited model inside the block, the base model again after it.
+
+        An interrupt is raised once the weights are back. Other threads that would use the model
+        through this package wait for the end of the block.
+        """
+        with model_lock(model):
+            before = self._records.get(model)
+            try:
+                self.apply(model, verify=verify)
+                yield model
+            finally:
+                # not where `apply` has refused, or has put the weights back itself
+                if self._records.get(model) is not before:
+                    self.revert(model)
 
     def _restore(self, model: PreTrainedModel) -> None:
-        weights = self._weights_of(model)
-        for name, original in self._records[model].originals.items():
-            weights[name].copy_(original)
-        del self._records[model]
+        """Puts the weights back, if they were changed; begun again, it ends alike."""
+        record = self._records.get(model)
+        if record is not None:
+            weights = self._weights_of(model)
+            for name, original in record.originals.items():
+                weights[name].copy_(original)
+            del self._records[model]
 
     def save(self, path: str | Path, *, replace: bool = True) -> Path:
         """Writes one safetensors file, its provenance in the header; whole or not at all.

@@ -26,6 +26,7 @@ from rose_easyedit.files.tensors import read_tensors
 from rose_easyedit.files.writing import write_whole
 from rose_easyedit.forward.generation import encode
 from rose_easyedit.models.fingerprint import computation_fingerprint, weights_fingerprint
+from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.text.chat import in_questions
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def default_folder() -> Path:
     return cache_dir() / "evaluation"
 
 
+@one_at_a_time
 def measure_once(
     model: Any,
     tokenizer: Any,

@@ -6,7 +6,6 @@ import copy
 import importlib.util
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import torch
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.forward.generation import filler, inference
+from rose_easyedit.restoring import restoring
 
 if TYPE_CHECKING:
     from rose_easyedit.edits.delta import EditDelta
@@ -101,7 +101,7 @@ def _scores(model: Any, tokenizer: Any, run: dict[str, Any]) -> Scores:
     }
 
 
-@contextmanager
+@restoring
 def _random_states_kept() -> Iterator[None]:
     """The harness seeds Python, NumPy and PyTorch; their states are put back."""
     python, numpy = random.getstate(), np.random.get_state()

@@ -16,6 +16,7 @@ from rose_easyedit.evaluation.queries import as_text, queries_of
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import TargetReading, read_targets
 from rose_easyedit.forward.generation import generate_greedy
+from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.text.chat import in_questions
 
 _Value = TypeVar("_Value")
@@ -66,6 +67,7 @@ class Measurement:
     generic: TextReading
 
 
+@one_at_a_time
 def measure(
     model: Any, tokenizer: Any, questions: Questions, settings: EvaluationSettings, when: str
 ) -> Measurement:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except (RoSEError, OSError) as error:
         print(f"rose-experiment: {printable_message(error)}", file=sys.stderr)
-        return WRONG_INPUT if isinstance(error, RoSEError) else FAILED
+        return FAILED if isinstance(error, OSError) else WRONG_INPUT
 
 
 def _only_shows(arguments: Any) -> bool:

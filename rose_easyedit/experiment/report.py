@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except (RoSEError, OSError) as error:
         print(f"rose-report: {printable_message(error)}", file=sys.stderr)
-        return WRONG_INPUT if isinstance(error, RoSEError) else FAILED
+        return FAILED if isinstance(error, OSError) else WRONG_INPUT
 
 
 def _facts(sweep: Sweep) -> dict[str, Any]:

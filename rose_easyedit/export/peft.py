@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError
 
 from rose_easyedit.edits.factors import common_rank
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.export.model_card import base_name
+from rose_easyedit.files.disks import disk_errors, unwritable
 from rose_easyedit.models.offload import is_offloaded, stored_state
+from rose_easyedit.restoring import restoring
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,28 +73,30 @@ def write_merged(
     return folder
 
 
-@contextmanager
+@restoring
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder that appears under its name only once it is complete.
 
     Raises:
         RoSEError: there is something under that name already.
-        OSError: it cannot be written; nothing is left of it.
+        DiskError: it cannot be written; nothing is left of it.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise RoSEError(f"{str(folder)!r} exists already; name a new or empty folder.")
     folder = folder.resolve()  # of a link, what it leads to
     if folder == Path.cwd():
         raise RoSEError(f"{str(folder)!r} is where this runs and stays there; name a new folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    part = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     try:
         try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            part.mkdir(mode=0o700)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        with disk_errors(folder):
             yield part
-        except SafetensorError as error:  # its writer's name for a full disk
-            raise OSError(f"{folder} cannot be written: {error}") from error
-        _open_to_all(part)
-        os.replace(part, folder)
+            _open_to_all(part)
+            os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.files.writing import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,8 +107,18 @@ def new_panels(
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes a figure as PNG and SVG; equal figures are equal files. Call inside `style`."""
-    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
-    figure.savefig(paths[0], dpi=200, metadata={"Software": None})
-    figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    """Writes a figure as PNG and SVG; equal figures are equal files. Call inside `style`.
+
+    Raises:
+        DiskError: one of them cannot be written; nothing is left of it.
+    """
+    kinds: dict[str, dict[str, Any]] = {
+        "png": {"dpi": 200, "metadata": {"Software": None}},
+        "svg": {"metadata": {"Date": None, "Creator": None}},
+    }
+    paths = []
+    for kind, settings in kinds.items():
+        paths.append(folder / f"{name}.{kind}")
+        with whole_file(paths[-1]) as part:
+            figure.savefig(part, format=kind, **settings)
     return paths

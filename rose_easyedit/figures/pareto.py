@@ -70,6 +70,5 @@ def write_pareto(points: Sequence[tuple[float, float]], folder: Path) -> list[Pa
     Raises:
         RoSEError: matplotlib is not installed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with style():
         return save(pareto_figure(points), folder, "pareto")

@@ -67,6 +67,5 @@ def write_sequential(ways: Mapping[str, Sequence[Point]], folder: Path) -> list[
     Raises:
         RoSEError: matplotlib is not installed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with style():
         return save(sequential_figure(ways), folder, "sequential")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import DiskError, RoSEError
+from rose_easyedit.files.disks import unwritable
+from rose_easyedit.restoring import restoring
 
 
 def write_whole(path: Path, content: bytes, *, replace: bool = True) -> Path:
@@ -20,7 +21,7 @@ def write_whole(path: Path, content: bytes, *, replace: bool = True) -> Path:
     return path
 
 
-@contextmanager
+@restoring
 def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """A file to write that takes its name, and the place of one of that name, behind the block.
 
@@ -33,26 +34,48 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
     Raises:
         RoSEError: there is a file of that name, which is not to be replaced.
-        OSError: it cannot be made there; under the name of the file, not of its part. A link, a
+        DiskError: it cannot be made there; under the name of the file, not of its part. A link, a
             device or a pipe has its name.
     """
     if kind := irregular(path):
-        raise FileExistsError(errno.EEXIST, f"It is {kind}, and no file to replace", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+        raise DiskError(f"{str(path)!r} is {kind}, and no file to replace; name another file.")
     # Not a temporary file of the library's, which its owner alone may read.
     part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         _publish(part, path, replace)
+    except DiskError:
+        raise
     except OSError as error:
-        if error.filename != str(part):
-            raise
-        reason = f"{error.strerror}, in the folder {str(path.parent)!r}"
-        raise OSError(error.errno, reason, str(path)) from error
+        raise unwritable(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be none
+            part.unlink(missing_ok=True)
+
+
+def append_whole(path: Path, content: bytes) -> None:
+    """Adds to the end of a file, which is made if there is none; what is there already stays.
+
+    The file is opened for this alone: what is in it stays in it, however the process ends.
+
+    Raises:
+        DiskError: it cannot be written; the file is as long as it was.
+    """
+    try:
+        with path.open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                rest = memoryview(content)
+                while rest:  # the system may take less at once
+                    rest = rest[file.write(rest) :]
+            except BaseException:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def irregular(path: Path) -> str:

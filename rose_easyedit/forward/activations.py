@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,8 +19,10 @@ from rose_easyedit.forward.batches import Batch, batches, last_tokens, places_in
 from rose_easyedit.forward.oom import within_memory
 from rose_easyedit.forward.shared_prefix import distinct, read_shared_prefix
 from rose_easyedit.models.architectures import EditableModel, first_tensor
+from rose_easyedit.models.lock import model_lock
 from rose_easyedit.models.modes import evaluation_mode
 from rose_easyedit.models.offload import is_offloaded
+from rose_easyedit.restoring import restoring, uninterrupted
 from rose_easyedit.text.locate_subject import TokenQuery
 
 
@@ -57,20 +59,34 @@ def may_end_within(layer: nn.Module) -> bool:
     return not is_offloaded(layer)
 
 
-@contextmanager
+@restoring
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for weights, both put back afterwards."""
-    gradients = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    model.requires_grad_(False)
+    with model_lock(model):
+        gradients = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+        try:
+            model.requires_grad_(False)
+            with evaluation_mode(model):
+                yield
+        finally:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(gradients[name])
+
+
+@restoring
+def hooked(register: Callable[[], Iterable[RemovableHandle]]) -> Iterator[None]:
+    """Hooks on a model in the block, and none of them after it; `register` puts them there."""
+    handles: list[RemovableHandle] = []
     try:
-        with evaluation_mode(model):
-            yield
+        # an interrupt between a hook and the note of it would leave it there
+        uninterrupted(lambda: handles.extend(register()))
+        yield
     finally:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(gradients[name])
+        for handle in handles:
+            handle.remove()
 
 
-@contextmanager
+@restoring
 def with_updates(editable: EditableModel, updates: Mapping[int, Factors]) -> Iterator[None]:
     """The model as if `updates` (layer to low-rank update) were in its weights, by hooks."""
 
@@ -81,15 +97,11 @@ def with_updates(editable: EditableModel, updates: Mapping[int, Factors]) -> Ite
 
         return hook
 
-    handles = [
-        editable.down_projections[layer].register_forward_hook(add(update))
-        for layer, update in updates.items()
-    ]
-    try:
+    downs = editable.down_projections
+    with hooked(
+        lambda: [downs[n].register_forward_hook(add(update)) for n, update in updates.items()]
+    ):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.no_grad()
@@ -223,7 +235,7 @@ def run_batch(
         read_shared_prefix(base, batch.shared_prefix, cache, len(batch.ids))
     positions = torch.arange(n_shared, n_shared + batch.ids.shape[1], device=batch.ids.device)
     mask = nn.functional.pad(batch.mask, (n_shared, 0), value=1)
-    run_until_stopped(base, batch.ids, mask, positions[None], cache, register())
+    run_until_stopped(base, batch.ids, mask, positions[None], cache, register)
     return mask
 
 
@@ -233,7 +245,7 @@ def run_until_stopped(
     mask: Tensor,
     positions: Tensor,
     cache: Cache | None,
-    handles: Sequence[RemovableHandle],
+    register: Callable[[], Sequence[RemovableHandle]],
 ) -> None:
     """Runs tokens until a hook raises `StopForward`, and removes the hooks.
 
@@ -243,9 +255,9 @@ def run_until_stopped(
         mask: 1 at real tokens, those in the cache first, [B, O + T].
         positions: of the tokens, [1, T].
         cache: what comes before them, if anything does.
-        handles: of the hooks.
+        register: puts the hooks on the model.
     """
-    try:
+    with hooked(register), suppress(StopForward):
         base(
             input_ids=ids,
             attention_mask=mask,
@@ -253,8 +265,3 @@ def run_until_stopped(
             past_key_values=cache,
             use_cache=cache is not None,
         )
-    except StopForward:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import Cache, DynamicCache
 
 from rose_easyedit.forward.activations import StopForward, SubjectStates, run_until_stopped
@@ -96,10 +97,17 @@ def _capture(
         raise StopForward
 
     wanted = editable.layers[first : last + 1]
-    handles = [layer.register_forward_pre_hook(keep_call, with_kwargs=True) for layer in wanted]
-    handles.append(editable.down_projections[first].register_forward_hook(key_kept(found, at)))
-    handles.append(wanted[-1].register_forward_hook(keep_hidden))
-    run_until_stopped(editable.model.base_model, ids, mask, positions, cache, handles)
+    down = editable.down_projections[first]
+    base = editable.model.base_model
+
+    def register() -> list[RemovableHandle]:
+        return [
+            *(layer.register_forward_pre_hook(keep_call, with_kwargs=True) for layer in wanted),
+            down.register_forward_hook(key_kept(found, at)),
+            wanted[-1].register_forward_hook(keep_hidden),
+        ]
+
+    run_until_stopped(base, ids, mask, positions, cache, register)
     return Rows(start[0], calls), SubjectStates(*found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,14 +12,17 @@ from transformers import DynamicCache, GenerationConfig
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.forward.shared_prefix import read_shared_prefix, sharable_prefix
 from rose_easyedit.models.context import check_context
+from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.models.modes import evaluation_mode
 from rose_easyedit.models.offload import computing_device
+from rose_easyedit.restoring import restoring
 from rose_easyedit.text.chat import Arguments, own_turn, render_messages, render_turn
 from rose_easyedit.text.token_ids import check_ids, n_embeddings, token_ids
 
 Text = str | list[dict[str, str]]
 
 
+@one_at_a_time
 def generate_greedy(
     model: Any,
     tokenizer: Any,
@@ -175,7 +178,7 @@ def stop_tokens(model: Any, tokenizer: Any) -> list[int]:
     return list(end) if isinstance(end, list | tuple) else [end]
 
 
-@contextmanager
+@restoring
 def inference(model: Any, autocast: torch.dtype | None) -> Iterator[None]:
     """No gradients, evaluation mode, optional autocast; each module's training mode is put back."""
     cast = (
@@ -187,15 +190,15 @@ def inference(model: Any, autocast: torch.dtype | None) -> Iterator[None]:
         yield
 
 
-@contextmanager
+@restoring
 def _no_settings_of_its_own(model: Any) -> Iterator[None]:
     """The model without its generation settings, which would fill in what a plain one leaves open.
 
     Some models bring a repetition penalty or beams along, and would not be greedy any more.
     """
     own = model.generation_config
-    model.generation_config = GenerationConfig()
     try:
+        model.generation_config = GenerationConfig()
         yield
     finally:
         model.generation_config = own

@@ -8,7 +8,7 @@ to the target layer are gone through; for a key alone, the next one, up to its d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from rose_easyedit.forward.activations import StopForward, SubjectStates, may_end_within
+from rose_easyedit.forward.activations import StopForward, SubjectStates, hooked, may_end_within
 from rose_easyedit.forward.batches import batches, places_in
 from rose_easyedit.forward.captured import CapturedPart, Rows, captured, key_kept, with_cache
 from rose_easyedit.forward.oom import within_memory
@@ -144,14 +144,10 @@ class Stack:
             shared_prefix = self._step(shared_prefix, layer, cache)
             stored = cache.layers[layer]
             cache = _only(layer, stored.keys, stored.values, len(part.rows.hidden))
-        handle = register() if register is not None else None
-        try:
+        with nullcontext() if register is None else hooked(lambda: [register()]):
             return replace(
                 part, shared_prefix=shared_prefix, rows=self._step(part.rows, layer, cache)
             )
-        finally:
-            if handle is not None:
-                handle.remove()
 
     def _step(self, rows: Rows, layer: int, cache: Cache) -> Rows:
         args, kwargs = with_cache(rows.calls[layer - self.first], cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -15,8 +16,12 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# as CUDA says it, a CPU's allocator, and the libraries of linear algebra on a GPU
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_status_alloc_failed")
+# as CUDA says it, a CPU's allocator, the libraries of linear algebra on a GPU, and oneDNN, in which
+# a CPU's layers compute: of a shape or type that it lacks it says "primitive descriptor"
+_OUT_OF_MEMORY = re.compile(
+    "out of memory|can't allocate memory|_status_alloc_failed"
+    "|could not create a primitive(?! descriptor)|could not create a memory object"
+)
 
 
 def within_memory(work: Callable[[int], Result], size: int) -> tuple[Result, int]:
@@ -60,8 +65,7 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory ran out, on a GPU or on the CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error).lower()
-    return any(words in text for words in _OUT_OF_MEMORY)
+    return _OUT_OF_MEMORY.search(str(error).lower()) is not None
 
 
 @contextmanager

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from rose_easyedit.forward.activations import hooked
 from rose_easyedit.forward.batches import pad_right
 from rose_easyedit.forward.prefixes import FrozenLayer, Prefixes
 from rose_easyedit.models.architectures import EditableModel, first_tensor
@@ -176,9 +178,13 @@ def capture(
     def keep_hidden(_module: nn.Module, _args: Any, output: Any) -> None:
         seen.append(first_tensor(output))
 
-    handles = [module.register_forward_pre_hook(keep_call, with_kwargs=True) for module in later]
-    handles.append(editable.layers[layer].register_forward_hook(keep_hidden))
-    try:
+    def register() -> list[RemovableHandle]:
+        return [
+            *(module.register_forward_pre_hook(keep_call, with_kwargs=True) for module in later),
+            editable.layers[layer].register_forward_hook(keep_hidden),
+        ]
+
+    with hooked(register):
         editable.model.base_model(
             input_ids=ids,
             attention_mask=mask,
@@ -186,9 +192,6 @@ def capture(
             past_key_values=cache,
             use_cache=cache is not None,
         )
-    finally:
-        for handle in handles:
-            handle.remove()
     rows, columns, targets = _wanted_places(queries, device)
     again = torch.tensor([(q.again or q.subject) - q.subject for q in queries], device=device)
     return Replay(editable, seen[0], later, calls, rows, columns, targets, again)

@@ -22,6 +22,7 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.similarity import KeySimilarity, key_similarity
 from rose_easyedit.method.stage2.statistics import load_spectra
 from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.models.lock import one_at_a_time
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Diagnosis:
         }
 
 
+@one_at_a_time
 def diagnose(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from rose_easyedit.errors import RoSEError, no_file
+from rose_easyedit.errors import DiskError, RoSEError, no_file
+from rose_easyedit.files.disks import unwritable
 
 _APPLICATION = 0x526F5345  # "RoSE", in the header of the file
 _VERSION = 1
@@ -57,7 +58,10 @@ class MemoryFile:
         """
         if self.path.is_dir():
             raise no_file(self.path, "memory", "name a file, such as facts.db")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         with self._open("IMMEDIATE", mode="rwc") as file:
             # an empty database is what a kill may have left of the first attempt
             if _has_tables(file):
@@ -109,7 +113,10 @@ class MemoryFile:
             # a table or column that there is not; a text that is none
             if str(error).startswith(("no such", "Could not decode")):
                 raise self.damaged(error) from error
-            raise OSError(f"The memory {str(self.path)!r} cannot be used now: {error}") from error
+            raise DiskError(
+                f"The memory {str(self.path)!r} cannot be used now ({error}); free some space, let "
+                "its file and folder be written, or wait for what else uses it."
+            ) from error
         except sqlite3.DatabaseError as error:
             raise self.damaged(error) from error
 

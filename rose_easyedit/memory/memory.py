@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, overload
@@ -16,7 +16,9 @@ from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.finding import Finder, Group, cached, stored
 from rose_easyedit.memory.settings import check_same, fitting_model, settings_to_open
 from rose_easyedit.memory.store import FactStore
+from rose_easyedit.models.lock import model_lock
 from rose_easyedit.requests import EditRequest, as_requests, as_subject
+from rose_easyedit.restoring import restoring
 
 if TYPE_CHECKING:
     from rose_easyedit.config.hparams import RoSEHyperParams
@@ -35,8 +37,8 @@ class FactMemory:
     A fact is on the disk before `add` computes anything. What a subject's facts are optimised to,
     their target, is kept beside them, so a fact costs its own subject and no other; all of them
     are solved together against the unedited weights when the model is next asked. Several
-    processes may use one file at the same time, and several threads one object: they share its
-    model, so that one waits while another computes or asks.
+    processes may use one file at the same time, and several threads one object, or several that
+    share a model: one waits while another computes or asks.
     """
 
     def __init__(self, store: FactStore, model: Any, tokenizer: Any, loading: tuple[Any, Any]):
@@ -44,7 +46,10 @@ class FactMemory:
         self._store = store
         self._model, self._tokenizer, self._loading = model, tokenizer, loading
         self._solved: tuple[list[Group], EditDelta] | None = None
-        self._lock = RLock()
+        self._loads = RLock()
+        # what `edited` has put into the model, until it is seen to be off; and whether it is open
+        self._written: EditDelta | None = None
+        self._inside = False
 
     @classmethod
     def open(
@@ -188,14 +193,35 @@ class FactMemory:
         answers = [answer.strip() for answer in answers]
         return answers[0] if isinstance(prompts, str) else answers
 
-    @contextmanager
+    @restoring
     def edited(self) -> Iterator[Any]:
-        """The model that knows the facts, inside the block; the base model again after it."""
-        with self._lock:
+        """The model that knows the facts, inside the block; the base model again after it.
+
+        Raises:
+            RoSEError: such a block is open, or the model is not the one that the memory is of.
+        """
+        model, _ = self.base()
+        with model_lock(model):
+            self._take_off(model)
             delta = self.delta()
-            model, _ = self.base()
-            with nullcontext() if delta is None else delta.applied(model):
-                yield model
+            try:
+                self._inside, self._written = True, delta
+                with nullcontext() if delta is None else delta.applied(model):
+                    yield model
+            finally:
+                self._inside = False
+
+    def _take_off(self, model: Any) -> None:
+        """Takes off what an earlier block could not, whatever has kept it from that.
+
+        Raises:
+            RoSEError: the block is open still.
+        """
+        if self._inside:
+            raise RoSEError("The model is edited now; leave the block of `edited` first.")
+        if self._written is not None and self._written.is_applied(model):
+            self._written.revert(model)
+        self._written = None
 
     def delta(self) -> EditDelta | None:
         """The edit that writes all facts as they are now; None while there is none.
@@ -205,10 +231,9 @@ class FactMemory:
         from rose_easyedit.method.edit import compute_edit
         from rose_easyedit.method.stage1.cached_targets import group_key
 
-        with self._lock:
-            if not self._computed().groups:
-                return None
-            self.base()
+        if not self._computed().groups:
+            return None
+        with model_lock(self.base()[0]):
             snapshot = self._computed()  # once more, now that the width of targets is known
             groups = list(snapshot.groups)
             if self._solved is None or self._solved[0] != groups:
@@ -260,7 +285,7 @@ class FactMemory:
 
     def base(self) -> tuple[Any, Any]:
         """The unedited model and its tokenizer; loaded the first time."""
-        with self._lock:
+        with self._loads:
             if self._model is None:
                 from rose_easyedit.models.loading import load_model
 
@@ -289,12 +314,14 @@ class FactMemory:
 
     def _computed(self) -> Snapshot:
         """The facts, once every one that can be written has its target."""
-        with self._lock:
-            while (snapshot := self._store.snapshot(self._width)).missing:
-                model, tokenizer = self._checked_base()
-                finder = Finder(self._store, model, tokenizer, self.hparams)
-                finder.find(snapshot.missing[:_AT_ONCE])
-            return snapshot
+        while (snapshot := self._store.snapshot(self._width)).missing:
+            with model_lock(self.base()[0]):
+                # another thread may have found some of them while this one waited
+                if missing := self._store.snapshot(self._width).missing:
+                    model, tokenizer = self._checked_base()
+                    finder = Finder(self._store, model, tokenizer, self.hparams)
+                    finder.find(missing[:_AT_ONCE])
+        return snapshot
 
     @property
     def _width(self) -> int | None:
@@ -306,8 +333,9 @@ class FactMemory:
         from rose_easyedit.method.edit import base_fingerprint
 
         model, tokenizer = self.base()
+        self._take_off(model)
         if self._solved is not None and self._solved[1].is_applied(model):
-            raise RoSEError("The model is edited now; leave the block of `edited` first.")
+            raise RoSEError("The model is edited now; revert the memory's edit first.")
         base = base_fingerprint(model, self.hparams)
         if self._store.bind(base) != base:
             raise RoSEError(

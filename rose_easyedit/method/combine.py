@@ -20,9 +20,11 @@ from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.extend import facts_of, requests_of, solve_together
+from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.requests import EditRequest
 
 
+@one_at_a_time
 def combine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *deltas: EditDelta
 ) -> EditDelta:

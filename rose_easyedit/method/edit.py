@@ -31,6 +31,7 @@ from rose_easyedit.method.stage2.statistics import load_spectra
 from rose_easyedit.method.verification import self_check
 from rose_easyedit.models.architectures import EditableModel, read_architecture
 from rose_easyedit.models.fingerprint import weights_fingerprint
+from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.models.offload import stored_weight
 from rose_easyedit.requests import EditRequest
 from rose_easyedit.text.chat import arguments_used
@@ -40,6 +41,7 @@ from rose_easyedit.text.token_ids import check_ids
 _CALIBRATION_PROMPTS = 160
 
 
+@one_at_a_time
 def compute_edit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -73,6 +75,7 @@ def compute_edit(
     return solve_edit(model, tokenizer, targets, hparams)
 
 
+@one_at_a_time
 def solve_edit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -22,6 +22,7 @@ from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.stage1.cached_targets import CachedTarget, GroupKey, group_key
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.models.fingerprint import weights_fingerprint
+from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.models.offload import stored_weight
 from rose_easyedit.requests import EditRequest, as_prompt, as_requests, as_subject
 
@@ -29,6 +30,7 @@ Requests = Iterable[EditRequest | Mapping[str, Any]]
 Place = tuple[str, str]
 
 
+@one_at_a_time
 def extend(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -58,6 +60,7 @@ def extend(
     return solve_together(model, tokenizer, [delta], *_changed(facts, as_requests(new_requests)))
 
 
+@one_at_a_time
 def update(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -85,6 +88,7 @@ def update(
     return solve_together(model, tokenizer, [delta], *_changed(facts, changed))
 
 
+@one_at_a_time
 def without(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

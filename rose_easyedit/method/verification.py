@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import DamageError
-from rose_easyedit.forward.activations import with_updates
+from rose_easyedit.forward.activations import hooked, with_updates
 from rose_easyedit.forward.oom import within_memory
 from rose_easyedit.forward.prefixes import Prefixes
 from rose_easyedit.forward.replay import capture
@@ -259,11 +259,8 @@ def _read(
     def keep(_module: nn.Module, _args: object, output: Tensor | tuple[Tensor, ...]) -> None:
         seen.append(first_tensor(output)[:, 0].float())  # rows begin at their subjects
 
-    handle = editable.layers[layer].register_forward_hook(keep)
-    try:
+    with hooked(lambda: [editable.layers[layer].register_forward_hook(keep)]):
         replay = capture(editable, queries, editable.n_layers - 1, prefixes)
-    finally:
-        handle.remove()
     log_p = replay.read_out(replay.hidden[replay.rows, replay.columns])  # [targets, vocabulary]
     chosen = log_p.gather(1, replay.targets[:, None])[:, 0]
     missed = (log_p.argmax(-1) != replay.targets).float()

@@ -7,12 +7,13 @@ longer than the product: they were a third of reading the prompts of an edit.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+from rose_easyedit.restoring import restoring
 
 
 class CastWeights:
@@ -36,7 +37,7 @@ class CastWeights:
             and weight.dtype != self.dtype
         ]
 
-    @contextmanager
+    @restoring
     def in_place(self) -> Iterator[None]:
         """The model with the copies as its weights; afterwards with its own, whatever happens."""
         copies = self._copies

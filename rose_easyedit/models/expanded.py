@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rose_easyedit.config.paths import cache_dir
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import DiskError
+from rose_easyedit.files.disks import disk_errors
 from rose_easyedit.files.reading import read_json
 
 MANIFEST = "manifest.json"
@@ -29,7 +30,8 @@ def expanded(name: str, megabytes: int, source: str, make: Callable[[Path], None
         A folder whose every file is as its checksum says, and in which there is nothing else.
 
     Raises:
-        RoSEError: the cache folder cannot be written, or `make` has raised it.
+        DiskError: the cache folder cannot be written.
+        RoSEError: `make` has raised it.
     """
     from filelock import FileLock
 
@@ -41,9 +43,10 @@ def expanded(name: str, megabytes: int, source: str, make: Callable[[Path], None
         with FileLock(f"{folder}.lock"):
             # another process may have made it while this one waited
             if not is_intact(folder, source):
-                _make_atomically(folder, source, make)
+                with disk_errors(folder):
+                    _make_atomically(folder, source, make)
     except OSError as error:
-        raise RoSEError(
+        raise DiskError(
             f"The expanded model cannot be kept in {folder.parent} ({error}); set "
             f"ROSE_EASYEDIT_CACHE to a writable folder with {megabytes} MB free."
         ) from error

@@ -8,7 +8,6 @@ of whole groups take a third of it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,13 +16,15 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from rose_easyedit.restoring import restoring
+
 _NAME = "rose_grouped"
 _REPLACED = "sdpa"
 # What changes the scores beyond scaling and mask is left to the model's own way.
 _FURTHER = ("softcap", "position_bias", "s_aux")
 
 
-@contextmanager
+@restoring
 def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
     """Lets a model that attends with torch's own function attend by groups; others as they do."""
     config = model.config.get_text_config()
@@ -33,8 +34,8 @@ def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
         return
     AttentionInterface.register(_NAME, attend_by_groups)
     AttentionMaskInterface.register(_NAME, ALL_MASK_ATTENTION_FUNCTIONS[_REPLACED])
-    config._attn_implementation = _NAME
     try:
+        config._attn_implementation = _NAME
         yield
     finally:
         config._attn_implementation = own

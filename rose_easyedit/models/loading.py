@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rose_easyedit.errors import RoSEError, first_line, shown
 from rose_easyedit.models.embedded import PACKAGED, packaged_model
 from rose_easyedit.models.gguf_file import gguf_model
 from rose_easyedit.models.tiny import TINY, build_tiny
+from rose_easyedit.restoring import restoring
 
 EMBEDDED = "embedded"
 LABORATORY = "laboratory"
@@ -131,7 +131,7 @@ def _folder(name: str) -> Path | str:
     return name
 
 
-@contextmanager
+@restoring
 def transformers_progress(*, shown: bool) -> Iterator[None]:
     """Puts transformers' progress bars away for a while unless `shown`, then back as they were."""
     from transformers.utils import logging
@@ -139,8 +139,8 @@ def transformers_progress(*, shown: bool) -> Iterator[None]:
     if shown or not logging.is_progress_bar_enabled():
         yield
         return
-    logging.disable_progress_bar()
     try:
+        logging.disable_progress_bar()
         yield
     finally:
         logging.enable_progress_bar()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.models.cast_weights import CastWeights
 from rose_easyedit.models.grouped_attention import attends_by_groups, grouped_attention
 from rose_easyedit.models.offload import computing_device
+from rose_easyedit.restoring import restoring
 
 
 def precision_context(
@@ -44,7 +45,7 @@ def precision_context(
     return lambda: _bfloat16(model, device, weights)
 
 
-@contextmanager
+@restoring
 def _bfloat16(model: PreTrainedModel, device: torch.device, weights: CastWeights) -> Iterator[None]:
     on_cpu = device.type == "cpu"
     # On a CPU the fused attention kernel takes ten times as long in bfloat16 for these short
@@ -79,7 +80,7 @@ def attention_as_now(model: PreTrainedModel) -> AbstractContextManager[None]:
     kernels = sdpa_kernel([backend for backend, enabled in may.items() if enabled])
     by_groups = attends_by_groups(model)
 
-    @contextmanager
+    @restoring
     def again() -> Iterator[None]:
         with kernels, grouped_attention(model) if by_groups else nullcontext():
             yield

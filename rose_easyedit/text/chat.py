@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
 from rose_easyedit.errors import RoSEError, first_line, shown
+from rose_easyedit.restoring import restoring
 
 # What the templates of Llama 3 fall back to without a clock, and where templates ask for the date.
 _DATE = date(2024, 7, 26)
@@ -101,7 +101,7 @@ def render_turn(tokenizer: Any, user: str, arguments: Arguments | None = None) -
     return render_messages(tokenizer, [{"role": "user", "content": user}], arguments)
 
 
-@contextmanager
+@restoring
 def in_questions(tokenizer: Any) -> Iterator[None]:
     """The tokenizer of a base model with a template "Question: ... Answer:" for a while.
 
@@ -110,8 +110,8 @@ def in_questions(tokenizer: Any) -> Iterator[None]:
     if tokenizer.chat_template is not None:
         yield
         return
-    tokenizer.chat_template = _QUESTION_ANSWER
     try:
+        tokenizer.chat_template = _QUESTION_ANSWER
         yield
     finally:
         tokenizer.chat_template = None

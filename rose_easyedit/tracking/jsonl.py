@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.files.plain import plain
+from rose_easyedit.files.writing import append_whole
 from rose_easyedit.tracking.tracker import RunInfo, TrackingSettings, run_names
 
 METRICS_FILE = "metrics.jsonl"
@@ -57,6 +58,4 @@ class JsonlTracker:
 
     def _write(self, event: str, **content: Any) -> None:
         line = json.dumps(plain({"event": event, **content}), ensure_ascii=False, default=str)
-        # opened for each event: what is written stays written, however the process ends
-        with (self._folder / METRICS_FILE).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        append_whole(self._folder / METRICS_FILE, f"{line}\n".encode())

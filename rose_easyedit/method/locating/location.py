@@ -18,6 +18,7 @@ from rose_easyedit.method.contexts import reading_forms
 from rose_easyedit.method.locating.exchanges import Exchange
 from rose_easyedit.method.locating.tracing import Trace, trace_subject
 from rose_easyedit.models.architectures import read_architecture
+from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.text.token_ids import check_ids
 
@@ -81,6 +82,7 @@ class Location:
         return asdict(self)
 
 
+@one_at_a_time
 def locate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

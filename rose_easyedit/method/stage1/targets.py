@@ -29,6 +29,7 @@ from rose_easyedit.method.stage1.sinks import usual_norm, without_sinks
 from rose_easyedit.method.stage1.store import ShiftStore
 from rose_easyedit.method.stage1.units import subject_unit
 from rose_easyedit.models.architectures import EditableModel, read_architecture
+from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.models.precision import precision_context
 from rose_easyedit.requests import EditRequest, as_requests
 
@@ -76,6 +77,7 @@ class Targets:
 # for them; those of inference mode cannot.
 @torch.inference_mode(False)
 @torch.enable_grad()
+@one_at_a_time
 def compute_targets(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -352,7 +352,8 @@ def test_the_command_says_where_the_page_is(
     assert "There is no folder" in capsys.readouterr().err
     assert main([str(tmp_path / "sweep"), "--out", "/proc/page.html"]) == 1
     told = capsys.readouterr().err
-    assert "in the folder '/proc': '/proc/page.html'" in told and ".part" not in told
+    assert "'/proc/page.html' cannot be written" in told and "in the folder '/proc'" in told
+    assert ".part" not in told
     assert main([str(tmp_path / "sweep"), "--out", str(tmp_path)]) == 2
     assert "is a folder" in capsys.readouterr().err
 

@@ -29,12 +29,20 @@ from rose_easyedit.models.architectures import read_architecture
 ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nTry this.")
 IN_A_SOLVE = RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `create`")
 ON_A_CPU = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to")
+IN_A_LAYER = RuntimeError("could not create a primitive")  # oneDNN's whole message
 
 
 @pytest.mark.parametrize(
     "error",
-    [ON_A_GPU, IN_A_SOLVE, ON_A_CPU, MemoryError()],
-    ids=["gpu", "gpu's solver", "cpu", "python"],
+    [
+        ON_A_GPU,
+        IN_A_SOLVE,
+        ON_A_CPU,
+        IN_A_LAYER,
+        RuntimeError("could not create a memory object"),
+        MemoryError(),
+    ],
+    ids=["gpu", "gpu's solver", "cpu", "cpu's layer", "cpu's copy", "python"],
 )
 def test_the_size_is_halved_until_it_fits(
     error: Exception, caplog: pytest.LogCaptureFixture
@@ -70,6 +78,9 @@ def test_other_errors_pass(error: BaseException) -> None:
         within_memory(work, 4)
     assert caught.value is error
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
+    # oneDNN of a shape or type that it does not compute
+    other = "could not create a primitive descriptor for the matmul primitive. Run workload with"
+    assert not is_out_of_memory(RuntimeError(other))
 
 
 def test_what_was_tried_is_freed_before_it_is_tried_again() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,14 @@ from typing import Any
 import pytest
 import torch
 from places import HELPERS
+from small_disks import no_file_above
 from tiny_edits import make_delta
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rose_easyedit.cli.main import FAILED, main
 from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.errors import DiskError
 from rose_easyedit.export.save import save_gguf_lora, save_merged, save_peft_lora
 from rose_easyedit.method.edit import compute_edit
 
@@ -33,17 +34,6 @@ WRITERS: dict[str, Callable[[EditDelta, Any, Any, Path], Path]] = {
     "gguf": lambda delta, _model, _tokenizer, path: save_gguf_lora(delta, path),
     "merge": lambda delta, model, tokenizer, path: save_merged(delta, model, tokenizer, path),
 }
-
-
-@contextmanager
-def no_file_above(n_bytes: int) -> Iterator[None]:
-    """The system lets no file grow further; Python ignores the signal that goes with it."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager
@@ -118,7 +108,7 @@ def test_a_disk_that_fails_keeps_the_old_file(
 def test_a_folder_that_may_not_be_written(how: str, open_folder: Path, tiny_tokenizer: Any) -> None:
     model = build_model("llama-tied")
     delta, before = make_delta(model), weights_of(model)
-    with no_right_to_write(open_folder), pytest.raises(PermissionError):
+    with no_right_to_write(open_folder), pytest.raises(DiskError, match="name a folder that may"):
         WRITERS[how](delta, model, tiny_tokenizer, open_folder / "out")
     assert list(open_folder.iterdir()) == []
     assert same_weights(model, before) and not delta.is_applied(model)

@@ -1,0 +1,87 @@
+"""The commands as the system starts them: an interrupt is one line, from the first import on.
+
+One that falls into an import is raised behind it: in a library that is half imported it becomes an
+error of another kind, the end of the process, or nothing at all.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from _thread import interrupt_main
+from importlib import import_module
+from threading import Timer
+from types import FrameType
+
+INTERRUPTED = 130
+_AGAIN = 0.02  # seconds between two looks at whether an import has ended
+_IMPORTS = "<frozen importlib._bootstrap"
+
+
+def rose_edit() -> int:
+    """`rose-edit`; its exit code."""
+    return _run("rose-edit", "rose_easyedit.cli.main")
+
+
+def rose_experiment() -> int:
+    """`rose-experiment`; its exit code."""
+    return _run("rose-experiment", "rose_easyedit.experiment.main")
+
+
+def rose_report() -> int:
+    """`rose-report`; its exit code."""
+    return _run("rose-report", "rose_easyedit.experiment.report")
+
+
+def rose_dashboard() -> int:
+    """`rose-dashboard`; its exit code."""
+    return _run("rose-dashboard", "rose_easyedit.tracking.dashboard")
+
+
+class _Interrupts:
+    """A handler of interrupts, for a process that imports libraries while it works.
+
+    Attributes:
+        waiting: whether one has come that was not raised yet.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not _is_importing(frame):
+            self.waiting = False
+            raise KeyboardInterrupt
+        self.waiting = True
+        look_again = Timer(_AGAIN, interrupt_main)
+        look_again.daemon = True
+        look_again.start()
+
+
+def _run(name: str, module: str) -> int:
+    """Runs the `main` of a module, which may have told of an interrupt itself."""
+    interrupts = _Interrupts()
+    try:
+        # not where they are ignored, as behind a shell's `&`
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupts)
+        code = int(import_module(module).main())
+        if code == INTERRUPTED or not interrupts.waiting:
+            return code
+    except KeyboardInterrupt:
+        pass
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupts:
+            # the work is over; what ends the process has nothing to say of an interrupt
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    print(f"{name}: Interrupted; no file was left half written.", file=sys.stderr)
+    return INTERRUPTED
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported on the stack."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_IMPORTS):
+            return True
+        frame = frame.f_back
+    return False
