@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from results import RESULT
 from small_disks import Disk, small_disk
 from sweeps import write_sweep
-from test_delta import make_delta
-from test_evaluation_report import RESULT
+from tiny_edits import make_delta
 from tiny_gguf import write_gguf
 from tiny_models import build_model, same_weights, weights_of
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from interrupting import counted, interrupted, places_of
-from test_delta import make_delta
+from tiny_edits import make_delta
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 
 from rose_easyedit.forward.activations import frozen, with_updates

@@ -10,7 +10,7 @@ from threading import Barrier, Event
 from typing import Any
 
 import pytest
-from test_delta import make_delta
+from tiny_edits import make_delta
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 
 from rose_easyedit.errors import RoSEError
