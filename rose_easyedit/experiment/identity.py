@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rose_easyedit.easyedit_import import easyeditor_folder
 from rose_easyedit.experiment.schema import SOURCES, ExperimentConfig
 
 # Where a run writes, and whether it is done again, change nothing of what it finds.
@@ -48,12 +49,24 @@ def code_version() -> str:
     Read once: what this process has loaded stays what it is when a file changes.
     """
     root = Path(__file__).resolve().parents[1]
+    return f"{version('rose-easyedit')}+{_digest(root)[:_LENGTH]}"
+
+
+@cache
+def _easyeditor() -> str | None:
+    """A digest of the EasyEdit that an import would find: the release and a clone differ."""
+    root = easyeditor_folder()
+    return None if root is None else _digest(root)
+
+
+def _digest(root: Path) -> str:
+    """SHA-256 over the names and contents of a package's sources and data."""
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*")):
         if path.suffix in _CODE:
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return f"{version('rose-easyedit')}+{digest.hexdigest()[:_LENGTH]}"
+    return digest.hexdigest()
 
 
 def _files(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
@@ -70,6 +83,10 @@ def _files(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
             texts[text] = statistics_path(text, config.hparams.model_name)
     if config.data.source not in SOURCES:
         texts[config.data.source] = Path(config.data.source)
+    if config.easyedit.algorithm is not None:
+        yield "easyeditor", _easyeditor()
+        if config.easyedit.file is not None:
+            texts[config.easyedit.file] = Path(config.easyedit.file)
     for name, path in texts.items():
         if path.is_file():
             yield name, hashlib.sha256(path.read_bytes()).hexdigest()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from rose_easyedit.easyedit_import import easyeditor_folder
+from rose_easyedit.easyedit_settings import EasyEditSettings, settings_faults
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY
 from rose_easyedit.experiment.tracking import TrackingSettings, make_tracker
@@ -120,7 +122,9 @@ class ExperimentConfig:
         resume: take a finished run from disk instead of repeating it.
         cache: take the unedited model's answers, and the shifts of stage 1 (natively), from the
             user's cache where an earlier run has found the same ones.
-        hparams: the method's settings.
+        hparams: the method's settings; with a method of EasyEdit's, the model's, from which those
+            of the method follow.
+        easyedit: a method of EasyEdit's own in place of ours; `through` says nothing of it.
         data: the facts.
         evaluation: how the edit is judged.
         tracking: where numbers go while it runs.
@@ -133,6 +137,7 @@ class ExperimentConfig:
     resume: bool = True
     cache: bool = True
     hparams: RoSEHyperParams = MISSING
+    easyedit: EasyEditSettings = field(default_factory=EasyEditSettings)
     data: DataConfig = field(default_factory=DataConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
@@ -174,6 +179,7 @@ def _check(config: ExperimentConfig) -> None:
         faults.append(f"through is {config.through!r}; choose one of {', '.join(THROUGH)}")
     if config.name in ("", ".", "..") or {"/", "\0"} & set(config.name):
         faults.append(f"name is {config.name!r}; give a word that can name a folder")
+    faults += settings_faults(config.easyedit, easyeditor_folder())
     faults += _data_faults(config.data)
     for made in (
         config.evaluation.settings,
