@@ -171,6 +171,7 @@ def host_hparams(
     derived = _derived(asked.algorithm or "", editable, hparams, n_facts)
     if asked.file is not None:
         found = _read(kind, asked.file)
+        logger.info("the settings are those of %s, in place of easyedit.settings", asked.file)
         of_the_call = [*_OF_THE_CALL, *(["batch_size", "batch_size_once"] * _fixed_size(known))]
         for name in known.intersection(of_the_call):
             setattr(found, name, derived.get(name))
@@ -243,7 +244,8 @@ def _derived(
         "mom2_dtype": "float32",
         "stats_dir": "stats",
         "P_loc": "null_space_project.pt",  # in a folder of the call's own
-        "inner_params": [f"{layer}.{down}.weight".format(index) for index in layers],
+        # as an expression, which EasyEdit evaluates
+        "inner_params": [f"{paths.layers}[{index}].{down}.weight" for index in layers],
         "batch_size": n_facts,
         "dropout": 0.0,
         "no_grad_layers": None,
