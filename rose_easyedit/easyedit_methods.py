@@ -179,6 +179,7 @@ def _enter(
     enter(torch.inference_mode(False))
     enter(torch.enable_grad())
     enter(_tokenizer_as_expected(editable, tokenizer, method))
+    enter(_layers_as_expected(editable))
     # it looks for families in names, and LoRA leaves the cache of keys and values turned off
     enter(attributes_left_as_they_were(model.config, getattr(model, "generation_config", None)))
     for holder, name in ((model, "name_or_path"), (model.config, "_name_or_path")):
@@ -205,13 +206,42 @@ def _seed_numpy(seed: int) -> None:
 def _tokenizer_as_expected(
     editable: EditableModel, tokenizer: Any, method: HostMethod
 ) -> Iterator[None]:
-    held = tokenizer.padding_side, tokenizer.pad_token
+    held = tokenizer.padding_side, tokenizer.pad_token, tokenizer.unk_token
     tokenizer.padding_side = method.padding
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(filler(editable.model, tokenizer))
+    if tokenizer.unk_token is None:  # the release's FT masks it without looking whether there is one
+        tokenizer.unk_token = tokenizer.pad_token
     try:
         yield
     finally:
-        tokenizer.padding_side, tokenizer.pad_token = held
+        tokenizer.padding_side, tokenizer.pad_token, tokenizer.unk_token = held
+
+
+@contextmanager
+def _layers_as_expected(editable: EditableModel) -> Iterator[None]:
+    """The layers give tuples, as they did when the release was made, and take them.
+
+    Its MEMIT changes the first entry in place.
+    """
+    nethook = importlib.import_module("easyeditor.util.nethook")
+    if hasattr(nethook, "get_hidden_state"):  # a clone takes both
+        yield
+        return
+
+    def wrapped(_module: Any, _args: Any, output: Any) -> Any:
+        return output if isinstance(output, tuple) else (output,)
+
+    def unwrapped(_module: Any, args: tuple[Any, ...]) -> Any:
+        return (args[0][0], *args[1:]) if args and isinstance(args[0], tuple) else args
+
+    hooks = [layer.register_forward_hook(wrapped) for layer in editable.layers]
+    takers = [*editable.layers[1:], editable.final_norm]
+    hooks += [taker.register_forward_pre_hook(unwrapped) for taker in takers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _modules_of(method: HostMethod) -> list[ModuleType]:
