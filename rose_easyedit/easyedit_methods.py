@@ -209,7 +209,9 @@ def _tokenizer_as_expected(
     held = tokenizer.padding_side, tokenizer.pad_token, tokenizer.unk_token
     tokenizer.padding_side = method.padding
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(filler(editable.model, tokenizer))
-    if tokenizer.unk_token is None:  # the release's FT masks it without looking whether there is one
+    if (
+        tokenizer.unk_token is None
+    ):  # the release's FT masks it without looking whether there is one
         tokenizer.unk_token = tokenizer.pad_token
     try:
         yield
