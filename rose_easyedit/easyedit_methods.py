@@ -84,15 +84,18 @@ def edited_by_easyedit(
         RoSEError: the model cannot be edited, EasyEdit does not have the method or take its
             settings, or the method fails, in EasyEdit's own words; the model is as before.
     """
-    method = METHODS[asked.algorithm or ""]
+    algorithm = asked.algorithm or ""
+    method = METHODS[algorithm]
     if is_offloaded(model):
         raise RoSEError(
             "EasyEdit's methods cannot edit offloaded weights; load the whole model on one device."
         )
     editable = read_architecture(model)
     hparams = with_layers(model, tokenizer, hparams)
-    apply, kind = _of_easyeditor(asked.algorithm or "", method)
+    apply, kind = _of_easyeditor(algorithm, method)
     values = host_hparams(kind, asked, editable, hparams, len(requests))
+    if not method.together:
+        values.sequential_edit = True  # else a call of WISE takes the one before it back
     moments = _moments(editable, tokenizer, values, hparams, method)
     records = [_record(request, method) for request in requests]
     if method.generic:
@@ -102,7 +105,7 @@ def edited_by_easyedit(
         with ExitStack() as surroundings:
             _enter(surroundings, editable, tokenizer, method, moments, hparams.seed)
             for call in calls:
-                _call(apply, asked, model, tokenizer, call, values)
+                _call(apply, algorithm, model, tokenizer, call, values)
         model.eval().requires_grad_(False)
         yield
 
@@ -254,15 +257,16 @@ def _modules_of(method: HostMethod) -> list[ModuleType]:
 
 def _call(
     apply: Callable[..., Any],
-    asked: EasyEditSettings,
+    algorithm: str,
     model: Any,
     tokenizer: Any,
     records: list[dict[str, Any]],
     values: Any,
 ) -> None:
-    """One call of EasyEdit's function; what it returns is the model, which it has changed."""
-    if asked.algorithm == "WISE":
-        values.sequential_edit = True  # else a call takes the one before it back
+    """One call of EasyEdit's function.
+
+    What it returns is the model that it has changed, or a wrapper of it.
+    """
     try:
         apply(
             model,
@@ -278,7 +282,7 @@ def _call(
     except Exception as error:
         about = "" if len(records) > 1 else f" at {records[0]['prompt']!r}"
         raise RoSEError(
-            f"EasyEdit's {asked.algorithm} failed{about}, with {type(error).__name__}: "
+            f"EasyEdit's {algorithm} failed{about}, with {type(error).__name__}: "
             f"{first_line(str(error))} ({_place(error)}). The model is as it was before."
         ) from error
 

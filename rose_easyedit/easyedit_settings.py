@@ -10,11 +10,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rose_easyedit.architectures import EditableModel
 from rose_easyedit.errors import RoSEError, no_file
-from rose_easyedit.hparams import RoSEHyperParams
+
+if TYPE_CHECKING:
+    from rose_easyedit.architectures import EditableModel
+    from rose_easyedit.hparams import RoSEHyperParams
 
 logger = logging.getLogger(__name__)
 
