@@ -48,12 +48,12 @@ _STATE: Mapping[str, Callable[[], Any]] = {
     "KZ_CACHE": dict,
     "inv_mom2_cache": dict,
     "P_loaded": bool,
-    "P": lambda: None,
     "cache_c_new": bool,
-    "cache_c": lambda: None,
     "edit_history": list,
     "merge_group_edit_history": list,
 }
+# What AlphaEdit and SPHERE make in their modules beside it: a projection, and the keys so far.
+_MADE = ("P", "cache_c")
 _OUT_OF_SCOPE_TOKENS = 2048
 
 
@@ -192,9 +192,8 @@ def _enter(
         held = vars(module)
         for name in _STATE.keys() & held.keys():
             enter(mock.patch.object(module, name, _STATE[name]()))
-        if "P_loaded" in held:
-            for name in ("P", "cache_c"):
-                enter(mock.patch.object(module, name, None, create=True))
+        for name in _MADE if "P_loaded" in held else ():
+            enter(mock.patch.object(module, name, None, create=True))
         if callable(held.get("layer_stats")):
             enter(mock.patch.object(module, "layer_stats", layer_statistics(moments)))
 
