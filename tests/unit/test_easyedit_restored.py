@@ -29,7 +29,7 @@ def _another_module(model: Any) -> None:
 def _an_adapter(model: Any) -> None:
     from peft import LoraConfig, get_peft_model
 
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     model.enable_input_require_grads()
     get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
     model.config.use_cache = False
