@@ -48,13 +48,13 @@ def import_easyeditor() -> ModuleType:
     if hasattr(sys.modules.get(_PACKAGE), "BaseEditor"):
         return sys.modules[_PACKAGE]
     _forget(_PACKAGE)
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
+    folder = easyeditor_folder()
+    if folder is None:
         raise RoSEError(
             "easyeditor is not installed; install its release with `pip install --no-deps "
             "easyeditor==0.0.1.dev0`, or put a clone of EasyEdit on PYTHONPATH."
         )
-    honours_device = Path(spec.submodule_search_locations[0], "util", "device.py").is_file()
+    honours_device = (folder / "util" / "device.py").is_file()
     try:
         with (
             _process_left_as_it_was(),
@@ -65,6 +65,14 @@ def import_easyeditor() -> ModuleType:
     except BaseException:
         _forget(_PACKAGE)
         raise
+
+
+def easyeditor_folder() -> Path | None:
+    """Where the easyeditor is that an import would find, without importing it; None if nowhere."""
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
 
 
 def _forget(package: str) -> None:
@@ -225,7 +233,7 @@ def _process_left_as_it_was() -> Iterator[None]:
     environment, directory, path = dict(os.environ), os.getcwd(), list(sys.path)
     try:
         # Its invalid escapes and old calls are not the user's to mend.
-        with _generators_left_as_they_were(), warnings.catch_warnings():
+        with generators_left_as_they_were(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -242,7 +250,8 @@ def _process_left_as_it_was() -> Iterator[None]:
 
 
 @contextmanager
-def _generators_left_as_they_were() -> Iterator[None]:
+def generators_left_as_they_were() -> Iterator[None]:
+    """The random generators of Python, NumPy and torch are afterwards as they were before."""
     import numpy
     import torch
 

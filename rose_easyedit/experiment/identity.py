@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rose_easyedit.config.results_version import EDITS, EVALUATIONS
+from rose_easyedit.easyedit.importing import easyeditor_folder
 from rose_easyedit.experiment.schema import SOURCES, ExperimentConfig
 
 # Where a run writes, and whether it is done again, change nothing of what it finds.
@@ -45,6 +47,19 @@ def results_version() -> str:
     return f"{version('rose-easyedit')}, edits {EDITS}, evaluations {EVALUATIONS}"
 
 
+@cache
+def _easyeditor() -> str | None:
+    """A digest of the EasyEdit that an import would find: the release and a clone differ."""
+    root = easyeditor_folder()
+    if root is None:
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def _files(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
     """What the files that the settings name hold; of a model's folder, its files' sizes and times.
 
@@ -59,6 +74,10 @@ def _files(config: ExperimentConfig) -> Iterator[tuple[str, Any]]:
             texts[text] = statistics_path(text, config.hparams.model_name)
     if config.data.source not in SOURCES:
         texts[config.data.source] = Path(config.data.source)
+    if config.easyedit.algorithm is not None:
+        yield "easyeditor", _easyeditor()
+        if config.easyedit.file is not None:
+            texts[config.easyedit.file] = Path(config.easyedit.file)
     for name, path in texts.items():
         if path.is_file():
             yield name, hashlib.sha256(path.read_bytes()).hexdigest()

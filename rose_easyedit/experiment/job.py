@@ -149,6 +149,7 @@ def _attempt(config: ExperimentConfig, folder: Path, job: Job) -> Status:
         overrides=job.overrides,
         code=results_version(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
+        has_edit=config.easyedit.algorithm is None,
     ).write(folder)
     start = time.perf_counter()
     label = " ".join(job.overrides)

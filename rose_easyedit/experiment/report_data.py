@@ -159,7 +159,7 @@ def _read_run(folder: Path) -> RunFiles:
         return RunFiles(status)
     faults: list[str] = []
     evaluation = _attempt(faults, RESULT_FILE, lambda: _evaluation(folder))
-    curves = _attempt(faults, "its curves", lambda: read_curves(folder))
+    curves = _attempt(faults, "its curves", lambda: read_curves(folder, status.has_edit))
     setting = _attempt(faults, CONFIG_FILE, lambda: _setting(folder))
     figures = _attempt(faults, "its figures", lambda: _figures(folder))
     return RunFiles(status, setting or "", evaluation, curves or {}, figures or {}, faults)

@@ -18,8 +18,12 @@ from rose_easyedit.tracking.tracker import NoTracker
 Curves = Mapping[str, list[tuple[float, float]]]
 
 
-def read_curves(folder: Path) -> Curves:
+def read_curves(folder: Path, has_edit: bool = True) -> Curves:
     """What was logged against the steps and the layers; the same from either file.
+
+    Args:
+        folder: of the run.
+        has_edit: whether it leaves an edit; without one there are only events, if any.
 
     Raises:
         RoSEError: there are no events, and the edit is missing or damaged.
@@ -28,7 +32,7 @@ def read_curves(folder: Path) -> Curves:
     points = _Points()
     if (folder / METRICS_FILE).is_file():
         points.replay(inside(folder, folder / METRICS_FILE))
-    else:
+    elif has_edit:
         from rose_easyedit.edits.delta import EditDelta
         from rose_easyedit.tracking.curves import log_edit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,8 @@ def run_experiment(
     """Computes an edit, evaluates it, and writes both.
 
     The folder gets `config.yaml`, `delta.safetensors`, `result.json`, and, with
-    `evaluation.geometry`, `diagnosis.json` and `figures/`.
+    `evaluation.geometry`, `diagnosis.json` and `figures/`. A method of EasyEdit's own leaves
+    changed weights for as long as they are evaluated, and no edit: nothing that needs one is made.
 
     Args:
         config: what to do, checked (`schema.read_config`).
@@ -76,14 +77,17 @@ def run_experiment(
             model, tokenizer = (models or LoadedModel()).get(config.hparams)
         with clock.timed("baseline"):
             baseline = _baseline(model, tokenizer, selection, config)
-        with clock.timed("edit"):
-            delta = compute(model, tokenizer, requests_of(selection.edited), config)
-        delta.save(folder / DELTA_FILE)
-        with clock.timed("evaluation"):
-            result = _evaluate(model, tokenizer, selection, baseline, delta)
+        with ExitStack() as stack:
+            with clock.timed("edit"):
+                requests = requests_of(selection.edited)
+                delta = stack.enter_context(_edited(model, tokenizer, requests, config))
+            if delta is not None:
+                delta.save(folder / DELTA_FILE)
+            with clock.timed("evaluation"):
+                result = _evaluate(model, tokenizer, selection, baseline)
         write_whole(folder / RESULT_FILE, to_json(result.as_dict()))
         diagnosis = None
-        if config.evaluation.geometry:
+        if config.evaluation.geometry and delta is not None:
             with clock.timed("geometry"):
                 diagnosis = _diagnose(model, tokenizer, selection.edited, delta, config, folder)
         metrics = main_metrics(result.summary())
@@ -120,6 +124,27 @@ def select_data(data: DataConfig) -> Selection:
 def requests_of(facts: Sequence[Fact]) -> list[EditRequest]:
     """The edit that writes the facts, in the form that EasyEdit can be given: it takes no ids."""
     return [replace(fact.to_request(), case_id=None) for fact in facts]
+
+
+@contextmanager
+def _edited(
+    model: Any, tokenizer: Any, requests: Sequence[EditRequest], config: ExperimentConfig
+) -> Iterator[EditDelta | None]:
+    """The model with the facts in it, and the edit, if it is one that can be kept."""
+    if config.easyedit.algorithm is None:
+        delta = compute(model, tokenizer, requests, config)
+        with delta.applied(model):
+            yield delta
+        return
+    from rose_easyedit.easyedit.methods import edited_by_easyedit
+
+    logger.info(
+        "EasyEdit's %s leaves no edit: without %s there is no diagnosis and no export",
+        config.easyedit.algorithm,
+        DELTA_FILE,
+    )
+    with edited_by_easyedit(model, tokenizer, requests, config.easyedit, config.hparams):
+        yield None
 
 
 def compute(
@@ -184,14 +209,13 @@ def _baseline(
 
 
 def _evaluate(
-    model: Any, tokenizer: Any, selection: Selection, baseline: Baseline, delta: EditDelta
+    model: Any, tokenizer: Any, selection: Selection, baseline: Baseline
 ) -> EvaluationResult:
     from rose_easyedit.evaluation.evaluate import evaluate_edit
 
-    with delta.applied(model):
-        return evaluate_edit(
-            model, tokenizer, selection.asked, baseline=baseline, edited=selection.edited
-        )
+    return evaluate_edit(
+        model, tokenizer, selection.asked, baseline=baseline, edited=selection.edited
+    )
 
 
 def _diagnose(
@@ -217,7 +241,8 @@ def _diagnose(
 def _info(config: ExperimentConfig, folder: Path, label: str) -> RunInfo:
     from rose_easyedit.geometry.rivals import edit_name
 
-    method = edit_name(config.hparams)
+    algorithm = config.easyedit.algorithm
+    method = edit_name(config.hparams) if algorithm is None else f"EasyEdit's {algorithm}"
     return RunInfo(
         id=run_id(config),
         name=label or method,

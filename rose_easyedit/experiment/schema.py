@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, cast
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.easyedit.importing import easyeditor_folder
+from rose_easyedit.easyedit.settings import EasyEditSettings, settings_faults
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY
 from rose_easyedit.tracking.choice import make_tracker
@@ -121,7 +123,9 @@ class ExperimentConfig:
         resume: take a finished run from disk instead of repeating it.
         cache: take the unedited model's answers, and the shifts of stage 1 (natively), from the
             user's cache where an earlier run has found the same ones.
-        hparams: the method's settings.
+        hparams: the method's settings; with a method of EasyEdit's, the model's, from which those
+            of the method follow.
+        easyedit: a method of EasyEdit's own in place of ours; `through` says nothing of it.
         data: the facts.
         evaluation: how the edit is judged.
         tracking: where numbers go while it runs.
@@ -134,6 +138,7 @@ class ExperimentConfig:
     resume: bool = True
     cache: bool = True
     hparams: RoSEHyperParams = MISSING
+    easyedit: EasyEditSettings = field(default_factory=EasyEditSettings)
     data: DataConfig = field(default_factory=DataConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
@@ -175,6 +180,7 @@ def _check(config: ExperimentConfig) -> None:
         faults.append(f"through is {config.through!r}; choose one of {', '.join(THROUGH)}")
     if config.name in ("", ".", "..") or {"/", "\0"} & set(config.name):
         faults.append(f"name is {config.name!r}; give a word that can name a folder")
+    faults += settings_faults(config.easyedit, easyeditor_folder())
     faults += _data_faults(config.data)
     for made in (
         config.evaluation.settings,

@@ -16,7 +16,7 @@ from rose_easyedit.experiment.json_records import from_json
 from rose_easyedit.files.plain import plain
 from rose_easyedit.files.reading import inside, read_json
 from rose_easyedit.files.writing import write_whole
-from rose_easyedit.tracking.layout import DELTA_FILE
+from rose_easyedit.tracking.layout import DELTA_FILE, RESULT_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class Status:
         seconds: what each part of it took.
         metrics: the main ones (`metrics.main_metrics`); none unless it has finished.
         error: why it failed.
+        has_edit: whether it leaves an edit; a method of EasyEdit's own does not.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Status:
     seconds: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     error: str = ""
+    has_edit: bool = True
 
     def write(self, folder: Path) -> Status:
         """Puts it in place of the one that the folder has."""
@@ -73,12 +75,14 @@ def check_run(run: str) -> None:
 def read_status(folder: Path) -> Status | None:
     """What a run's folder says of it; None if it says nothing that can be read.
 
-    A run that says it has finished, and whose edit is not there, is `broken off`.
+    A run that says it has finished, and whose edit, or whose result if it has none, is not there,
+    is `broken off`.
     """
     try:
         status = from_json(Status, read_json(inside(folder, folder / STATUS_FILE)))
-        if status.state == FINISHED and not inside(folder, folder / DELTA_FILE).is_file():
-            return replace(status, state=BROKEN_OFF, error=f"there is no {DELTA_FILE}")
+        file = DELTA_FILE if status.has_edit else RESULT_FILE
+        if status.state == FINISHED and not inside(folder, folder / file).is_file():
+            return replace(status, state=BROKEN_OFF, error=f"there is no {file}")
         return status
     except (OSError, ValueError, TypeError):
         return None

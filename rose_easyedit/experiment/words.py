@@ -19,6 +19,9 @@ _PLUGINS = {
     ("experiment", "pareto"): ("hydra_plugins.hydra_optuna_sweeper", "optuna"),
 }
 
+# Names below it are EasyEdit's, which differ from method to method; Hydra knows those of a method.
+_OPEN = "easyedit.settings."
+
 
 def word_faults(overrides: Iterable[Any], loader: Any) -> list[str]:
     """What is wrong with the words of a command, with what was most likely meant.
@@ -34,6 +37,8 @@ def word_faults(overrides: Iterable[Any], loader: Any) -> list[str]:
         key = override.key_or_group
         if key.startswith("hydra"):
             continue
+        if key.startswith(_OPEN):
+            continue
         if key not in settings and key not in groups:
             meant = nearest(key, [*groups, *settings])
             faults.append(f"{key} is not a setting; did you mean {meant}?")
@@ -43,7 +48,7 @@ def word_faults(overrides: Iterable[Any], loader: Any) -> list[str]:
 
 
 def _choice_faults(group: str, override: Any, loader: Any) -> Iterator[str]:
-    options = loader.get_group_options(group)
+    options = _options(group, loader)
     for choice in _choices(override):
         if choice == "null":
             yield f"{group}=null chooses nothing; leave it out, or choose of {', '.join(options)}"
@@ -56,6 +61,16 @@ def _choice_faults(group: str, override: Any, loader: Any) -> Iterator[str]:
             module, extra = _PLUGINS[group, choice]
             if not _installed(module):
                 yield f"{group}={choice} needs an extra: pip install 'rose-easyedit[{extra}]'"
+
+
+def _options(group: str, loader: Any) -> list[str]:
+    """What a group has to choose from, that of the groups in it by `group/choice`."""
+    inner = [
+        f"{name}/{option}"
+        for name in loader.list_groups(group)
+        for option in _options(f"{group}/{name}", loader)
+    ]
+    return [*loader.get_group_options(group), *inner]
 
 
 def _choices(override: Any) -> Sequence[str]:

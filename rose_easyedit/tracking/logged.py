@@ -28,7 +28,7 @@ _OTHER = "subject relation form query truth before answer known kept edited_targ
 
 def log_run(
     tracker: Tracker,
-    delta: EditDelta,
+    delta: EditDelta | None,
     result: EvaluationResult | None = None,
     diagnosis: Diagnosis | None = None,
     folder: Path | None = None,
@@ -38,14 +38,15 @@ def log_run(
 
     Args:
         tracker: started.
-        delta: the edit.
+        delta: the edit; None if there is none that could be kept, of a method of EasyEdit's own.
         result: its evaluation: totals as `evaluation/...`, tables of every answer.
         diagnosis: its geometry, as `geometry/...`, its rivals' as `geometry/rivals/<name>/...`.
         folder: the run's: its `figures/*.png`, and `delta.safetensors` with the requests that it
             was made from, which are written to `requests.json`.
         seconds: what each part of the run took, as `time/...`.
     """
-    log_edit(tracker, delta)
+    if delta is not None:
+        log_edit(tracker, delta)
     if result is not None:
         _log_result(tracker, result)
     if diagnosis is not None:
@@ -53,7 +54,7 @@ def log_run(
     if folder is not None:
         for figure in sorted((folder / FIGURES).glob("*.png")):
             tracker.log_figure(f"{FIGURES}/{figure.stem}", figure)
-        if (folder / DELTA_FILE).is_file():
+        if delta is not None and (folder / DELTA_FILE).is_file():
             _log_files(tracker, delta, folder)
     times = {f"time/{part}": value for part, value in (seconds or {}).items()}
     tracker.summarise({**times, **system_values()})

@@ -22,13 +22,13 @@ from rose_easyedit.cli.main import FAILED, main
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import DiskError, RoSEError
 from rose_easyedit.evaluation.report import write_report
-from rose_easyedit.evaluation.summary import plain
 from rose_easyedit.experiment.job_list import Job, write_list
 from rose_easyedit.experiment.report import main as report_main
 from rose_easyedit.experiment.report import write_sweep_report
 from rose_easyedit.experiment.status import RUNNING, Status
 from rose_easyedit.experiment.summary_table import read_rows, write_summary
 from rose_easyedit.figures.pareto import write_pareto
+from rose_easyedit.files.plain import plain
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.method import statistics
 from rose_easyedit.method.locating import automatic
