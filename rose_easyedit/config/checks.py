@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from rose_easyedit.config.hparams import RoSEHyperParams
 
 INTEGRATIONS = ("hierarchical", "joint", "independent")
-CONSTRAINTS = ("isotropic", "shrinkage", "covariance", "null_space")  # method/stage2/constraints.py
+CONSTRAINTS = (
+    "protected",
+    "identity",
+    "shrinkage",
+    "covariance",
+    "null_space",
+)
 KEY_COLUMNS = ("per_query", "merged")
 PRECISIONS = ("auto", "bfloat16", "weights")
 TRACKING = ("auto", "none")

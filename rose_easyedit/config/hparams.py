@@ -67,12 +67,14 @@ class AlignmentHyperParams:
     """Stage 2, Isotropic Geometric Alignment: which directions of the keys an update may use.
 
     Attributes:
-        constraint: `isotropic` (the identity), `shrinkage` (between covariance and identity),
-            `covariance` (MEMIT), `null_space` (AlphaEdit).
-        strength: weight of the identity constraint (isotropic, null_space), relative to the mean
-            squared norm of the key columns, preserved ones too, in the directions left free.
-        protected_share: with `isotropic`, the share of the directions of the keys, those that
-            generic keys use most, that the update must not touch (0 is the paper's setting).
+        constraint: `protected` (the identity, and the directions that generic keys use most left
+            untouched: what is recommended), `identity` (the paper's), `shrinkage` (between
+            covariance and identity), `covariance` (MEMIT), `null_space` (AlphaEdit).
+        strength: weight of the identity constraint (protected, identity, null_space), relative to
+            the mean squared norm of the key columns, preserved ones too, in the directions left
+            free.
+        protected_share: with `protected`, the share of the directions of the keys, those that
+            generic keys use most, that the update must not touch.
         protected_directions: their number, in place of the share; null takes the share.
         covariance_weight: weight of the second moment (covariance, shrinkage), in MEMIT's units
             (`mom2_update_weight`).
@@ -93,7 +95,7 @@ class AlignmentHyperParams:
             all of it.
     """
 
-    constraint: str = "isotropic"
+    constraint: str = "protected"
     strength: float = 0.5
     protected_share: float = 0.16667
     protected_directions: int | None = None
@@ -110,13 +112,15 @@ class AlignmentHyperParams:
     @property
     def needs_statistics(self) -> bool:
         """Whether the constraint depends on generic text at all."""
+        if self.constraint != "protected":
+            return self.constraint != "identity"
         number = self.protected_directions
-        return self.constraint != "isotropic" or (
-            self.protected_share > 0 if number is None else number > 0
-        )
+        return self.protected_share > 0 if number is None else number > 0
 
     def protected(self, width: int) -> int:
-        """How many directions of keys with so many entries `isotropic` protects."""
+        """How many directions of keys with so many entries the constraint leaves untouched."""
+        if self.constraint != "protected":
+            return 0
         if self.protected_directions is not None:
             return self.protected_directions
         return round(self.protected_share * width)

@@ -37,7 +37,7 @@ def rivals(
     """
     own = RoSEHyperParams.from_dict(delta.provenance["hparams"])
     integration = "hierarchical" if own.hierarchy.integration == "joint" else "joint"
-    constraint = "isotropic" if own.alignment.constraint == "covariance" else "covariance"
+    constraint = "protected" if own.alignment.constraint == "covariance" else "covariance"
     other_targets = own.with_overrides(hierarchy={"integration": integration})
     other_constraint = own.with_overrides(alignment={"constraint": constraint})
     found = compute_targets(model, tokenizer, delta.provenance["requests"], other_targets)

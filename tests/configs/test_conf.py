@@ -15,7 +15,7 @@ from rose_easyedit.config.paths import conf_dir, hparams_dir
 from rose_easyedit.experiment.plan import compose_job, make_plan
 
 GROUPS = {
-    "alignment": {"isotropic", "protected", "shrinkage", "covariance", "null_space"},
+    "alignment": {"identity", "protected", "shrinkage", "covariance", "null_space"},
     "hierarchy": {"hierarchical", "joint", "independent"},
     "method": {"rose", "rose_paper", "memit_merge", "memit", "alphaedit"},
     "data": {"core", "wide", "laboratory", "file"},
@@ -102,8 +102,8 @@ def test_the_first_sweep_is_two_by_two_in_the_laboratory() -> None:
     assert plan.jobs is not None
     jobs = [compose_job(words).hparams for words in plan.jobs]
     assert [(job.alignment.constraint, job.hierarchy.integration) for job in jobs] == [
-        ("isotropic", "hierarchical"),
-        ("isotropic", "joint"),
+        ("protected", "hierarchical"),
+        ("protected", "joint"),
         ("covariance", "hierarchical"),
         ("covariance", "joint"),
     ]
@@ -124,7 +124,7 @@ def test_a_method_comes_on_top_of_the_model(method: str) -> None:
 def test_alignment_and_hierarchy_come_on_top_of_the_method_and_words_last() -> None:
     words = ["method=memit", "alignment=protected", "hierarchy=joint"]
     composed = compose_job(words).hparams
-    assert composed.alignment.constraint == "isotropic"
+    assert composed.alignment.constraint == "protected"
     assert composed.alignment.protected(1536) == 256
     assert composed.alignment.subject_weight == 0.0  # the method's
     assert composed.alignment.covariance_weight == 150  # the model's

@@ -29,12 +29,12 @@ def edit_geometry(name: str, scale: float = 1.0) -> EditGeometry:
 
 
 def some_diagnosis() -> Diagnosis:
-    own = edit_geometry("hierarchical, isotropic")
+    own = edit_geometry("hierarchical, protected")
     return Diagnosis(
         settings=DiagnosisSettings(),
         facts=(Fact(AWKWARD, "", AWKWARD, "x", ""), Fact(AWKWARD, "", f"{AWKWARD} is", "x", "")),
         # the last shares the first's targets
-        edits=(own, edit_geometry("joint, isotropic", 2.0), replace(own, name="covariance")),
+        edits=(own, edit_geometry("joint, protected", 2.0), replace(own, name="covariance")),
         conflicts=(Conflict(AWKWARD, 0, 1, 0.97),),
         similarity=KeySimilarity(
             cells=((AWKWARD, "statement"), ("Newton", "statement"), (AWKWARD, "question")),

@@ -65,7 +65,7 @@ RESULT = EvaluationResult(
     ),
     edited={"Oslo": 2, "Rome": 1},
 )
-CONFIG = {"hparams": {"seed": 3, "alignment": {"constraint": "isotropic"}}, "data": "tiny"}
+CONFIG = {"hparams": {"seed": 3, "alignment": {"constraint": "protected"}}, "data": "tiny"}
 SETTINGS = TrackingSettings(kind="wandb", tags=["paper"], notes="of the settings")
 
 

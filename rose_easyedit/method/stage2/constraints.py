@@ -75,10 +75,10 @@ class InversePenalty:
         return self.elsewhere * keys + (components * (along - self.elsewhere)) @ directions
 
 
-def isotropic(spectrum: Spectrum, protected_directions: int = 0) -> InversePenalty:
+def protected(spectrum: Spectrum, directions: int = 0) -> InversePenalty:
     """A = I, with an infinite penalty on the top directions of generic keys, if any."""
     along = spectrum.eigenvalues.new_ones(len(spectrum.eigenvalues))
-    along[:protected_directions] = 0.0
+    along[:directions] = 0.0
     return InversePenalty(along, 1.0)
 
 
@@ -116,10 +116,13 @@ class Constraint:
 
 
 CONSTRAINTS: dict[str, Constraint] = {
-    "isotropic": Constraint(
-        lambda s, h: isotropic(s, h.protected(s.directions.shape[1])),
+    "protected": Constraint(
+        lambda s, h: protected(s, h.protected(s.directions.shape[1])),
         relative=True,
         leading=lambda h, width: h.protected(width),
+    ),
+    "identity": Constraint(
+        lambda s, h: protected(s), relative=True, leading=lambda _settings, _width: 0
     ),
     "shrinkage": Constraint(lambda s, h: shrinkage(s, h.shrinkage), relative=False),
     "covariance": Constraint(lambda s, h: covariance(s), relative=False),

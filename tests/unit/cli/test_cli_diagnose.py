@@ -108,7 +108,7 @@ def test_a_table_is_printed_and_an_edit_is_enough(
     words = ["--delta", str(workplace / "e.safetensors"), "--seed", "5", "--quantile", "0"]
     assert main(_words(workplace, "table", *words)) == 0
     shown = capsys.readouterr().out
-    for part in ("hierarchical, isotropic: R ", "statement ", "instruction ", "precision", "auc"):
+    for part in ("hierarchical, protected: R ", "statement ", "instruction ", "precision", "auc"):
         assert part in shown
     assert "conflict of facts of one subject:" in shown
     assert f"files -> {workplace / 'table'}" in shown
@@ -123,7 +123,7 @@ def test_rivals_are_computed_when_asked_for(workplace: Path) -> None:
     words = ["--delta", str(workplace / "e.safetensors"), "--compare"]
     assert main(_words(workplace, "compared", *words)) == 0
     numbers = _numbers(workplace, "compared")
-    names = ["hierarchical, isotropic", "joint, isotropic", "hierarchical, covariance"]
+    names = ["hierarchical, protected", "joint, protected", "hierarchical, covariance"]
     assert list(numbers["hparams"]) == [edit["name"] for edit in numbers["edits"]] == names
     assert numbers["hparams"][names[2]]["alignment"]["constraint"] == "covariance"
 

@@ -214,7 +214,7 @@ VALUES = [
     ("key_columns", "all", "key_columns is 'all'; choose one of per_query, merged"),
     ("precision", "half", "precision is 'half'; choose one of auto, bfloat16, weights"),
     ("hierarchy.integration", "sum", "hierarchical, joint, independent"),
-    ("alignment.constraint", "none", "isotropic, shrinkage, covariance, null_space"),
+    ("alignment.constraint", "none", "protected, identity, shrinkage, covariance, null_space"),
     ("batch_size", 0, "batch_size is 0; it must be above 0"),
     ("max_length", -1, "must be above 0"),
     ("micro_batch", 0, "must be above 0"),
@@ -382,8 +382,8 @@ def test_presets_are_the_methods_that_they_name() -> None:
             hparams.query_formats > 0,
         )
 
-    assert traits("rose") == ("hierarchical", True, "isotropic", True, "per_query", True)
-    assert traits("rose-paper")[:4] == ("hierarchical", False, "isotropic", False)
+    assert traits("rose") == ("hierarchical", True, "protected", True, "per_query", True)
+    assert traits("rose-paper")[:4] == ("hierarchical", False, "identity", False)
     assert traits("memit-merge")[:3] == ("joint", False, "covariance")
     assert traits("memit")[:3] == ("independent", False, "covariance")
     assert traits("alphaedit")[:3] == ("independent", False, "null_space")
@@ -420,3 +420,20 @@ def test_a_setting_keeps_working_under_its_former_name_and_says_the_new_one(
     both = {"context_turns": 3, "context_batches": 3}
     with pytest.raises(RoSEError, match="context_turns is not a setting"):
         RoSEHyperParams.from_dict({"layers": [1], "hierarchy": both})
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({}, "protected"),
+        ({"protected_directions": 0}, "identity"),
+        ({"protected_share": 0}, "identity"),
+        ({"protected_directions": 9}, "protected"),
+    ],
+)
+def test_the_constraint_that_had_one_name_for_two_things_is_told_apart(
+    given: dict[str, Any], name: str
+) -> None:
+    alignment = {"constraint": "isotropic", **given}
+    found = RoSEHyperParams.from_dict({"layers": [1], "alignment": alignment}).alignment
+    assert found.constraint == name

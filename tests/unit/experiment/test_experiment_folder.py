@@ -20,8 +20,8 @@ from rose_easyedit.experiment.summary_table import read_rows
 from rose_easyedit.figures import pareto
 from rose_easyedit.tracking.layout import DELTA_FILE
 
-SWEEP = ("-m", *QUICK, "alignment=isotropic,covariance,shrinkage")
-KL = {"isotropic": 0.1, "covariance": 0.2, "shrinkage": 0.3}
+SWEEP = ("-m", *QUICK, "alignment=identity,covariance,shrinkage")
+KL = {"identity": 0.1, "covariance": 0.2, "shrinkage": 0.3}
 
 
 class Runs:
@@ -91,7 +91,7 @@ def test_a_job_repeated_alone_updates_the_sweep_and_its_figure(
     assert drawn.pop() == [(0.1, 0.1), (0.2, 0.2), (0.3, 0.3)]
     assert main(command(folder, 1)) == 0
     assert [job.kept for job in listed_jobs(folder)] == [False, True, False]
-    assert runs.done == ["isotropic", "shrinkage", "covariance"]
+    assert runs.done == ["identity", "shrinkage", "covariance"]
 
 
 def test_an_interrupt_of_a_job_repeated_alone_leaves_the_sweep(
@@ -122,7 +122,7 @@ def test_the_jobs_that_an_interrupted_sweep_had_before_it_are_listed(
 
 def test_another_job_makes_the_folder_its_own(runs: Runs, drawn: list[Any], folder: Path) -> None:
     assert main(SWEEP) == 0
-    assert main([*QUICK, "alignment=isotropic", "seed=5"]) == 0
+    assert main([*QUICK, "alignment=identity", "seed=5"]) == 0
     assert states(folder) == ["finished"]
 
 
@@ -130,10 +130,10 @@ def test_a_folder_takes_one_command_at_a_time(
     runs: Runs, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with only_command(folder):
-        assert main([*QUICK, "alignment=isotropic"]) == 2
+        assert main([*QUICK, "alignment=identity"]) == 2
     assert "Another rose-experiment is at work in" in capsys.readouterr().err
     assert runs.done == []
-    assert main([*QUICK, "alignment=isotropic"]) == 0
+    assert main([*QUICK, "alignment=identity"]) == 0
 
 
 def test_a_run_that_cannot_be_written_is_a_failed_job(
@@ -224,4 +224,4 @@ def test_a_run_without_its_edit_is_done_again(
     assert states(folder) == ["finished", "finished", "finished"]  # as it was summed up
     assert [row.state for row in read_rows(folder)] == ["finished", "broken off", "finished"]
     assert main(SWEEP) == 0
-    assert runs.done == ["isotropic", "covariance", "shrinkage", "covariance"]
+    assert runs.done == ["identity", "covariance", "shrinkage", "covariance"]

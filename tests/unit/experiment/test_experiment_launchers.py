@@ -10,7 +10,7 @@ import pytest
 from experiments import QUICK, run, statuses
 
 pytestmark = pytest.mark.slow
-SWEEP = ("-m", *QUICK, "alignment=isotropic,covariance", "hierarchy=hierarchical,joint")
+SWEEP = ("-m", *QUICK, "alignment=identity,covariance", "hierarchy=hierarchical,joint")
 
 
 def needs(module: str, extra: str) -> None:
@@ -43,7 +43,7 @@ def test_a_sweep_runs_resumes_and_reports_failures(
     assert statuses(tmp_path / "test") == found
 
     faulty = "hparams.alignment.null_space_threshold=1e-9"
-    failed = run(tmp_path, "-m", *QUICK, "alignment=null_space,isotropic", faulty, *chosen)
+    failed = run(tmp_path, "-m", *QUICK, "alignment=null_space,identity", faulty, *chosen)
     assert failed.returncode == 1, failed.stdout + failed.stderr
     assert "1 of 2 jobs finished" in failed.stdout
 

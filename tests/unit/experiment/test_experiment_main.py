@@ -16,7 +16,7 @@ from places import ROOT
 
 from rose_easyedit.experiment.main import main
 
-SWEEP = ("-m", *QUICK, "alignment=isotropic,covariance", "hierarchy=hierarchical,joint")
+SWEEP = ("-m", *QUICK, "alignment=identity,covariance", "hierarchy=hierarchical,joint")
 
 
 def test_help_is_for_people_and_quick() -> None:
@@ -29,7 +29,7 @@ def test_help_is_for_people_and_quick() -> None:
     words = [command()[0], "-c", script]
     shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert "rose-experiment -m experiment=smoke" in shown
-    assert "alignment: covariance, isotropic" in shown
+    assert "alignment: covariance, protected" in shown
     assert "Exit codes: 0 done, 1 a job failed" in shown
 
 
@@ -56,18 +56,18 @@ def test_a_typo_is_a_line_and_not_a_trace(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["alignment=isotropc"]) == 2
+    assert main(["alignment=identty"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("rose-experiment: This experiment cannot be run:")
-    assert "did you mean alignment=isotropic?" in printed.err
+    assert "did you mean alignment=identity?" in printed.err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--cfg", "job", "alignment=isotropc"], "did you mean alignment=isotropic?"),
+        (["--cfg", "job", "alignment=identty"], "did you mean alignment=identity?"),
         (["--cfg", "job", "data.subjects=0"], "subjects is 0"),
         (["--config-name=nothing"], "--config-name is 'nothing', but"),
         (["--config-path=/tmp", "--cfg", "job"], "--config-path is '/tmp', but"),
@@ -83,7 +83,7 @@ def test_what_is_only_shown_is_checked_too(
 
 
 def test_a_job_that_fails_does_not_stop_the_others_and_can_be_repeated(tmp_path: Path) -> None:
-    words = ("-m", *QUICK, "alignment=null_space,isotropic")
+    words = ("-m", *QUICK, "alignment=null_space,identity")
     faulty = "hparams.alignment.null_space_threshold=1e-9"
     done = run(tmp_path, *words, faulty)
     assert done.returncode == 1

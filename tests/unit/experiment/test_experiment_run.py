@@ -51,7 +51,7 @@ def test_a_run_writes_its_files_and_tells_its_tracker(tmp_path: Path) -> None:
     assert tracker.summary["main/kl"] == report["metrics"]["kl"]
     assert tracker.info is not None
     assert (tracker.info.id, tracker.info.group) == (run_id(config), "test")
-    assert (tracker.info.name, tracker.info.job_type) == ("a=1", "hierarchical, isotropic")
+    assert (tracker.info.name, tracker.info.job_type) == ("a=1", "hierarchical, protected")
     assert tracker.info.config["hparams"]["layers"] == [1, 2]
 
 
@@ -83,7 +83,7 @@ def test_stage_1_is_optimised_once_for_all_alignments(
         targets, "optimise", lambda *words: optimised.append(words[3].name) or optimise(*words)
     )
     models = LoadedModel()
-    words = ("alignment=isotropic", "alignment=covariance", "hierarchy=independent")
+    words = ("alignment=identity", "alignment=covariance", "hierarchy=independent")
     for word in (*words, "cache=false"):
         folder = tmp_path / word
         folder.mkdir()

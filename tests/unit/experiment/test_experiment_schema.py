@@ -24,17 +24,17 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
 @pytest.mark.parametrize(
     ("word", "meant"),
     [
-        ("alignment=isotropc", "did you mean alignment=isotropic?"),
+        ("alignment=identty", "did you mean alignment=identity?"),
         ("hparams.alignmnt.strength=1", "did you mean hparams.alignment.strength?"),
         ("strenght=1", "did you mean hparams.alignment.strength?"),
         ("+subject=1", "did you mean data.subjects?"),
-        ("alignmnt=isotropic", "did you mean alignment?"),
+        ("alignmnt=identity", "did you mean alignment?"),
         ("hparams=smollm2", "did you mean hparams=smollm2-135m?"),
         ("experiment=smok", "did you mean experiment=smoke?"),
         ("hparams.alignment.strength=strong", "could not be converted to Float"),
         ("data.subjects=two", "could not be converted to Integer"),
         ("hparams.layers=[3,1]", "list different layers"),
-        ("hparams.alignment.constraint=isotropy", "choose one of isotropic"),
+        ("hparams.alignment.constraint=identify", "choose one of protected"),
         ("through=peft", "through is 'peft'; choose one of native, easyedit"),
         ("data.split=tst", "data.split is 'tst'; choose one of validation, test"),
         ("data.source=facts.json", "a data file that exists"),
@@ -59,7 +59,7 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
         ("easyedit.settings.v_lr=1", "v_lr"),
         ("hparams=null", "hparams=null chooses nothing"),
         ("hydra.sweeeper=1", "hydra.sweeeper"),
-        ("alignment=isotropic,covariance", "add -m"),
+        ("alignment=identity,covariance", "add -m"),
     ],
 )
 def test_a_wrong_word_is_refused_with_what_would_do(word: str, meant: str) -> None:
@@ -71,15 +71,15 @@ def test_a_wrong_word_is_refused_with_what_would_do(word: str, meant: str) -> No
 
 def test_faults_come_together() -> None:
     with pytest.raises(RoSEError) as error:
-        make_plan(["alignment=isotropc", "nam=x"], multirun=False)
-    assert "isotropic" in str(error.value) and "did you mean name?" in str(error.value)
+        make_plan(["alignment=identty", "nam=x"], multirun=False)
+    assert "identity" in str(error.value) and "did you mean name?" in str(error.value)
     with pytest.raises(RoSEError) as error:
         make_plan(["through=x", "evaluation.batch_size=0", "data.split=y"], multirun=False)
     assert all(part in str(error.value) for part in ("through", "batch_size", "data.split"))
 
 
 def test_one_wrong_job_of_a_sweep_refuses_all_of_it() -> None:
-    words = ["alignment=isotropic", "hparams.layers=[1],[2,1]"]
+    words = ["alignment=identity", "hparams.layers=[1],[2,1]"]
     with pytest.raises(RoSEError, match="list different layers"):
         make_plan(words, multirun=True)
 
@@ -129,11 +129,11 @@ def test_a_search_has_what_it_compares_by() -> None:
 
 
 def test_a_sweep_is_every_combination_in_order() -> None:
-    words = ["name=x", "alignment=isotropic,covariance", "data.subjects=1,2"]
+    words = ["name=x", "alignment=identity,covariance", "data.subjects=1,2"]
     plan = make_plan(words, multirun=True)
     assert plan.jobs == [
         ["name=x", f"alignment={alignment}", f"data.subjects={number}"]
-        for alignment in ("isotropic", "covariance")
+        for alignment in ("identity", "covariance")
         for number in (1, 2)
     ]
     assert plan.folder.name == "x"

@@ -107,7 +107,7 @@ def drawn_figures() -> dict[str, Any]:
         "deviation": deviation_figure(
             {own.name: {"statement": [1.0]}, long: {"statement": [2.0]}}, {own.name: [40.0]}
         ),
-        "radius": radius_figure({own.name: [1.0], "joint, isotropic": [2.0]}),
+        "radius": radius_figure({own.name: [1.0], "joint, protected": [2.0]}),
         "certificate": certificate_figure([1.0, 2.0], [3.0, 1.0], [True, False]),
         "zeros": certificate_figure([0.0], [0.0], [True]),
         "landscape": landscape_figure(AWKWARD, found.landscape_radii, {own.name: own.losses}),

@@ -472,7 +472,7 @@ def test_rivals_differ_in_one_thing(integration: str, tiny_tokenizer: Any) -> No
     other = "hierarchical" if integration == "joint" else "joint"
     found = rivals(model, tiny_tokenizer, own)
     assert same_weights(model, before)
-    assert list(found) == [f"{other}, isotropic", f"{integration}, covariance"]
+    assert list(found) == [f"{other}, protected", f"{integration}, covariance"]
     targets, constraint = found.values()
     expected = edit(model, tiny_tokenizer, hierarchy={"integration": other})
     assert targets.targets is not None and expected.targets is not None

@@ -18,14 +18,14 @@ from rose_easyedit.method.stage2.constraints import (
     InversePenalty,
     Spectrum,
     covariance,
-    isotropic,
     null_space,
+    protected,
     shrinkage,
 )
 
 CONSTRAINTS: dict[str, dict[str, Any]] = {
-    "identity": dict(constraint="isotropic", protected_directions=0, strength=0.3),
-    "protected": dict(constraint="isotropic", protected_directions=2, strength=0.3),
+    "identity": dict(constraint="identity", strength=0.3),
+    "protected": dict(constraint="protected", protected_directions=2, strength=0.3),
     "shrinkage": dict(constraint="shrinkage", shrinkage=0.3, covariance_weight=0.7),
     "shrinkage to the identity": dict(constraint="shrinkage", shrinkage=1.0, covariance_weight=2.0),
     "covariance": dict(constraint="covariance", covariance_weight=0.7),
@@ -56,7 +56,7 @@ def dense_inverse(spectrum: Spectrum, hparams: AlignmentHyperParams) -> Tensor:
     identity = torch.eye(width, dtype=torch.float64)
     moment = directions.T @ torch.diag(values) @ directions
     mean = moment.trace() / width
-    if hparams.constraint == "isotropic":
+    if hparams.constraint == "protected":
         top = directions[: hparams.protected_directions]
         return identity - top.T @ top
     if hparams.constraint == "null_space":
@@ -123,12 +123,12 @@ def test_the_leading_directions_that_a_constraint_names_are_all_it_looks_at(case
     leading = spectrum.first(constraints.CONSTRAINTS[hparams.constraint].leading(hparams, 12))
     wanted = align(keys, residuals, spectrum, hparams).dense()
     torch.testing.assert_close(align(keys, residuals, leading, hparams).dense(), wanted)
-    assert (len(leading.directions) == 12) == (hparams.constraint != "isotropic")
+    assert (len(leading.directions) == 12) == (hparams.constraint != "protected")
 
 
 def test_one_key_by_hand() -> None:
     """dW = r k^T / (|k|^2 + lambda |k|^2): with lambda 1, half of the residual."""
-    hparams = AlignmentHyperParams(constraint="isotropic", protected_directions=0, strength=1.0)
+    hparams = AlignmentHyperParams(constraint="identity", strength=1.0)
     key, residual = torch.tensor([[3.0, 4.0]]), torch.tensor([[10.0, 0.0, -20.0]])
     update = align(key, residual, None, hparams).dense()
     wanted = torch.tensor([[0.6, 0.8], [0.0, 0.0], [-1.2, -1.6]], dtype=torch.float64)
@@ -137,7 +137,7 @@ def test_one_key_by_hand() -> None:
 
 
 def test_orthogonal_keys_do_not_meet() -> None:
-    hparams = AlignmentHyperParams(constraint="isotropic", protected_directions=0, strength=1e-12)
+    hparams = AlignmentHyperParams(constraint="identity", strength=1e-12)
     keys, residuals = torch.eye(4)[:2] * 5, torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     update = align(keys, residuals, None, hparams).dense()
     wanted = torch.tensor([[0.2, 0.6, 0, 0], [0.4, 0.8, 0, 0]], dtype=torch.float64)
@@ -233,8 +233,8 @@ def test_duplicate_keys_get_the_mean_of_their_residuals(case: str) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        dict(constraint="isotropic", protected_directions=3),
-        dict(constraint="isotropic", protected_directions=100),
+        dict(constraint="protected", protected_directions=3),
+        dict(constraint="protected", protected_directions=100),
         dict(constraint="null_space", null_space_threshold=0.0),
     ],
 )
@@ -250,7 +250,7 @@ def test_preserved_keys_do_not_hide_that_the_written_ones_are_forbidden() -> Non
     spectrum = spectrum_of_random_keys(10, 40, 0)
     keys = torch.cat([normal(4, 3) @ spectrum.directions[:3].double(), normal(9, 10)])
     residuals = torch.cat([normal(4, 2), torch.zeros(9, 2)])
-    hparams = AlignmentHyperParams(constraint="isotropic", protected_directions=3)
+    hparams = AlignmentHyperParams(constraint="protected", protected_directions=3)
     with pytest.raises(RoSEError, match="no direction"):
         align(keys, residuals, spectrum, hparams)
     assert not align(keys, 0 * residuals, spectrum, hparams).dense().any()
@@ -299,8 +299,8 @@ def test_a_new_constraint_is_one_function() -> None:
 
 def test_freedom_of_each_constraint() -> None:
     spectrum = Spectrum(torch.tensor([8.0, 2.0, 0.5]), torch.eye(4)[:3])
-    assert isotropic(spectrum).along.tolist() == [1, 1, 1]
-    assert isotropic(spectrum, 2).along.tolist() == [0, 0, 1]
+    assert protected(spectrum).along.tolist() == [1, 1, 1]
+    assert protected(spectrum, 2).along.tolist() == [0, 0, 1]
     assert null_space(spectrum, 2.0).along.tolist() == [0, 1, 1]
     assert null_space(spectrum, 2.0).elsewhere == 1
     penalty = covariance(spectrum)

@@ -73,7 +73,7 @@ def test_every_evaluation_metric_is_logged(folder: Path) -> None:
     assert values["evaluation/locality/subject/words_kept"] == pytest.approx(2 / 3)
     assert values["edit/facts"] == 3 and values["edit/subjects"] == 2
     assert values["geometry/conflict/mean"] == pytest.approx(0.97)
-    assert values["geometry/rivals/joint, isotropic/deviation"] > values["geometry/deviation"]
+    assert values["geometry/rivals/joint, protected/deviation"] > values["geometry/deviation"]
     assert not any("/R/subjects" in name for name in values)
     by_facts = [e for e in events(folder, "log") if e["axis"] == "facts_per_subject"]
     assert [e["step"] for e in by_facts] == [1, 2]
