@@ -55,7 +55,9 @@ def needs(choice: str) -> None:
 
 def test_there_are_these_files() -> None:
     found = {
-        (path.parent.name, path.stem) for path in FILES if path.parent.name != "experiment"
+        (path.parent.name, path.stem)
+        for path in FILES
+        if path.parent.name not in ("experiment", "easyedit")
     } - {("conf", "config")}
     assert found == {(group, name) for group, names in GROUPS.items() for name in names}
     assert len(EXPERIMENTS) >= 8

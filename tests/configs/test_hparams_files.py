@@ -29,7 +29,7 @@ DEPTHS = {
 }
 MEASURED = ("smollm2-135m", "gemma-3-270m", "laboratory")
 FILES = sorted(hparams_dir().rglob("*.yaml"))
-PRESETS = sorted(path.stem for path in (conf_dir() / "method").rglob("*.yaml"))
+PRESETS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 
 
 def test_there_is_one_file_for_each_model() -> None:

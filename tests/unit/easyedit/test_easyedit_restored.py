@@ -90,9 +90,9 @@ def test_a_hook_from_before_can_be_removed_afterwards(tiny_llama: Any) -> None:
 def test_weights_that_did_not_come_back_are_told(
     tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rose_easyedit import easyedit_restored
+    from rose_easyedit.easyedit import restored
 
-    monkeypatch.setattr(easyedit_restored._Tensor, "put_back", lambda self: None)
+    monkeypatch.setattr(restored._Tensor, "put_back", lambda self: None)
     with pytest.raises(RoSEError, match="not as they were"), model_left_as_it_was(tiny_llama):
         _in_place(tiny_llama)
 

@@ -29,7 +29,7 @@ def test_help_is_for_people_and_quick() -> None:
     words = [command()[0], "-c", script]
     shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert "rose-experiment -m experiment=smoke" in shown
-    assert "alignment: covariance, protected" in shown
+    assert "alignment: covariance, identity" in shown
     assert "Exit codes: 0 done, 1 a job failed" in shown
 
 

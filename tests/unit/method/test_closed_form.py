@@ -56,6 +56,8 @@ def dense_inverse(spectrum: Spectrum, hparams: AlignmentHyperParams) -> Tensor:
     identity = torch.eye(width, dtype=torch.float64)
     moment = directions.T @ torch.diag(values) @ directions
     mean = moment.trace() / width
+    if hparams.constraint == "identity":
+        return identity
     if hparams.constraint == "protected":
         top = directions[: hparams.protected_directions]
         return identity - top.T @ top
@@ -123,7 +125,7 @@ def test_the_leading_directions_that_a_constraint_names_are_all_it_looks_at(case
     leading = spectrum.first(constraints.CONSTRAINTS[hparams.constraint].leading(hparams, 12))
     wanted = align(keys, residuals, spectrum, hparams).dense()
     torch.testing.assert_close(align(keys, residuals, leading, hparams).dense(), wanted)
-    assert (len(leading.directions) == 12) == (hparams.constraint != "protected")
+    assert (len(leading.directions) == 12) == (hparams.constraint not in ("protected", "identity"))
 
 
 def test_one_key_by_hand() -> None:
