@@ -30,7 +30,10 @@ Facts = dict[tuple[str, str], str]
 
 
 class StubMemory(FactMemory):
-    """A memory without a model."""
+    """A memory without a model; it is locked itself in its place."""
+
+    def base(self) -> tuple[Any, Any]:
+        return self, None
 
     def _checked_base(self) -> tuple[None, None]:
         return None, None
