@@ -24,7 +24,7 @@ from laboratory_tokenizer import make_tokenizer
 from laboratory_training import Recipe, Schooling, teach
 from torch import Tensor, nn
 from train_laboratory import checksum, native_consistency, write_texts
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.config.paths import cache_dir
@@ -174,7 +174,9 @@ def load_family(family: str, recipe: Recipe = RECIPE, folder: Path | None = None
             shutil.rmtree(home, ignore_errors=True)
             _make(family, recipe, home)
     record = json.loads((home / RECORD).read_text(encoding="utf-8"))
-    model, tokenizer = load_model(str(home))
+    model, _ = load_model(str(home))
+    # AutoTokenizer takes Qwen 2's own class for a model of that type, whatever the folder says
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(home)
     return Trained(_people(recipe).people, family, model, tokenizer, home, record)
 
 

@@ -64,7 +64,7 @@ def tokenize(
         learned: where what is learned begins in the text; None: behind it, with the target.
 
     Raises:
-        RoSEError: the tokenizer gives no offsets.
+        RoSEError: the tokenizer gives no offsets, or no token for the subject.
     """
     if not tokenizer.is_fast:
         raise RoSEError(
@@ -80,7 +80,7 @@ def tokenize(
     ids = without_end(encoded)
     target_ids = _continuation(tokenizer, text, target, ids, special) if target else []
     position, *later = [
-        _last_token_over(encoded["offset_mapping"], find_subject(text, subject, where) - 1)
+        _last_token_over(encoded["offset_mapping"], text, subject, where)
         for where in ([earlier, window] if earlier else [window])
     ]
     again = later[0] if later else None
@@ -116,12 +116,21 @@ def _is_whole(text: str, start: int, end: int) -> bool:
     return not before and not after
 
 
-def _last_token_over(offsets: list[tuple[int, int]], character: int) -> int:
+def _last_token_over(
+    offsets: list[tuple[int, int]], text: str, subject: str, window: tuple[int, int] | None
+) -> int:
+    character = find_subject(text, subject, window) - 1
     covering = [i for i, (start, end) in enumerate(offsets) if start <= character < end]
     if covering:
         return covering[-1]
     # Normalisation can drop a character (an accent); the token before it then ends the subject.
-    return max(i for i, (start, end) in enumerate(offsets) if start <= character and end > start)
+    before = [i for i, (start, end) in enumerate(offsets) if start <= character and end > start]
+    if not before:
+        raise RoSEError(
+            f"The tokenizer gives no token for the subject {subject!r} in {text!r}; it may be that "
+            "of another model. Load the one that the model was trained with."
+        )
+    return before[-1]
 
 
 def _continuation(

@@ -215,3 +215,18 @@ def test_nothing_stands_between_a_text_and_a_target_that_follows_at_once(
     assert tokenizer.decode(apart, clean_up_tokenization_spaces=False).strip() == target
     whole = token_ids(tokenizer, text, special=False) + apart
     assert decoded(tokenizer, tuple(whole)) == text + target
+
+
+class Silent:
+    """A tokenizer of another model: nothing of the text becomes a token."""
+
+    is_fast = True
+    eos_token_id = None
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[Any]]:
+        return {"input_ids": [1], "offset_mapping": [(0, 0)], "special_tokens_mask": [0]}
+
+
+def test_a_tokenizer_without_a_token_for_the_subject_is_told() -> None:
+    with pytest.raises(RoSEError, match="no token for the subject 'Oslo' in 'Oslo is in'"):
+        tokenize(Silent(), "Oslo is in", "Oslo", special=True)  # type: ignore[arg-type]
