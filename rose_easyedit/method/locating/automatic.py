@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rose_easyedit.config.hparams import AUTO, RoSEHyperParams
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.files.reading import read_json
 from rose_easyedit.files.writing import write_whole
 from rose_easyedit.method.locating.exchanges import Exchange, exchanges
 from rose_easyedit.method.locating.location import Location, locate
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 # Each prompt once.
 _PAIRS = 64
 # The number changes when what is traced, or how layers follow from it, does.
-_FORMAT = "layers-1"
+_FORMAT = "layers-2"
 
 
 def with_layers(
@@ -42,11 +43,12 @@ def with_layers(
     """
     if hparams.layers != AUTO:
         return hparams
-    path = cache_dir() / _FORMAT / f"{computation_fingerprint(model)}.json"
-    layers = _kept(path, model.config.get_text_config().num_hidden_layers)
+    key = computation_fingerprint(model)
+    path = cache_dir() / _FORMAT / f"{key}.json"
+    layers = _kept(path, key, model.config.get_text_config().num_hidden_layers)
     if layers is None:
         layers = _traced(model, tokenizer)
-        _keep(path, layers)
+        _keep(path, key, layers)
     return hparams.with_overrides(layers=layers)
 
 
@@ -86,20 +88,21 @@ def _why_not(location: Location) -> str:
     return "causal tracing cannot tell where the subject is read (" + "; ".join(doubts) + ")"
 
 
-def _kept(path: Path, n_layers: int) -> list[int] | None:
-    """The layers of a file, if it holds a list of some that the model has."""
+def _kept(path: Path, key: str, n_layers: int) -> list[int] | None:
+    """The layers of a file, if it is of this model and holds a list of some that it has."""
     try:
-        layers = json.loads(path.read_text("utf-8"))
+        kept = read_json(path)
     except (OSError, ValueError):
         return None
+    layers = kept.get("layers") if isinstance(kept, dict) and kept.get("model") == key else None
     if not isinstance(layers, list) or not layers:
         return None
     fits = all(type(layer) is int and 0 <= layer < n_layers for layer in layers)
     return layers if fits and layers == sorted(set(layers)) else None
 
 
-def _keep(path: Path, layers: Sequence[int]) -> None:
+def _keep(path: Path, key: str, layers: Sequence[int]) -> None:
     try:
-        write_whole(path, json.dumps(list(layers)).encode())
+        write_whole(path, json.dumps({"model": key, "layers": list(layers)}).encode())
     except OSError as error:
         logger.warning("the layers are not kept for the next edit: %s", error)

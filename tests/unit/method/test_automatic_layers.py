@@ -65,10 +65,14 @@ def test_layers_are_found_once_per_model_and_said(
     assert with_layers(tiny_llama, tiny_tokenizer, AUTO).layers == [0, 1]
     assert calls == [64]
     (kept,) = tmp_path.rglob("*.json")
-    for damaged in ("", "{}", "[]", "[7]", "[1, 0]", '["0"]'):
+    whole = json.loads(kept.read_text())
+    assert whole["layers"] == [0, 1]
+    of_another = {**whole, "model": "0" * 64, "layers": [1]}
+    odd = [{**whole, "layers": layers} for layers in ([], [7], [1, 0], ["0"])]
+    for damaged in ("", "{}", "[0, 1]", *map(json.dumps, [of_another, *odd])):
         kept.write_text(damaged)
         assert with_layers(tiny_llama, tiny_tokenizer, AUTO).layers == [0, 1]
-        assert json.loads(kept.read_text()) == [0, 1]
+        assert json.loads(kept.read_text()) == whole
 
 
 def test_an_edit_records_the_layers_that_were_found(
