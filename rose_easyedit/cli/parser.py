@@ -6,6 +6,7 @@ import argparse
 from importlib.metadata import version
 
 from rose_easyedit.cli import commands
+from rose_easyedit.cli.cache import cache
 from rose_easyedit.cli.combine import combine
 from rose_easyedit.cli.diagnose import diagnose
 from rose_easyedit.cli.evaluate import evaluate
@@ -134,6 +135,14 @@ layers, settings and versions.
 Example:
   rose-edit info edit.safetensors
 """
+CACHE = """\
+Show what is kept on this machine so that it need not be computed again, or remove some of it.
+
+Examples:
+  rose-edit cache
+  rose-edit cache --clear shifts evaluation
+  rose-edit cache --clear
+"""
 DEMO = "Write facts about well-known subjects into the embedded model and show its answers"
 
 
@@ -158,6 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_combine(subparsers)
     _add_info(subparsers)
     add_memory(subparsers)
+    _add_cache(subparsers)
     return parser
 
 
@@ -296,3 +306,10 @@ def _add_combine(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
 def _add_info(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = command(subparsers, "info", INFO, commands.info)
     parser.add_argument("delta", metavar="FILE", help="an edit written by `rose-edit edit`")
+
+
+def _add_cache(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = command(subparsers, "cache", CACHE, cache)
+    parser.add_argument(
+        "--clear", nargs="*", metavar="PART", help="remove these parts of it, or all of them"
+    )

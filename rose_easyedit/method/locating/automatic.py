@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # Each prompt once.
 _PAIRS = 64
 # The number changes when what is traced, or how layers follow from it, does.
-_FORMAT = "layers-2"
+_FORMAT = 2
 
 
 def with_layers(
@@ -44,7 +44,7 @@ def with_layers(
     if hparams.layers != AUTO:
         return hparams
     key = computation_fingerprint(model)
-    path = cache_dir() / _FORMAT / f"{key}.json"
+    path = cache_dir() / "layers" / f"{_FORMAT}-{key}.json"
     layers = _kept(path, key, model.config.get_text_config().num_hidden_layers)
     if layers is None:
         layers = _traced(model, tokenizer)
