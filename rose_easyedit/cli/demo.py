@@ -15,6 +15,7 @@ from rich.console import Console
 
 from rose_easyedit.cli.demo_page import render_demo
 from rose_easyedit.cli.demo_tables import PLAIN_WIDTH, answers_text, kept_text, totals_table
+from rose_easyedit.cli.hints import Parser
 from rose_easyedit.cli.places import new_file
 from rose_easyedit.cli.words import EXIT_CODES
 from rose_easyedit.config.hparams import RoSEHyperParams
@@ -161,7 +162,7 @@ def demo_facts(*, every: bool = False) -> tuple[list[Fact], list[Fact]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rose-edit demo",
         description=DESCRIPTION,
         epilog=EXIT_CODES,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 from rose_easyedit.cli import memory
 from rose_easyedit.cli.words import EXIT_CODES, add_asking, add_model, add_settings, command
@@ -66,7 +67,7 @@ Example:
 _MODEL = "that of the memory"
 
 
-def add_memory(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_memory(subparsers: argparse._SubParsersAction[Any]) -> None:
     """The command with its own commands."""
     parser = subparsers.add_parser(
         "memory",
@@ -101,7 +102,7 @@ def add_memory(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _command(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    subparsers: argparse._SubParsersAction[Any],
     name: str,
     description: str,
     run: Callable[[argparse.Namespace], int | None],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from importlib.metadata import version
+from typing import Any
 
 from rose_easyedit.cli import commands
 from rose_easyedit.cli.cache import cache
 from rose_easyedit.cli.combine import combine
 from rose_easyedit.cli.diagnose import diagnose
 from rose_easyedit.cli.evaluate import evaluate
+from rose_easyedit.cli.hints import Parser
 from rose_easyedit.cli.locate import locate
 from rose_easyedit.cli.memory_parser import add_memory
 from rose_easyedit.cli.words import (
@@ -148,7 +150,7 @@ DEMO = "Write facts about well-known subjects into the embedded model and show i
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser; each command leaves its function in `run`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="rose-edit",
         description=DESCRIPTION,
         epilog=EXIT_CODES,
@@ -171,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_edit(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_edit(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "edit", EDIT, commands.edit)
     parser.add_argument("--requests", required=True, metavar="FILE", help="JSON or JSON Lines")
     parser.add_argument("--out", required=True, metavar="FILE", help="the edit to write")
@@ -180,14 +182,14 @@ def _add_edit(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
 
 
-def _add_ask(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_ask(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "ask", ASK, commands.ask)
     add_delta(parser)
     add_model(parser, "the model that the edit was computed for")
     add_asking(parser)
 
 
-def _add_evaluate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_evaluate(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "evaluate", EVALUATE, evaluate)
     add_delta(parser)
     add_model(parser, "the model that the edit was computed for")
@@ -226,7 +228,7 @@ def _add_evaluate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     )
 
 
-def _add_diagnose(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_diagnose(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "diagnose", DIAGNOSE, diagnose)
     parser.add_argument(
         "--requests",
@@ -250,7 +252,7 @@ def _add_diagnose(subparsers: argparse._SubParsersAction[argparse.ArgumentParser
     add_settings(parser)
 
 
-def _add_locate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_locate(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "locate", LOCATE, locate)
     add_model(parser, "embedded", device="cpu")
     parser.add_argument("--requests", metavar="FILE", help="facts: JSON or JSON Lines, as for edit")
@@ -267,7 +269,7 @@ def _add_locate(subparsers: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--out", metavar="FILE", help="a new JSON file with every number")
 
 
-def _add_apply(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_apply(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "apply", APPLY, commands.apply)
     add_delta(parser)
     add_model(parser, "the model that the edit was computed for")
@@ -275,7 +277,7 @@ def _add_apply(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_result(parser)
 
 
-def _add_export(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_export(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "export", EXPORT, commands.export)
     add_delta(parser)
     form = parser.add_mutually_exclusive_group(required=True)
@@ -293,7 +295,7 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_combine(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_combine(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "combine", COMBINE, combine)
     parser.add_argument("deltas", nargs="+", metavar="FILE", help="edits, two or more")
     parser.add_argument("--out", "-o", required=True, metavar="FILE", help="the edit to write")
@@ -303,12 +305,12 @@ def _add_combine(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--force", action="store_true", help="replace --out if it exists")
 
 
-def _add_info(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_info(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "info", INFO, commands.info)
     parser.add_argument("delta", metavar="FILE", help="an edit written by `rose-edit edit`")
 
 
-def _add_cache(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_cache(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "cache", CACHE, cache)
     parser.add_argument(
         "--clear", nargs="*", metavar="PART", help="remove these parts of it, or all of them"

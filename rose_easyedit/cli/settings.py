@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli.assignments import assigned
-from rose_easyedit.config.paths import hparams_dir
+from rose_easyedit.config.paths import conf_dir, hparams_dir
 from rose_easyedit.errors import RoSEError
 
 if TYPE_CHECKING:
@@ -28,8 +28,23 @@ def edit_settings(arguments: Namespace, base: RoSEHyperParams | None = None) -> 
         base = _read(arguments.hparams)
     hparams = base or model_settings(arguments.model)
     if arguments.method:
-        hparams = hparams.with_preset(arguments.method)
+        hparams = _of_method(hparams, arguments.method)
     return hparams.with_overrides(**assigned(arguments))
+
+
+def _of_method(hparams: RoSEHyperParams, method: str) -> RoSEHyperParams:
+    """The settings with a preset's in place; a method of EasyEdit's is told where it runs."""
+    hosts = conf_dir() / "method" / "easyedit"
+    name = method.lower().replace("-", "_")
+    try:
+        return hparams.with_preset(method)
+    except RoSEError as error:
+        if (hosts / f"{name}.yaml").is_file() and not Path(method).exists():
+            raise RoSEError(
+                f"{method} is a method of EasyEdit's own, which writes no edit file; compare it in "
+                f"a sweep: rose-experiment method=easyedit/{name}."
+            ) from error
+        raise
 
 
 def _read(name: str) -> RoSEHyperParams:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 DONE, FAILED, WRONG_INPUT, WARNED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = (
@@ -21,7 +22,7 @@ def positive(text: str) -> int:
 
 
 def command(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
+    subparsers: argparse._SubParsersAction[Any],
     name: str,
     description: str,
     run: Callable[[argparse.Namespace], int | None],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _IN_PLACE = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class EditDelta:
     """The update of each edited weight, and where it came from.
 
@@ -47,6 +48,17 @@ class EditDelta:
     _records: weakref.WeakKeyDictionary[Any, AppliedEdit] = field(
         default_factory=weakref.WeakKeyDictionary, init=False, repr=False
     )
+
+    def __repr__(self) -> str:
+        """One line: facts, subjects, layers, size and base."""
+        requests = self.provenance.get("requests") or []
+        about = {request.get("subject") for request in requests}
+        numbers = [re.findall(r"\d+", name) for name in self.layers]
+        layers = ", ".join(found[0] if found else "?" for found in numbers)
+        return (
+            f"EditDelta({len(requests)} facts, {len(about)} subjects, layers {layers}, "
+            f"{self.n_parameters:,} numbers, base {self.base[:12]})"
+        )
 
     @property
     def n_parameters(self) -> int:

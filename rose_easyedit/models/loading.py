@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -110,6 +111,9 @@ def check_name(name: str) -> None:
             f"The folder {name!r} does not load as a causal language model: it has no config.json; "
             "name the folder of a model in Hugging Face's form."
         )
+    near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.8)
+    if near and not path.exists():  # before the hub is asked, several times where there is none
+        raise RoSEError(f"There is no model {name!r} to load; did you mean {near[0]!r}?")
     placed = path.is_absolute() or name.startswith((".", "~")) or path.suffix.lower() == ".gguf"
     if placed and not path.exists():
         raise RoSEError(f"There is no model {name!r} to load: no such place; {_OFFLINE}.")
