@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 def edit(arguments: Namespace) -> int:
     """Computes an edit and saves it."""
-    from rose_easyedit.requests import load_requests
+    from rose_easyedit.cli.facts import named_requests
 
     read = [str(name) for name in (arguments.requests, arguments.hparams) if name]
     out = new_file(arguments.out, arguments.force, read)
-    requests = load_requests(arguments.requests)
+    requests = named_requests(arguments.requests)
     hparams = edit_settings(arguments)
 
     from rose_easyedit.method.edit import solve_edit

@@ -56,7 +56,7 @@ def locate(arguments: Namespace) -> None:
 
 def _requests(arguments: Namespace) -> tuple[str, list[EditRequest]]:
     """Where the prompts are from, and the prompts."""
-    from rose_easyedit.requests import load_requests
+    from rose_easyedit.cli.facts import named_requests
 
     if arguments.requests and arguments.data:
         raise RoSEError("--requests and --data both name facts; leave one of them out.")
@@ -66,7 +66,7 @@ def _requests(arguments: Namespace) -> tuple[str, list[EditRequest]]:
             f"--split {arguments.split} is one of a bundled set; add --data {' or '.join(BUNDLED)}."
         )
     if arguments.requests:
-        return arguments.requests, load_requests(arguments.requests)
+        return arguments.requests, named_requests(arguments.requests)
     # Layers are a setting, and settings are not chosen on the facts that report them.
     split = (arguments.split or "validation") if data in BUNDLED else None
     facts, _ = read_facts(data, split)

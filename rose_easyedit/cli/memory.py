@@ -116,7 +116,8 @@ def _opened(arguments: Namespace, *, begin: bool = False) -> FactMemory:
 
 def _facts(arguments: Namespace) -> Sequence[EditRequest]:
     """Those of a file, or the one that the words give."""
-    from rose_easyedit.requests import as_requests, load_requests
+    from rose_easyedit.cli.facts import named_requests
+    from rose_easyedit.requests import as_requests
 
     values = {name: getattr(arguments, name) for name in _FACT}
     given = [f"--{name}" for name, value in values.items() if value is not None]
@@ -124,7 +125,7 @@ def _facts(arguments: Namespace) -> Sequence[EditRequest]:
     if arguments.requests is not None:
         if given:
             raise RoSEError(f"--requests brings the facts: leave out {', '.join(given)}.")
-        return load_requests(arguments.requests)
+        return named_requests(arguments.requests)
     if missing:
         raise RoSEError(f"A fact lacks {', '.join(missing)}; or name a file with --requests.")
     prompt, subject, target = (values[name] for name in _FACT)

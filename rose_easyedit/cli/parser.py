@@ -175,7 +175,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_edit(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser = command(subparsers, "edit", EDIT, commands.edit)
-    parser.add_argument("--requests", required=True, metavar="FILE", help="JSON or JSON Lines")
+    parser.add_argument(
+        "--requests",
+        required=True,
+        metavar="FILE",
+        help="JSON or JSON Lines, a data file as evaluate --data reads it, or bundled",
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="the edit to write")
     add_settings(parser)
     add_strict(parser)

@@ -1,0 +1,43 @@
+"""The facts that `--requests` names: requests, any data file of the field, or a bundled set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rose_easyedit.errors import RoSEError
+from rose_easyedit.requests import EditRequest, load_requests
+
+_TABLES = (".csv", ".tsv")
+
+
+def named_requests(name: str) -> list[EditRequest]:
+    """What `--requests` names, as requests.
+
+    Args:
+        name: a file of requests, a data file in one of the forms that `evaluate --data` reads, or
+            one of `selection.BUNDLED`.
+
+    Raises:
+        RoSEError: there is no such file, or it is in none of these forms; with the faults of
+            requests, which it was most likely to hold.
+    """
+    from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY, read_facts
+
+    if name in (*BUNDLED, LABORATORY):
+        return [fact.to_request() for fact in read_facts(name)[0]]
+    if Path(name).suffix.lower() in _TABLES:
+        raise RoSEError(
+            f"{name} is a table (CSV); give one JSON object a line, with prompt, subject and "
+            "target_new."
+        )
+    try:
+        return load_requests(name)
+    except RoSEError as error:
+        if not Path(name).is_file():
+            raise
+        from rose_easyedit.evaluation.datasets import load_dataset, merged
+
+        try:
+            return [fact.to_request() for fact in merged(load_dataset(name).facts)]
+        except RoSEError:
+            raise error from None
