@@ -56,8 +56,8 @@ class EditDelta:
         numbers = [re.findall(r"\d+", name) for name in self.layers]
         layers = ", ".join(found[0] if found else "?" for found in numbers)
         return (
-            f"EditDelta({len(requests)} facts, {len(about)} subjects, layers {layers}, "
-            f"{self.n_parameters:,} numbers, base {self.base[:12]})"
+            f"EditDelta(facts: {len(requests)}, subjects: {len(about)}, layers: {layers}, "
+            f"numbers: {self.n_parameters:,}, base: {self.base[:12]})"
         )
 
     @property

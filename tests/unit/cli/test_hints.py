@@ -71,5 +71,5 @@ def test_a_model_a_method_and_a_setting(
 
 def test_an_edit_is_shown_in_a_line() -> None:
     shown = repr(make_delta(build_model("llama-tied")))
-    assert shown.startswith("EditDelta(1 facts, 1 subjects, layers 1, 2, ")
+    assert shown.startswith("EditDelta(facts: 1, subjects: 1, layers: 1, 2, ")
     assert "\n" not in shown and len(shown) < 120
