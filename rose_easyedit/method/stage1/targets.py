@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.config.hparams import HierarchyHyperParams, RoSEHyperParams
 from rose_easyedit.errors import FactError, RoSEError
 from rose_easyedit.forward.activations import frozen, read_subject_states
 from rose_easyedit.method.kept import kept_queries
@@ -172,67 +172,85 @@ def integrate(
         whose loss is not finite.
     """
     hierarchy = hparams.hierarchy
-    width = editable.model.config.get_text_config().hidden_size
     if not plan.requests:
-        return Shifts.none(width), []
-    zeros = partial(_zeros, width=width, device=editable.device)
-    fact_groups = [
-        Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), tuple(plan.kept[r.subject]))
-        for r, queries in zip(plan.requests, plan.statements, strict=True)
-    ]
-    fact_level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate, name="facts")
-    subject_level = Level(
-        hierarchy.subject_steps, hierarchy.subject_learning_rate, hierarchy.smoothing_radius
-    )
-
-    autocast = precision_context(hparams.precision, editable.model)  # its copies serve both levels
-
-    def run(groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
-        with tqdm(
-            total=len(groups) * level.steps,
-            desc=level.name,
-            unit="step",
-            leave=False,
-            disable=None,
-        ) as bar:
-            setting = Setting(
-                editable=editable,
-                layer=hparams.target_layer,
-                unit=unit,
-                hparams=hierarchy,
-                micro_batch=hparams.micro_batch,
-                seed=hparams.seed,
-                autocast=autocast,
-                on_step=bar.update,
-            )
-            if store is None:
-                return optimise(setting, groups, start, level)
-            return store.through(optimise, setting, groups, start, level)
-
-    def run_subjects(plan: Plan, start: Tensor) -> tuple[Shifts, list[int]]:
-        groups = [
-            Group(
-                subject,
-                tuple(tuple(plan.statements[i]) for i in facts),
-                tuple(plan.kept[subject]),
-            )
-            for subject, facts in plan.subjects.items()
-        ]
-        optimise_subjects = partial(run, level=subject_level)
-        found = without_failures(optimise_subjects, groups, start)
-        return usable(found, list(plan.subjects.values()))
-
+        return Shifts.none(len(unit)), []
+    run = partial(_optimised, _setting(editable, unit, hparams), store)
     if hierarchy.integration == "joint":
-        return run_subjects(plan, zeros(len(plan.subjects)))
-    start = zeros(len(fact_groups))
-    facts, kept = usable(run(fact_groups, start, fact_level), [[i] for i in range(len(start))])
+        return _of_subjects(run, plan, _zeros(len(plan.subjects), unit), hierarchy)
+    level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate, name="facts")
+    n_facts = len(plan.requests)
+    found = run(_fact_groups(plan), _zeros(n_facts, unit), level)
+    facts, kept = usable(found, [[i] for i in range(n_facts)])
     if hierarchy.integration == "independent" or not kept:
         return facts, kept
     plan = plan.only(kept)
     means = torch.stack([facts.deltas[indices].mean(0) for indices in plan.subjects.values()])
-    found, kept_again = run_subjects(plan, means)
-    return replace(found, trajectories=facts.trajectories | found.trajectories), [
-        kept[i] for i in kept_again
+    found, kept_again = _of_subjects(run, plan, means, hierarchy)
+    both = replace(found, trajectories=facts.trajectories | found.trajectories)
+    return both, [kept[i] for i in kept_again]
+
+
+Run = Callable[[Sequence[Group], Tensor, Level], Shifts]
+
+
+def _setting(editable: EditableModel, unit: Tensor, hparams: RoSEHyperParams) -> Setting:
+    """What both levels have in common, the copies of the weights among it."""
+    return Setting(
+        editable=editable,
+        layer=hparams.target_layer,
+        unit=unit,
+        hparams=hparams.hierarchy,
+        micro_batch=hparams.micro_batch,
+        seed=hparams.seed,
+        autocast=precision_context(hparams.precision, editable.model),
+    )
+
+
+def _optimised(
+    setting: Setting,
+    store: ShiftStore | None,
+    groups: Sequence[Group],
+    start: Tensor,
+    level: Level,
+) -> Shifts:
+    """A level's shifts, with a bar on a terminal; from the store, what it has."""
+    with tqdm(
+        total=len(groups) * level.steps, desc=level.name, unit="step", leave=False, disable=None
+    ) as bar:
+        setting = replace(setting, on_step=bar.update)
+        if store is None:
+            return optimise(setting, groups, start, level)
+        return store.through(optimise, setting, groups, start, level)
+
+
+def _of_subjects(
+    run: Run, plan: Plan, start: Tensor, hierarchy: HierarchyHyperParams
+) -> tuple[Shifts, list[int]]:
+    """The shift of each subject from where it begins, [n, d]; as `integrate`."""
+    level = Level(
+        hierarchy.subject_steps, hierarchy.subject_learning_rate, hierarchy.smoothing_radius
+    )
+    found = without_failures(
+        lambda groups, first: run(groups, first, level), _subject_groups(plan), start
+    )
+    return usable(found, list(plan.subjects.values()))
+
+
+def _fact_groups(plan: Plan) -> list[Group]:
+    return [
+        Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), tuple(plan.kept[r.subject]))
+        for r, queries in zip(plan.requests, plan.statements, strict=True)
+    ]
+
+
+def _subject_groups(plan: Plan) -> list[Group]:
+    return [
+        Group(
+            subject,
+            tuple(tuple(plan.statements[i]) for i in facts),
+            tuple(plan.kept[subject]),
+        )
+        for subject, facts in plan.subjects.items()
     ]
 
 
@@ -286,8 +304,8 @@ def _groups(plan: Plan, per_fact: bool) -> list[list[int]]:
     return list(plan.subjects.values())
 
 
-def _zeros(n: int, width: int, device: torch.device) -> Tensor:
-    return torch.zeros(n, width, dtype=torch.float32, device=device)
+def _zeros(n: int, unit: Tensor) -> Tensor:
+    return torch.zeros(n, len(unit), dtype=torch.float32, device=unit.device)
 
 
 def _base_hidden(
