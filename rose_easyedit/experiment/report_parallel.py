@@ -78,7 +78,7 @@ def parallel_chart(
         )
         for place, row in enumerate(rows)
     ]
-    titles = ["<br>".join(map(safe, wrap(upright.title, 15))) for upright in axes]
+    titles = ["<br>".join(map(safe, wrap(upright.title.replace("_", " "), 15))) for upright in axes]
     across = {
         "tickvals": list(range(len(axes))),
         "ticktext": titles,
