@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 from typing import Any
 
 from rose_easyedit.experiment.report_data import Sweep
@@ -148,9 +149,9 @@ def layout(x: Figure, y: Figure, **more: Any) -> Figure:
 
 
 def axis(title: str, **more: Any) -> Figure:
-    """An axis with its title, which is escaped."""
+    """An axis with its title, which is escaped, in lines that a narrow screen has room for."""
     return {
-        "title": {"text": safe(title), "standoff": 8},
+        "title": {"text": "<br>".join(map(safe, wrap(title, 34))), "standoff": 8},
         "gridcolor": LINE,
         "zerolinecolor": LINE,
         "linecolor": SOFT,

@@ -34,7 +34,9 @@ async function draw(place) {
   // a finger that drags scrolls the page; on paper nobody can scroll to the right
   if (coarse.matches) layout.dragmode = false;
   if (paper.matches) layout.width = place.parentElement.clientWidth - 16;
-  await Plotly.react(place, data, layout, config);
+  // on a narrow screen the buttons would lie over the legend
+  const displayModeBar = place.clientWidth < 480 ? false : "hover";
+  await Plotly.react(place, data, layout, { ...config, displayModeBar });
   if (!first) return;
   place.on("plotly_hover", (event) => tell(event.points.flatMap(jobsOf)));
   place.on("plotly_unhover", () => tell([]));
