@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.experiment.amounts import duration
 from rose_easyedit.experiment.identity import results_version, run_id
 from rose_easyedit.experiment.job_list import Job, listed_jobs
 from rose_easyedit.experiment.schema import ExperimentConfig, read_config
@@ -165,7 +166,7 @@ def _attempt(config: ExperimentConfig, folder: Path, job: Job) -> Status:
             message = str(error) if known else f"{type(error).__name__}: {error}"
             return replace(begun, state=FAILED, error=message).write(folder)
     seconds = {**report["seconds"], "all": round(time.perf_counter() - start, 3)}
-    logger.info("run %s finished in %.1f s", job.run, seconds["all"])
+    logger.info("run %s finished in %s", job.run, duration(seconds["all"]))
     return replace(begun, state=FINISHED, seconds=seconds, metrics=report["metrics"]).write(folder)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.json_records import from_json
 from rose_easyedit.experiment.status import check_run, to_json
-from rose_easyedit.files.reading import inside, read_json
+from rose_easyedit.files.reading import inside, read_json, read_text
 from rose_easyedit.files.writing import write_whole
 
 JOBS = ".jobs"
+_COMMAND = "command"  # beside the jobs
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,31 @@ class Job:
         write_whole(sweep / JOBS / f"{self.number}.json", to_json(asdict(self)))
 
 
-def write_list(sweep: Path, jobs: Sequence[Job]) -> None:
-    """Makes these the sweep's list of jobs; an earlier one goes once they are there."""
+def write_list(sweep: Path, jobs: Sequence[Job], command: str = "") -> None:
+    """Makes these the sweep's list of jobs; an earlier one goes once they are there.
+
+    Args:
+        sweep: the folder.
+        jobs: all of them.
+        command: that does them, and goes on with those that are left.
+    """
+    write_whole(sweep / JOBS / _COMMAND, command.encode(errors="replace"))
     for job in jobs:
         job.write(sweep)
     names = {f"{job.number}.json" for job in jobs}
     for path in (sweep / JOBS).glob("*.json"):
         if path.name not in names:
             path.unlink()
+
+
+def listed_command(sweep: Path) -> str:
+    """The command that the sweep's list is of; empty if it was not kept.
+
+    Raises:
+        OSError, RoSEError: it cannot be read.
+    """
+    path = sweep / JOBS / _COMMAND
+    return read_text(inside(sweep, path)).strip() if path.is_file() else ""
 
 
 def listed_jobs(sweep: Path) -> list[Job]:

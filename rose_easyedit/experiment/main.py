@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,7 +84,7 @@ def _run(words: Sequence[str], arguments: Any) -> int:
         listed = [] if plan.multirun else listed_jobs(plan.folder)
         alone = next((job for job in listed if job.run == jobs[0].run), None)
         if alone is None:
-            write_list(plan.folder, jobs)
+            write_list(plan.folder, jobs, shlex.join(["rose-experiment", *words]))
         code = _hydra(words)
         rows = read_rows(plan.folder)
         own = rows if alone is None else [row for row in rows if row.number == alone.number]

@@ -8,26 +8,33 @@ const make = (name, text = "", kind = "") => {
 };
 const wordsOf = (input) => input.value.toLowerCase().split(/\s+/).filter(Boolean);
 
-// pointing at a job, or at a cell of several, shows them everywhere
-const drawn = new Map();
-for (const element of document.querySelectorAll("[data-job]")) {
-  const number = element.dataset.job;
-  drawn.set(number, [...(drawn.get(number) ?? []), element]);
-}
-function tell(element) {
+// pointing at a job, or at a cell of several, shows them everywhere; else those that are left
+// of a search and of the brushes
+let passes = () => true;
+function light(numbers, kinds) {
   for (const lit of document.querySelectorAll(".lit")) lit.classList.remove("lit");
-  const numbers = element?.dataset.job?.split(" ") ?? element?.dataset.jobs?.split(" ") ?? [];
-  const shown = numbers.flatMap((number) => drawn.get(number) ?? []);
-  for (const one of shown) one.classList.add("lit");
-  const lines = shown.filter((one) => one.closest("svg"));
-  document.body.classList.toggle("told", lines.length > 0);
-  const told = numbers.length === 1 && lines[0]?.getAttribute("aria-label");
-  found("told").hidden = !told;
-  found("told").textContent = told || "";
+  for (const number of numbers) {
+    for (const kind of kinds) {
+      for (const one of document.querySelectorAll(kind(number))) one.classList.add("lit");
+    }
+  }
 }
-const pointed = (event) => event.target.closest?.("[data-job], [data-jobs]");
+const rowOf = (number) => `tr[data-job="${number}"]`;
+const linesOf = (number) => `.tracejob${number}`;
+function tell(numbers) {
+  const kept = [...body.rows].filter((row) => !row.hidden).map((row) => row.dataset.job);
+  const some = kept.length < body.rows.length;
+  if (numbers.length) light(numbers, [rowOf, linesOf]);
+  else light(some ? kept : [], [linesOf]);
+  document.body.classList.toggle("told", some || numbers.length > 0);
+}
 for (const kind of ["pointerover", "focusin", "pointerdown"]) {
-  document.addEventListener(kind, (event) => tell(pointed(event)));
+  document.addEventListener(kind, (event) => {
+    // the pictures tell by themselves what is pointed at in them
+    if (event.target.closest?.("[data-plot]")) return;
+    const row = event.target.closest?.("[data-job]");
+    tell(row ? [row.dataset.job] : []);
+  });
 }
 
 // the table of jobs
@@ -55,19 +62,17 @@ function showJobs() {
   let shown = 0;
   for (const row of body.rows) {
     const text = row.textContent.toLowerCase();
-    row.hidden = !words.every((word) => text.includes(word));
+    row.hidden = !passes(row.dataset.job) || !words.every((word) => text.includes(word));
     shown += !row.hidden;
   }
   found("count-jobs").textContent = `${shown} of ${body.rows.length}`;
+  tell([]);
 }
+found("every-metric")?.addEventListener("input", (event) => {
+  document.querySelector(".sortable").classList.toggle("every", event.target.checked);
+});
 found("search-jobs").addEventListener("input", showJobs);
 showJobs();
-
-found("metric")?.addEventListener("input", (event) => {
-  for (const grid of document.querySelectorAll("[data-metric]")) {
-    grid.hidden = grid.dataset.metric !== event.target.value;
-  }
-});
 
 // the answers, drawn when they are asked for, and no more than a reader can read
 const PIECE = 100;

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.experiment.report_charts import curve_charts, parallel_chart, scatter_chart
+from rose_easyedit.experiment.amounts import counted, duration
+from rose_easyedit.experiment.report_charts import curve_charts, front_chart, number_charts
 from rose_easyedit.experiment.report_data import Sweep, read_sweep
-from rose_easyedit.experiment.report_grid import grids_of
-from rose_easyedit.experiment.report_looks import brief, label, looks_of, short_names
-from rose_easyedit.experiment.report_metrics import metrics_of, success_metric
+from rose_easyedit.experiment.report_heat import heat_charts
+from rose_easyedit.experiment.report_metrics import MAIN, metrics_of, success_metric
+from rose_easyedit.experiment.report_parallel import parallel_chart
+from rose_easyedit.experiment.report_plotly import packed_plotly
 from rose_easyedit.experiment.report_queries import query_data
-from rose_easyedit.experiment.report_svg import legend
+from rose_easyedit.experiment.report_settings import brief, label, looks_of, short_names
+from rose_easyedit.experiment.status import RUNNING
+from rose_easyedit.experiment.summary_table import NOT_STARTED
 from rose_easyedit.files.reading import read_bytes
 from rose_easyedit.files.stdout import printable, printable_message, reader_may_stop
 from rose_easyedit.files.writing import irregular, write_whole
@@ -72,23 +76,30 @@ def render_sweep(sweep: Sweep) -> str:
     """The page as text; everything in it that came from a file is escaped."""
     metrics, looks = metrics_of(sweep), looks_of(sweep.done)
     keys = list(dict.fromkeys(key for row in sweep.rows for key in row.swept))
+    names = short_names(keys)
     success = success_metric(metrics)
     return render_page(
         "rose_easyedit.experiment",
         "report",
+        scripts=("report", "report_plots"),
         title=sweep.name,
         sweep=sweep,
         facts=_facts(sweep),
-        keys=short_names(keys),
+        keys=names,
+        waiting=(NOT_STARTED, RUNNING),
+        counted=counted,
+        duration=duration,
         label=label,
         brief=brief,
         metrics=metrics,
+        main=MAIN,
         chosen=success and success.name,
-        legend=legend(looks),
-        parallel=parallel_chart(sweep, metrics, looks) if sweep.done else None,
-        scatter=scatter_chart(sweep, metrics, looks),
-        curves=curve_charts(sweep, looks),
-        grids=grids_of(sweep, metrics),
+        plotly=packed_plotly() if sweep.done else "",
+        parallel=parallel_chart(sweep, metrics, looks, names) if sweep.done else None,
+        heat=heat_charts(sweep, metrics, names),
+        front=front_chart(sweep, metrics, looks, names),
+        numbers=number_charts(sweep, metrics, looks, names),
+        curves=curve_charts(sweep, looks, names),
         figures=_figures(sweep),
         queries=query_data(sweep),
     )

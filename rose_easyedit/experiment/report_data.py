@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.evaluation.facts import SUBJECT
 from rose_easyedit.evaluation.report_answers import Answer, answers_of
+from rose_easyedit.experiment.amounts import counted
+from rose_easyedit.experiment.job_list import listed_command
 from rose_easyedit.experiment.json_records import from_json
 from rose_easyedit.experiment.report_points import Curves, read_curves
 from rose_easyedit.experiment.status import (
@@ -20,7 +22,13 @@ from rose_easyedit.experiment.status import (
     Status,
     read_status,
 )
-from rose_easyedit.experiment.summary_table import SUMMARY_JSON, RunRow, as_it_stands, read_rows
+from rose_easyedit.experiment.summary_table import (
+    NOT_STARTED,
+    SUMMARY_JSON,
+    RunRow,
+    as_it_stands,
+    read_rows,
+)
 from rose_easyedit.files.reading import inside, read_json, read_yaml
 from rose_easyedit.tracking.layout import CONFIG_FILE, FIGURES, RESULT_FILE
 
@@ -74,6 +82,7 @@ class Sweep:
         runs: by id; several jobs may share one.
         figures: its own.
         notes: what a reader should know of the folder.
+        command: goes on with the jobs that are left; empty if it is not known.
     """
 
     name: str
@@ -81,6 +90,7 @@ class Sweep:
     runs: Mapping[str, RunFiles]
     figures: Mapping[str, Path]
     notes: Sequence[str]
+    command: str = ""
 
     def run(self, row: RunRow) -> RunFiles:
         """The files of a job; none if it never began."""
@@ -109,16 +119,25 @@ def read_sweep(folder: Path) -> Sweep:
             notes,
         )
     ids = dict.fromkeys(row.run for row in rows if row.run)
-    runs = {run: _read_run(inside(folder, folder / RUNS / run)) for run in ids}
+    begun = [run for run in ids if _has_begun(folder, run, rows)]
+    runs = {run: _read_run(inside(folder, folder / RUNS / run)) for run in begun}
     others = {path.parent.name for path in folder.glob(f"{RUNS}/*/{STATUS_FILE}")} - ids.keys()
     if others:
         notes.append(
-            f"{len(others)} more in {RUNS}/ are of earlier commands, and not on this page: the "
-            "jobs here are those of the folder's last command."
+            f"{counted(len(others), 'more run')} in {RUNS}/ of earlier commands "
+            f"{'is' if len(others) == 1 else 'are'} not on this page: the jobs here are those of "
+            "the folder's last command."
         )
     rows = [_checked(row, runs.get(row.run)) for row in rows]
     figures = _attempt(notes, "The figures of the sweep", lambda: _figures(folder)) or {}
-    return Sweep(folder.resolve().name, rows, runs, figures, notes)
+    command = _attempt(notes, "The sweep's own command", lambda: listed_command(folder)) or ""
+    return Sweep(folder.resolve().name, rows, runs, figures, notes, command)
+
+
+def _has_begun(folder: Path, run: str, rows: Sequence[RunRow]) -> bool:
+    """Whether there is a run to read; the list names all of them before the first begins."""
+    known = [row for row in rows if row.run == run and row.state != NOT_STARTED]
+    return bool(known) or (folder / RUNS / run).exists()
 
 
 def _read_rows(folder: Path) -> tuple[list[RunRow], list[str]]:
@@ -170,9 +189,21 @@ def _attempt(faults: list[str], what: str, read: Callable[[], _T]) -> _T | None:
     try:
         return read()
     except _FAULTS as error:
-        kind = "" if isinstance(error, RoSEError) else f"{type(error).__name__}: "
-        faults.append(f"{what} cannot be read ({kind}{' '.join(str(error).split())})")
+        faults.append(f"{what} cannot be read ({_in_words(error)})")
         return None
+
+
+def _in_words(error: Exception) -> str:
+    """Why a file cannot be read, for people; what Python says of a type is of no use to them."""
+    if isinstance(error, RoSEError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return error.strerror or "the system cannot read it"
+    if isinstance(error, KeyError):
+        return f"it lacks {shown(error.args[0])}"
+    if isinstance(error, ValueError):
+        return "it is cut short, or no such file as rose-experiment writes"
+    return "it holds something else than rose-experiment writes"
 
 
 def _evaluation(folder: Path) -> Evaluation:

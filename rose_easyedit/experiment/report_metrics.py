@@ -29,6 +29,10 @@ _TITLES = {
     "subject_words": "words of the subject's other answers",
     "specificity": "other facts kept",
 }
+# The columns of the table of all jobs that a reader does not have to ask for.
+MAIN = (
+    "statement", "paraphrase", "question", "instruction", "asked", "named", "broken", "kl", "top1",
+)  # fmt: skip
 _LENGTHS = ("kl", "generic_kl", "subject_kl")
 _FAULTS = ("broken",)
 # Of good and poor. All that are not here and no KL are rates of faithful answers.
@@ -58,6 +62,11 @@ class Metric:
     less_is_better: bool
     length: bool
 
+    @property
+    def axis_title(self) -> str:
+        """The title with its unit."""
+        return f"{self.title} ({'nats' if self.length else '%'})"
+
     def tone(self, value: float | None) -> str:
         """How good the value is (`report_front.tone_of`); "" of what has no limits."""
         if value is None or self.name in _UNJUDGED:
@@ -70,8 +79,12 @@ class Metric:
             return number(value)
         if interval is None:
             return percent(value)
-        low, high = interval
-        return f"{percent(value)} [{100 * low:.0f}\u2013{100 * high:.0f}]"
+        return f"{percent(value)} {self.interval_text(interval)}"
+
+    def interval_text(self, interval: Sequence[float]) -> str:
+        """An interval in the unit of the value, without it."""
+        scale, digits = (1, 3) if self.length else (100, 0)
+        return "[" + "\u2013".join(f"{scale * end:.{digits}f}" for end in interval) + "]"
 
 
 def metrics_of(sweep: Sweep) -> list[Metric]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rose_easyedit.evaluation.report_answers import Answer, TextPart
 from rose_easyedit.experiment.report_data import Sweep
-from rose_easyedit.experiment.report_looks import label
+from rose_easyedit.experiment.report_settings import label
 
 # A text, or its pieces, of which every second one is marked.
 _Pieces = str | list[str]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import first_line
+from rose_easyedit.experiment.amounts import counted, duration
 from rose_easyedit.experiment.job_list import Job, listed_jobs
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, check_run, state_of, to_json
 from rose_easyedit.files.reading import inside
@@ -125,7 +126,7 @@ def print_summary(sweep: Path, rows: Sequence[RunRow]) -> None:
             why = f": {first_line(row.error)}" if row.error else ""
             lines += [f"job {row.number} {row.state}{why}", f"  {row.command}"]
     done = sum(row.done for row in rows)
-    lines.append(f"{done} of {len(rows)} jobs finished -> {sweep}")
+    lines.append(f"{done} of {counted(len(rows), 'job')} finished -> {sweep}")
     for line in lines:
         console.print(printable_message(line), markup=False, highlight=False, soft_wrap=True)
 
@@ -145,7 +146,7 @@ def _table(rows: Sequence[RunRow]) -> Any:
         table.add_column(title, no_wrap=True)
     for title in swept:
         table.add_column(escape(printable(title)), overflow="fold")
-    for title in (*_SHOWN.values(), "s"):
+    for title in (*_SHOWN.values(), "time"):
         table.add_column(title, justify="right")
     for row in rows:
         table.add_row(
@@ -153,7 +154,7 @@ def _table(rows: Sequence[RunRow]) -> Any:
             *(escape(printable(text)) for text in (row.run, state(row))),
             *(escape(printable(row.swept.get(key, ""))) for key in swept),
             *(_number(row.metrics.get(name), 2 if name != "kl" else 3) for name in _SHOWN),
-            _number(row.seconds, 1),
+            "" if row.seconds is None else duration(row.seconds),
         )
     return table
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 _BASE = ("rose_easyedit.pages", "base")
 
 
-def render_page(package: str, name: str, **values: Any) -> str:
+def render_page(package: str, name: str, *, scripts: Sequence[str] = (), **values: Any) -> str:
     """A whole page, with its style and script inside it.
 
     The page may load nothing: its policy allows what is written in it and pictures that are.
@@ -17,6 +18,7 @@ def render_page(package: str, name: str, **values: Any) -> str:
         package: Where `<name>.html` is, which extends `base.html`; `<name>.css` and `<name>.js`
             beside it are put into the page as they are.
         name: Of the template.
+        scripts: Names of the scripts, in their order, where they are others than `<name>.js`.
         values: What the template names, with "title".
     """
     from jinja2 import DictLoader, Environment, StrictUndefined
@@ -35,8 +37,9 @@ def render_page(package: str, name: str, **values: Any) -> str:
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     style = _read(*_BASE, "css") + _read(package, name, "css")
+    script = "".join(_read(package, one, "js") for one in scripts or [name])
     return environment.get_template(f"{name}.html").render(
-        style=Markup(style), script=Markup(_read(package, name, "js")), **values
+        style=Markup(style), script=Markup(script), **values
     )
 
 

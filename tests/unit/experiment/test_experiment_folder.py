@@ -13,7 +13,7 @@ import pytest
 from experiments import QUICK
 
 from rose_easyedit.experiment import run as running
-from rose_easyedit.experiment.job_list import JOBS, Job, listed_jobs, write_list
+from rose_easyedit.experiment.job_list import JOBS, Job, listed_command, listed_jobs, write_list
 from rose_easyedit.experiment.main import main
 from rose_easyedit.experiment.status import only_command
 from rose_easyedit.experiment.summary_table import read_rows
@@ -86,7 +86,8 @@ def test_a_job_repeated_alone_updates_the_sweep_and_its_figure(
     runs.raising = {}
     capsys.readouterr()
     assert main(command(folder, 1)) == 0
-    assert "1 of 1 jobs finished" in capsys.readouterr().out
+    assert "1 of 1 job finished" in capsys.readouterr().out
+    assert listed_command(folder) == shlex.join(["rose-experiment", *SWEEP])
     assert states(folder) == ["finished"] * 3
     assert drawn.pop() == [(0.1, 0.1), (0.2, 0.2), (0.3, 0.3)]
     assert main(command(folder, 1)) == 0

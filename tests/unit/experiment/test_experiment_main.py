@@ -98,7 +98,7 @@ def test_a_job_that_fails_does_not_stop_the_others_and_can_be_repeated(tmp_path:
     repeated = summary["jobs"][0]["command"].split()
     assert repeated[0] == "rose-experiment" and "alignment=null_space" in repeated
     again = run(tmp_path, *repeated[1:])
-    assert again.returncode == 1 and "0 of 1 jobs finished" in again.stdout
+    assert again.returncode == 1 and "0 of 1 job finished" in again.stdout
     # the folder is still that of the sweep
     kept = json.loads((tmp_path / "test" / "summary.json").read_text())
     assert [job["state"] for job in kept["jobs"]] == ["failed", "finished"]

@@ -129,6 +129,7 @@ OUTSIDE_FIGURE = SECRET.encode() * 20
 FILES: dict[str, Callable[[Path], bytes]] = {
     "summary.json": lambda path: path.read_bytes().replace(b"covariance", SECRET.encode()),
     ".jobs/0.json": lambda path: path.read_bytes().replace(b"data=core", SECRET.encode()),
+    ".jobs/command": lambda path: SECRET.encode(),
     "runs/r0/status.json": lambda path: path.read_bytes().replace(b"0.1.0+abc", SECRET.encode()),
     "runs/r0/config.yaml": lambda path: CONFIG.replace("a-model", SECRET).encode(),
     "runs/r0/result.json": lambda path: path.read_bytes().replace(b"Town 0", SECRET.encode()),

@@ -1,16 +1,16 @@
-"""How the jobs of a sweep are told apart: a colour by one setting, a shape by another."""
+"""What the jobs of a sweep set, and how they are told apart: by colours, shapes and dashes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rose_easyedit.experiment.report_scales import UNSET, as_number, in_order
 from rose_easyedit.experiment.summary_table import RunRow
 
 COLOURS = 7  # of the style sheet, `--c0` and on
-SHAPES = ("circle", "square", "triangle", "diamond")
-DASHES = ("", "7 3", "2 3", "9 3 2 3")
+SHAPES = 4  # of `report_figures.SYMBOLS`
+UNSET = "(not set)"
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,19 @@ class Looks:
         return self.shapes.index(setting(row, self.shape_key)) if self.shape_key else 0
 
 
+def looks_of(rows: Sequence[RunRow]) -> Looks:
+    """Colours for the first setting with few enough values, shapes for the next.
+
+    Settings in words come before numbers, which have an axis of their own.
+    """
+    values = {key: values_of(rows, key) for key in swept_keys(rows)}
+    keys = sorted(values, key=lambda key: is_numeric(values[key]))
+    colour = next((key for key in keys if len(values[key]) <= COLOURS), "")
+    others = (key for key in keys if key != colour)
+    shape = next((key for key in others if len(values[key]) <= SHAPES), "")
+    return Looks(colour, values.get(colour, []), shape, values.get(shape, []))
+
+
 def setting(row: RunRow, key: str) -> str:
     """What a job sets a key to."""
     return row.swept.get(key, UNSET)
@@ -49,14 +62,24 @@ def swept_keys(rows: Sequence[RunRow]) -> list[str]:
     return [key for key in keys if len({setting(row, key) for row in rows}) > 1]
 
 
-def looks_of(rows: Sequence[RunRow]) -> Looks:
-    """Colours for the first setting with few enough values, shapes for the next."""
-    values = {key: in_order(setting(row, key) for row in rows) for key in swept_keys(rows)}
-    colour = next((key for key, of in values.items() if len(of) <= COLOURS), "")
-    shape = next(
-        (key for key, of in values.items() if key != colour and len(of) <= len(SHAPES)), ""
-    )
-    return Looks(colour, values.get(colour, []), shape, values.get(shape, []))
+def values_of(rows: Iterable[RunRow], key: str) -> list[str]:
+    """Each value that the jobs set a key to, once: numbers by their size, words as they came."""
+    distinct = list(dict.fromkeys(setting(row, key) for row in rows))
+    return sorted(distinct, key=float) if is_numeric(distinct) else distinct
+
+
+def is_numeric(values: Iterable[str]) -> bool:
+    """Whether all of them are numbers."""
+    return all(as_number(value) is not None for value in values)
+
+
+def as_number(word: str) -> float | None:
+    """The number that a word on a command line is, if it is one."""
+    try:
+        number = float(word)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
