@@ -49,7 +49,8 @@ def write_list(sweep: Path, jobs: Sequence[Job], command: str = "") -> None:
         jobs: all of them.
         command: that does them, and goes on with those that are left.
     """
-    write_whole(sweep / JOBS / _COMMAND, command.encode(errors="replace"))
+    if command:
+        write_whole(sweep / JOBS / _COMMAND, command.encode(errors="replace"))
     for job in jobs:
         job.write(sweep)
     names = {f"{job.number}.json" for job in jobs}

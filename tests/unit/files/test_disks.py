@@ -27,13 +27,14 @@ from rose_easyedit.experiment.report import main as report_main
 from rose_easyedit.experiment.report import write_sweep_report
 from rose_easyedit.experiment.status import RUNNING, Status
 from rose_easyedit.experiment.summary_table import read_rows, write_summary
+from rose_easyedit.export.save import save_gguf_lora, save_merged, save_peft_lora
 from rose_easyedit.figures.pareto import write_pareto
 from rose_easyedit.files.plain import plain
 from rose_easyedit.memory.store import FactStore
-from rose_easyedit.method import statistics
 from rose_easyedit.method.locating import automatic
 from rose_easyedit.method.stage1.shifts import Shifts
 from rose_easyedit.method.stage1.store import ShiftStore
+from rose_easyedit.method.stage2 import statistics
 from rose_easyedit.method.stage2.constraints import Spectrum
 from rose_easyedit.models.embedded import PACKAGED, packaged_model
 from rose_easyedit.models.gguf_file import gguf_model
@@ -92,9 +93,9 @@ def test_an_edit_that_leaves(how: str, disk: Disk, tiny_tokenizer: Any) -> None:
     delta, weights = make_delta(model), weights_of(model)
     writers: dict[str, Write] = {
         "save": lambda folder: delta.save(folder / "edit"),
-        "lora": lambda folder: delta.to_peft_lora(folder / "lora"),
-        "gguf": lambda folder: delta.to_gguf_lora(folder / "edit.gguf"),
-        "merged": lambda folder: delta.save_merged(model, tiny_tokenizer, folder / "merged"),
+        "lora": lambda folder: save_peft_lora(delta, folder / "lora"),
+        "gguf": lambda folder: save_gguf_lora(delta, folder / "edit.gguf"),
+        "merged": lambda folder: save_merged(delta, model, tiny_tokenizer, folder / "merged"),
     }
     check(disk, writers[how])
     assert same_weights(model, weights) and not delta.is_applied(model)
@@ -112,7 +113,7 @@ def test_the_tokenizer_of_an_edited_model(disk: Disk, tiny_tokenizer: Any) -> No
                 words(folder)
 
     with pytest.raises(DiskError, match="merged' cannot be written"):
-        delta.save_merged(model, AfterTheModel(), disk.folder / "merged")
+        save_merged(delta, model, AfterTheModel(), disk.folder / "merged")
     assert disk.content() == {}
 
 
@@ -202,7 +203,7 @@ CACHES: dict[str, Write] = {
     "shifts": lambda folder: ShiftStore(folder).save(
         "a", Shifts(torch.zeros(3, 4_000), [[0.1]] * 3, [1] * 3)
     ),
-    "layers": lambda folder: automatic._keep(folder / "layers.json", list(range(3_000))),
+    "layers": lambda folder: automatic._keep(folder / "layers.json", "key", list(range(3_000))),
 }
 
 
