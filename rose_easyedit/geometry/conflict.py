@@ -15,10 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from rose_easyedit.forward.replay import capture
 from rose_easyedit.geometry.similarity import cosines
 from rose_easyedit.geometry.suffix import losses_at
+from rose_easyedit.method.stage1.pieces import PieceRow, cut, price_of_a_piece
 from rose_easyedit.models.architectures import EditableModel
 from rose_easyedit.text.locate_subject import TokenQuery
 
@@ -67,22 +69,32 @@ def fact_gradients(
 
     Args:
         editable: the unedited model; call inside `activations.frozen`.
-        contexts: of each of F facts, with the target behind them.
+        contexts: of each of F facts, with the target behind them; none for a fact whose gradient
+            is not wanted, and is 0.
         layer: the target layer.
         batch: sequences run at once.
 
     Returns:
         [F, d], float32, on the CPU.
     """
-    rows = [(fact, query) for fact, queries in enumerate(contexts) for query in queries]
+    rows = [
+        PieceRow("", query, 0, fact, 1.0 / len(queries))
+        for fact, queries in enumerate(contexts)
+        for query in queries
+    ]
     width = editable.model.config.get_text_config().hidden_size
     gradients = torch.zeros(len(contexts), width, dtype=torch.float32, device="cpu")
-    for start in range(0, len(rows), batch):
-        facts, queries = zip(*rows[start : start + batch], strict=True)
-        replay = capture(editable, queries, layer)
-        hidden = replay.subject_hidden.float().requires_grad_(True)
-        with torch.enable_grad():
-            loss = losses_at(replay, hidden).sum()
-        (gradient,) = torch.autograd.grad(loss, hidden)
-        gradients.index_add_(0, torch.tensor(facts, device="cpu"), gradient.cpu())
-    return gradients / torch.tensor([len(queries) for queries in contexts], device="cpu")[:, None]
+    if not rows:
+        return gradients
+    with tqdm(total=len(rows), desc="conflict", unit="context", leave=False, disable=None) as bar:
+        for part in cut(rows, batch, price_of_a_piece(editable.device)):
+            replay = capture(editable, [row.query for row in part], layer)
+            hidden = replay.subject_hidden.float().requires_grad_(True)
+            with torch.enable_grad():
+                loss = losses_at(replay, hidden).sum()
+            (gradient,) = torch.autograd.grad(loss, hidden)
+            facts = torch.tensor([row.fact for row in part], device="cpu")
+            weights = torch.tensor([row.weight for row in part], device="cpu")
+            gradients.index_add_(0, facts, gradient.cpu() * weights[:, None])
+            bar.update(len(part))
+    return gradients
