@@ -21,7 +21,7 @@ from rose_easyedit.geometry.landscape import losses_around
 from rose_easyedit.geometry.places import Place, Probe
 from rose_easyedit.geometry.radius import Radius, radii_of_facts, summarise
 from rose_easyedit.geometry.settings import DiagnosisSettings
-from rose_easyedit.geometry.suffix import Suffixes, unit_directions
+from rose_easyedit.geometry.suffix import Precision, Suffixes, unit_directions
 from rose_easyedit.models.architectures import EditableModel, read_architecture
 
 
@@ -58,6 +58,7 @@ class Bench:
         probe: Probe,
         settings: DiagnosisSettings,
         hparams: RoSEHyperParams,
+        precision: Precision,
     ) -> Bench:
         """Reads the unedited model at the target layer of an edit's settings.
 
@@ -68,11 +69,14 @@ class Bench:
             probe: their queries, read at this layer or at another.
             settings: how to measure.
             hparams: of an edit.
+            precision: from `precision_context`, of the unedited model.
         """
         editable, layer, batch = read_architecture(model), hparams.target_layer, hparams.micro_batch
         same = layer == probe.layer
         hidden = probe.hidden if same else hidden_at(editable, probe.places, layer, batch)
-        suffixes = Suffixes.of(editable, probe.statements, layer=layer, batch=batch)
+        suffixes = Suffixes.of(
+            editable, probe.statements, layer=layer, batch=batch, precision=precision
+        )
         return cls(model, tokenizer, editable, facts, probe.places, hidden, suffixes, settings)
 
     @property

@@ -9,6 +9,7 @@ direction serves (or spoils) both, 1 when they are orthogonal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 from rose_easyedit.forward.replay import capture
 from rose_easyedit.geometry.similarity import cosines
-from rose_easyedit.geometry.suffix import losses_at
+from rose_easyedit.geometry.suffix import Precision, losses_at
 from rose_easyedit.method.stage1.pieces import PieceRow, cut, price_of_a_piece
 from rose_easyedit.models.architectures import EditableModel
 from rose_easyedit.text.locate_subject import TokenQuery
@@ -60,7 +61,12 @@ def conflicts_within(gradients: Tensor, subjects: Sequence[str]) -> list[Conflic
 
 
 def fact_gradients(
-    editable: EditableModel, contexts: Sequence[Sequence[TokenQuery]], *, layer: int, batch: int
+    editable: EditableModel,
+    contexts: Sequence[Sequence[TokenQuery]],
+    *,
+    layer: int,
+    batch: int,
+    precision: Precision = nullcontext,
 ) -> Tensor:
     """Gradient of each fact's loss with respect to the shift of its subject, at no shift.
 
@@ -73,6 +79,7 @@ def fact_gradients(
             is not wanted, and is 0.
         layer: the target layer.
         batch: sequences run at once.
+        precision: from `precision_context`; the default is the weights' own.
 
     Returns:
         [F, d], float32, on the CPU.
@@ -88,9 +95,9 @@ def fact_gradients(
         return gradients
     with tqdm(total=len(rows), desc="conflict", unit="context", leave=False, disable=None) as bar:
         for part in cut(rows, batch, price_of_a_piece(editable.device)):
-            replay = capture(editable, [row.query for row in part], layer)
-            hidden = replay.subject_hidden.float().requires_grad_(True)
-            with torch.enable_grad():
+            with precision(), torch.enable_grad():
+                replay = capture(editable, [row.query for row in part], layer)
+                hidden = replay.subject_hidden.float().requires_grad_(True)
                 loss = losses_at(replay, hidden).sum()
             (gradient,) = torch.autograd.grad(loss, hidden)
             facts = torch.tensor([row.fact for row in part], device="cpu")

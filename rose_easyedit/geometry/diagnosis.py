@@ -24,6 +24,7 @@ from rose_easyedit.geometry.similarity import KeySimilarity, key_similarity
 from rose_easyedit.method.stage2.statistics import load_spectra
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.models.lock import one_at_a_time
+from rose_easyedit.models.precision import precision_context
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ def diagnose(
     targets = [targets_of(delta, facts) for delta in edits.values()]
     with frozen(model):
         probe = read_probe(editable, tokenizer, facts, hparams[0])
+        # one of the unedited model, whose copies serve all that is asked of it
+        precision = precision_context(hparams[0].precision, model)
         subjects = [fact.subject for fact in facts]
         n_facts = Counter(subjects)
         gradients = fact_gradients(
@@ -124,6 +127,7 @@ def diagnose(
             ],
             layer=hparams[0].target_layer,
             batch=hparams[0].micro_batch,
+            precision=precision,
         )
         spectra = load_spectra(
             editable,
@@ -138,7 +142,7 @@ def diagnose(
         for (name, delta), own, values in zip(edits.items(), hparams, targets, strict=True):
             layer = own.target_layer
             if layer not in benches:
-                benches[layer] = Bench.of(model, tokenizer, facts, probe, settings, own)
+                benches[layer] = Bench.of(model, tokenizer, facts, probe, settings, own, precision)
             bench = benches[layer]
             # tolerance is a matter of the targets alone, which edits may share
             twin = next(

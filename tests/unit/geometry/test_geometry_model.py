@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.forward.replay import capture
-from rose_easyedit.geometry.conflict import fact_gradients
+from rose_easyedit.geometry.conflict import conflict_scores, fact_gradients
 from rose_easyedit.geometry.diagnosis import Diagnosis, diagnose
 from rose_easyedit.geometry.edits import targets_of
 from rose_easyedit.geometry.landscape import losses_around
@@ -28,6 +28,7 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.suffix import Suffixes, decoded_at, losses_at, unit_directions
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.models.architectures import first_tensor, read_architecture
+from rose_easyedit.models.precision import precision_context
 from rose_easyedit.text.locate_subject import TokenQuery
 
 LAYER = 1
@@ -211,6 +212,26 @@ def test_points_are_tried_where_their_statement_is_known() -> None:
     expected = torch.stack([-log_p.mean() for log_p, _ in whole])
     torch.testing.assert_close(losses, expected, atol=2e-4, rtol=1e-4)
     assert decoded.tolist() == [hit for _, hit in whole]
+
+
+def test_bfloat16_is_exact_enough(tiny_tokenizer: Any) -> None:
+    model, contexts = build_model("llama-tied"), statements(tiny_tokenizer)
+    targets = targets_of(edit(model, tiny_tokenizer), GEOMETRY_FACTS)
+    directions, editable = unit_directions(32, 32, seed=0), read_architecture(model)
+    radii, losses, scores = [], [], []
+    with frozen(model):
+        for precision in (nullcontext, precision_context("bfloat16", model)):
+            how: Any = {"layer": LAYER, "batch": 64, "precision": precision}
+            suffixes = Suffixes.of(editable, [queries[0] for queries in contexts], **how)
+            found = radii_of_facts(suffixes, targets, directions, max_radius=8.0, halvings=8)
+            radii.append(found.quantile(0.5, dim=1))
+            losses.append(suffixes.losses(torch.arange(3), targets))
+            scores.append(conflict_scores(fact_gradients(editable, contexts, **how)))
+    assert not losses[0].equal(losses[1])  # it is bfloat16
+    assert radii[0].min() > 0
+    torch.testing.assert_close(radii[1], radii[0], atol=0, rtol=0.05)
+    torch.testing.assert_close(losses[1], losses[0], atol=0.05, rtol=0.05)
+    torch.testing.assert_close(scores[1], scores[0], atol=0.01, rtol=0)
 
 
 def test_facts_without_contexts_have_no_gradient(tiny_tokenizer: Any) -> None:
