@@ -100,8 +100,10 @@ def fact_gradients(
                 hidden = replay.subject_hidden.float().requires_grad_(True)
                 loss = losses_at(replay, hidden).sum()
             (gradient,) = torch.autograd.grad(loss, hidden)
-            facts = torch.tensor([row.fact for row in part], device="cpu")
-            weights = torch.tensor([row.weight for row in part], device="cpu")
+            facts, weights = (
+                torch.tensor([getattr(row, name) for row in part], dtype=dtype, device="cpu")
+                for name, dtype in (("fact", torch.long), ("weight", torch.float32))
+            )
             gradients.index_add_(0, facts, gradient.cpu() * weights[:, None])
             bar.update(len(part))
     return gradients
