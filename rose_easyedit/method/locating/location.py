@@ -34,7 +34,7 @@ LEAST_RESTORED = 0.5
 OF_THE_LARGEST = 0.9
 MOST_LAYERS = 5
 
-_BATCH = 16
+_BATCH = 64  # each reads the head once for all of its pairs
 _ENDS_WITH_SUBJECT = "every prompt ends with its subject, so there is no later token to read it"
 
 
