@@ -129,7 +129,8 @@ def _settings(arguments: Namespace) -> DiagnosisSettings:
 
     names = ("seed", "directions", "quantile")
     given = {name: getattr(arguments, name) for name in names}
-    return DiagnosisSettings(**{name: v for name, v in given.items() if v is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    return DiagnosisSettings.of_size(arguments.size, **given)
 
 
 def diagnosis_report(report: output.Report, console: Any) -> None:

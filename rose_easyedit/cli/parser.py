@@ -81,6 +81,7 @@ printed; diagnosis.json and figures go to a new folder.
 
 Examples:
   rose-edit diagnose --delta edit.safetensors --out diagnosis
+  rose-edit diagnose --delta edit.safetensors --quick --out diagnosis
   rose-edit diagnose --delta edit.safetensors --requests bundled --out diagnosis
   rose-edit diagnose --requests facts.jsonl --method memit-merge --out diagnosis
   rose-edit diagnose --requests bundled --split test --compare --out diagnosis
@@ -248,8 +249,28 @@ def _add_diagnose(subparsers: argparse._SubParsersAction[Any]) -> None:
         action="store_true",
         help="also joint against hierarchical targets, and the covariance against the identity",
     )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--quick",
+        action="store_const",
+        dest="size",
+        const="quick",
+        help="R in 6 directions to 1/16 |h|, a landscape of 4 x 13 points, answers of 12 tokens",
+    )
+    size.add_argument(
+        "--thorough",
+        action="store_const",
+        dest="size",
+        const="thorough",
+        help="R in 64 directions to 1/256 |h|, a landscape of 16 x 49 points",
+    )
+    parser.set_defaults(size="default")
     parser.add_argument(
-        "--directions", type=int, metavar="N", help="in which R is measured (default: 16)"
+        "--directions",
+        type=int,
+        metavar="N",
+        help="in which R is measured (default: 16, to 1/64 |h|; a landscape has 8 x 25 points, and "
+        "answers 24 tokens)",
     )
     parser.add_argument(
         "--quantile", type=float, metavar="Q", help="of them that R is (default: 0.5, the median)"

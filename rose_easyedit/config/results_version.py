@@ -7,4 +7,4 @@ the same edit gets other numbers, `EVALUATIONS`.
 from __future__ import annotations
 
 EDITS = 4
-EVALUATIONS = 4
+EVALUATIONS = 5

@@ -96,10 +96,10 @@ class Replay:
         )
 
     def select(self, keep: Tensor) -> Replay:
-        """The replay of some of the queries only.
+        """The replay of some of the queries, as often as each is named.
 
         Args:
-            keep: indices of the queries to keep, [B'], in ascending order.
+            keep: indices of the queries, [B'].
         """
         n_rows, memo = len(self.hidden), {}
 
@@ -108,15 +108,13 @@ class Replay:
                 memo[id(value)] = _select_rows(value, keep, n_rows, pick)
             return memo[id(value)]
 
-        place = torch.full((n_rows,), -1, device=keep.device)
-        place[keep] = torch.arange(len(keep), device=keep.device)
-        wanted = place[self.rows] >= 0
+        rows, wanted = (keep[:, None] == self.rows).nonzero(as_tuple=True)
         return replace(
             self,
             hidden=self.hidden[keep],
             again=self.again[keep],
             calls=[pick(call) for call in self.calls],
-            rows=place[self.rows][wanted],
+            rows=rows,
             columns=self.columns[wanted],
             targets=self.targets[wanted],
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.config.hparams import RoSEHyperParams
@@ -20,20 +21,22 @@ from rose_easyedit.geometry.landscape import losses_around
 from rose_easyedit.geometry.places import Place, Probe
 from rose_easyedit.geometry.radius import Radius, radii_of_facts, summarise
 from rose_easyedit.geometry.settings import DiagnosisSettings
-from rose_easyedit.geometry.suffix import unit_directions
-from rose_easyedit.models.architectures import EditableModel
+from rose_easyedit.geometry.suffix import Precision, Suffixes, unit_directions
+from rose_easyedit.models.architectures import EditableModel, read_architecture
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What every edit of the same facts is measured with.
+    """What every edit of the same facts that has one target layer is measured with.
 
     Attributes:
         model: the unedited model; frozen (`activations.frozen`).
         tokenizer: its tokenizer.
         editable: its modules.
         facts: F facts.
-        probe: their queries.
+        places: Q queries about them.
+        hidden: h_L at the subject of each query in the unedited model, [Q, d].
+        suffixes: the layers behind the facts' statements.
         settings: how to measure.
     """
 
@@ -41,8 +44,40 @@ class Bench:
     tokenizer: PreTrainedTokenizerBase
     editable: EditableModel
     facts: Sequence[Fact]
-    probe: Probe
+    places: Sequence[Place]
+    hidden: Tensor
+    suffixes: Suffixes
     settings: DiagnosisSettings
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        facts: Sequence[Fact],
+        probe: Probe,
+        settings: DiagnosisSettings,
+        hparams: RoSEHyperParams,
+        precision: Precision,
+    ) -> Bench:
+        """Reads the unedited model at the target layer of an edit's settings.
+
+        Args:
+            model: the unedited model; call inside `activations.frozen`.
+            tokenizer: its tokenizer.
+            facts: F facts.
+            probe: their queries, read at this layer or at another.
+            settings: how to measure.
+            hparams: of an edit.
+            precision: from `precision_context`, of the unedited model.
+        """
+        editable, layer, batch = read_architecture(model), hparams.target_layer, hparams.micro_batch
+        same = layer == probe.layer
+        hidden = probe.hidden if same else hidden_at(editable, probe.places, layer, batch)
+        suffixes = Suffixes.of(
+            editable, probe.statements, layer=layer, batch=batch, precision=precision
+        )
+        return cls(model, tokenizer, editable, facts, probe.places, hidden, suffixes, settings)
 
     @property
     def landscape_subject(self) -> str:
@@ -57,33 +92,29 @@ class Bench:
         return torch.linspace(-extent, extent, 2 * points + 1, dtype=torch.float32, device="cpu")
 
     def tolerance(
-        self, targets: Tensor, hparams: RoSEHyperParams
+        self, targets: Tensor
     ) -> tuple[tuple[Radius, ...], tuple[tuple[float, ...], ...]]:
         """R of each fact, and the landscape around the target of one subject, [directions, radii].
 
         Args:
             targets: z_s of each fact, [F, d].
-            hparams: of the edit.
         """
-        layer, width, how = hparams.target_layer, targets.shape[1], self.settings
-        radii, norms = radii_of_facts(
-            self.editable,
-            self.probe.statements,
+        width, how, norms = targets.shape[1], self.settings, self.suffixes.norms
+        radii = radii_of_facts(
+            self.suffixes,
             targets,
             unit_directions(how.directions, width, how.seed),
-            layer=layer,
             max_radius=how.max_radius,
             halvings=how.halvings,
-            batch=hparams.micro_batch,
         )
-        chosen = [i for i, fact in enumerate(self.facts) if fact.subject == self.landscape_subject]
+        of_subject = [fact.subject == self.landscape_subject for fact in self.facts]
+        chosen = torch.tensor(of_subject, device="cpu").nonzero()[:, 0]
         losses = losses_around(
-            self.editable,
-            [self.probe.statements[i] for i in chosen],
-            targets[chosen],
+            self.suffixes,
+            chosen,
+            targets.cpu()[chosen],
             unit_directions(how.landscape_directions, width, how.seed),
             self.landscape_radii * norms[chosen].mean(),
-            layer=layer,
         )
         summary = summarise(radii, norms, quantile=how.quantile, max_radius=how.max_radius)
         return tuple(summary), tuple(map(tuple, losses.tolist()))
@@ -106,11 +137,11 @@ class Bench:
         Raises:
             RoSEError: the model is not the edit's base.
         """
-        places = self.probe.places
+        places = self.places
         wanted = targets[[place.fact for place in places]]  # [Q, d]
-        before = self._hidden(hparams)
+        before, layer = self.hidden, hparams.target_layer
         with delta.applied(self.model):
-            after = self._hidden(hparams)
+            after = hidden_at(self.editable, places, layer, hparams.micro_batch)
             answers = self._answers(places, hparams)
         numbers = zip(
             deviations(after, wanted).tolist(),
@@ -133,28 +164,29 @@ class Bench:
             for fact in [self.facts[place.fact]]
         )
 
-    def _hidden(self, hparams: RoSEHyperParams) -> Tensor:
-        """h_L at the subject of every query, in the model as it is now, [Q, d]."""
-        states = read_subject_states(
-            self.editable,
-            self.probe.queries,
-            key_layer=hparams.target_layer,
-            hidden_layer=hparams.target_layer,
-            batch=hparams.micro_batch,
-        )
-        return states.hidden
-
     def _answers(self, places: Sequence[Place], hparams: RoSEHyperParams) -> list[str]:
         answers: dict[tuple[str, bool], str] = {}
-        for chat in {place.chat: None for place in places}:
-            texts = list(dict.fromkeys(place.text for place in places if place.chat == chat))
-            said = generate_greedy(
-                self.model,
-                self.tokenizer,
-                texts,
-                chat=chat,
-                max_new_tokens=self.settings.max_new_tokens,
-                template_arguments=hparams.template_arguments,
-            )
-            answers |= {(text, chat): answer for text, answer in zip(texts, said, strict=True)}
+        asked = list(dict.fromkeys((place.text, place.chat) for place in places))
+        with tqdm(total=len(asked), desc="answers", unit="query", leave=False, disable=None) as bar:
+            for in_chat in {place.chat: None for place in places}:
+                texts = [text for text, chat in asked if chat == in_chat]
+                said = generate_greedy(
+                    self.model,
+                    self.tokenizer,
+                    texts,
+                    chat=in_chat,
+                    max_new_tokens=self.settings.max_new_tokens,
+                    template_arguments=hparams.template_arguments,
+                    progress=bar.update,
+                )
+                answers |= zip(((text, in_chat) for text in texts), said, strict=True)
         return [answers[place.text, place.chat] for place in places]
+
+
+def hidden_at(editable: EditableModel, places: Sequence[Place], layer: int, batch: int) -> Tensor:
+    """h_L at the subject of each of Q queries, in the model as it is now, [Q, d]."""
+    queries = [place.query for place in places]
+    states = read_subject_states(
+        editable, queries, key_layer=layer, hidden_layer=layer, batch=batch
+    )
+    return states.hidden

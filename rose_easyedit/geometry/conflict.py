@@ -9,16 +9,19 @@ direction serves (or spoils) both, 1 when they are orthogonal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from rose_easyedit.forward.replay import capture
 from rose_easyedit.geometry.similarity import cosines
-from rose_easyedit.geometry.suffix import losses_at
+from rose_easyedit.geometry.suffix import Precision, losses_at
+from rose_easyedit.method.stage1.pieces import PieceRow, cut, price_of_a_piece
 from rose_easyedit.models.architectures import EditableModel
 from rose_easyedit.text.locate_subject import TokenQuery
 
@@ -58,7 +61,12 @@ def conflicts_within(gradients: Tensor, subjects: Sequence[str]) -> list[Conflic
 
 
 def fact_gradients(
-    editable: EditableModel, contexts: Sequence[Sequence[TokenQuery]], *, layer: int, batch: int
+    editable: EditableModel,
+    contexts: Sequence[Sequence[TokenQuery]],
+    *,
+    layer: int,
+    batch: int,
+    precision: Precision = nullcontext,
 ) -> Tensor:
     """Gradient of each fact's loss with respect to the shift of its subject, at no shift.
 
@@ -67,22 +75,35 @@ def fact_gradients(
 
     Args:
         editable: the unedited model; call inside `activations.frozen`.
-        contexts: of each of F facts, with the target behind them.
+        contexts: of each of F facts, with the target behind them; none for a fact whose gradient
+            is not wanted, and is 0.
         layer: the target layer.
         batch: sequences run at once.
+        precision: from `precision_context`; the default is the weights' own.
 
     Returns:
         [F, d], float32, on the CPU.
     """
-    rows = [(fact, query) for fact, queries in enumerate(contexts) for query in queries]
+    rows = [
+        PieceRow("", query, 0, fact, 1.0 / len(queries))
+        for fact, queries in enumerate(contexts)
+        for query in queries
+    ]
     width = editable.model.config.get_text_config().hidden_size
     gradients = torch.zeros(len(contexts), width, dtype=torch.float32, device="cpu")
-    for start in range(0, len(rows), batch):
-        facts, queries = zip(*rows[start : start + batch], strict=True)
-        replay = capture(editable, queries, layer)
-        hidden = replay.subject_hidden.float().requires_grad_(True)
-        with torch.enable_grad():
-            loss = losses_at(replay, hidden).sum()
-        (gradient,) = torch.autograd.grad(loss, hidden)
-        gradients.index_add_(0, torch.tensor(facts, device="cpu"), gradient.cpu())
-    return gradients / torch.tensor([len(queries) for queries in contexts], device="cpu")[:, None]
+    if not rows:
+        return gradients
+    with tqdm(total=len(rows), desc="conflict", unit="context", leave=False, disable=None) as bar:
+        for part in cut(rows, batch, price_of_a_piece(editable.device)):
+            with precision(), torch.enable_grad():
+                replay = capture(editable, [row.query for row in part], layer)
+                hidden = replay.subject_hidden.float().requires_grad_(True)
+                loss = losses_at(replay, hidden).sum()
+            (gradient,) = torch.autograd.grad(loss, hidden)
+            facts, weights = (
+                torch.tensor([getattr(row, name) for row in part], dtype=dtype, device="cpu")
+                for name, dtype in (("fact", torch.long), ("weight", torch.float32))
+            )
+            gradients.index_add_(0, facts, gradient.cpu() * weights[:, None])
+            bar.update(len(part))
+    return gradients

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -23,6 +24,7 @@ from rose_easyedit.geometry.similarity import KeySimilarity, key_similarity
 from rose_easyedit.method.stage2.statistics import load_spectra
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.models.lock import one_at_a_time
+from rose_easyedit.models.precision import precision_context
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,20 @@ def diagnose(
     targets = [targets_of(delta, facts) for delta in edits.values()]
     with frozen(model):
         probe = read_probe(editable, tokenizer, facts, hparams[0])
-        bench = Bench(model, tokenizer, editable, facts, probe, settings)
+        # one of the unedited model, whose copies serve all that is asked of it
+        precision = precision_context(hparams[0].precision, model)
         subjects = [fact.subject for fact in facts]
+        n_facts = Counter(subjects)
         gradients = fact_gradients(
             editable,
-            probe.contexts,
+            # a fact that is alone with its subject conflicts with none
+            [
+                contexts if n_facts[subject] > 1 else []
+                for contexts, subject in zip(probe.contexts, subjects, strict=True)
+            ],
             layer=hparams[0].target_layer,
             batch=hparams[0].micro_batch,
+            precision=precision,
         )
         spectra = load_spectra(
             editable,
@@ -128,13 +137,18 @@ def diagnose(
             precision=hparams[0].precision,
             arguments=hparams[0].template_arguments,
         )
+        benches: dict[int, Bench] = {}
         measured: list[EditGeometry] = []
         for (name, delta), own, values in zip(edits.items(), hparams, targets, strict=True):
+            layer = own.target_layer
+            if layer not in benches:
+                benches[layer] = Bench.of(model, tokenizer, facts, probe, settings, own, precision)
+            bench = benches[layer]
             # tolerance is a matter of the targets alone, which edits may share
             twin = next(
                 (m for m, z in zip(measured, targets, strict=False) if z.equal(values)), None
             )
-            radii, losses = (twin.radii, twin.losses) if twin else bench.tolerance(values, own)
+            radii, losses = (twin.radii, twin.losses) if twin else bench.tolerance(values)
             queries = bench.landings(delta, values, radii, own)
             measured.append(EditGeometry(name, queries, radii, losses))
     return Diagnosis(

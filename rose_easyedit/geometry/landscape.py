@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from rose_easyedit.forward.replay import capture
-from rose_easyedit.geometry.suffix import losses_at
-from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.text.locate_subject import TokenQuery
+from rose_easyedit.geometry.suffix import Suffixes
 
 
-@torch.no_grad()
 def losses_around(
-    editable: EditableModel,
-    statements: Sequence[TokenQuery],
-    targets: Tensor,
-    directions: Tensor,
-    radii: Tensor,
-    *,
-    layer: int,
+    suffixes: Suffixes, facts: Tensor, targets: Tensor, directions: Tensor, radii: Tensor
 ) -> Tensor:
     """Mean loss over a subject's facts with h_L(s) = z_s + r u, for each u and r.
 
     Args:
-        editable: the unedited model; call inside `activations.frozen`.
-        statements: of the subject's n facts, each with its target behind it.
+        suffixes: of the unedited model, behind each fact's statement.
+        facts: which of them are the subject's, [n].
         targets: z_s, once per fact, [n, d].
         directions: unit directions u, [U, d].
         radii: r, negative ones for the opposite direction, [P].
-        layer: the target layer.
 
     Returns:
         Nats per target token, [U, P], on the CPU.
     """
-    replay = capture(editable, statements, layer)
-    center = targets.to(replay.hidden.device).float()
-    steps = (directions[:, None] * radii[:, None]).to(center)  # [U, P, d]
-    rows = [[float(losses_at(replay, center + s).mean()) for s in along] for along in steps]
-    return torch.tensor(rows, dtype=torch.float32, device="cpu")
+    targets, away = targets.cpu().float(), radii != 0
+    steps = (directions[:, None] * radii[away, None]).flatten(0, 1)  # [U * P', d]
+    points = torch.cat([torch.zeros_like(steps[:1]), steps])  # all directions share the target
+    hidden = (targets + points[:, None]).flatten(0, 1)
+    losses = suffixes.losses(facts.repeat(len(points)), hidden).view(-1, len(facts)).mean(1)
+    found = losses[0].repeat(len(directions), len(radii))
+    found[:, away] = losses[1:].view(len(directions), -1)
+    return found

@@ -47,13 +47,17 @@ class Probe:
     Attributes:
         places: the usable queries, Q.
         contexts: per fact, all its usable contexts of stage 1 with the target behind them, F.
-        keys: input of the target layer's down projection at each query's subject, [Q, d_ff].
+        layer: the target layer.
+        keys: input of that layer's down projection at each query's subject, [Q, d_ff].
+        hidden: residual stream after it there, [Q, d].
         log: what was left out.
     """
 
     places: list[Place]
     contexts: list[list[TokenQuery]]
+    layer: int
     keys: Tensor
+    hidden: Tensor
     log: list[str]
 
     @property
@@ -160,7 +164,8 @@ def read_probe(
         )
     if not kept:
         raise RoSEError.of("No query of these facts can be measured:", log)
-    return Probe(kept, contexts, states.keys[: len(places)][asked], log)
+    keys, hidden = (each[: len(places)][asked] for each in (states.keys, states.hidden))
+    return Probe(kept, contexts, hparams.target_layer, keys, hidden, log)
 
 
 def _tokenized(

@@ -8,7 +8,7 @@ directions (the median, unless asked otherwise) is the fact's radius.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,10 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rose_easyedit.forward.replay import Replay, capture
-from rose_easyedit.geometry.suffix import decoded_at
-from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.text.locate_subject import TokenQuery
+from rose_easyedit.geometry.suffix import Suffixes
 
 
 @dataclass(frozen=True)
@@ -64,49 +61,40 @@ def largest_radii(decoded: Callable[[Tensor], Tensor], cap: Tensor, halvings: in
     return torch.where(decoded_at_all, torch.where(decoded_at_cap, cap, low), torch.zeros_like(cap))
 
 
-@torch.no_grad()
 def radii_of_facts(
-    editable: EditableModel,
-    statements: Sequence[TokenQuery],
+    suffixes: Suffixes,
     targets: Tensor,
     directions: Tensor,
     *,
-    layer: int,
     max_radius: float,
     halvings: int,
-    batch: int,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """The radius of every fact in every direction, measured through the unedited later layers.
 
+    A halving is one batch of all facts and directions.
+
     Args:
-        editable: the unedited model; call inside `activations.frozen`.
-        statements: of F facts, each with its target behind it.
+        suffixes: of the unedited model, behind the statements of F facts.
         targets: z_s of each fact, [F, d].
         directions: unit directions, [U, d].
-        layer: the target layer.
         max_radius: the largest radius asked for, in multiples of |h| at the statement's subject.
         halvings: of the bisection.
-        batch: sequences run at once.
 
     Returns:
-        Radii [F, U], and |h| at the subject of each statement, [F].
+        Radii [F, U].
     """
-    n_facts, n_directions = len(statements), len(directions)
-    n_rays = n_facts * n_directions
-    radii, norms = (torch.empty(n, dtype=torch.float32, device="cpu") for n in (n_rays, n_facts))
-    with tqdm(total=n_rays, desc="radii", unit="ray", leave=False, disable=None) as bar:
-        for start in range(0, n_rays, batch):
-            rays = torch.arange(start, min(start + batch, n_rays), device="cpu")
-            fact, direction = rays // n_directions, rays % n_directions
-            replay = capture(editable, [statements[i] for i in fact], layer)
-            # once a fact, since its rows in other batches differ in the last bit
-            first = direction == 0
-            norms[fact[first]] = replay.subject_hidden.float().norm(dim=1).cpu()[first]
-            center = targets[fact].to(replay.hidden.device).float()
-            decoded = _decoder(replay, center, directions[direction].to(center))
-            radii[rays] = largest_radii(decoded, max_radius * norms[fact], halvings)
-            bar.update(len(rays))
-    return radii.view(n_facts, n_directions), norms
+    n_facts, n_directions = len(targets), len(directions)
+    fact = torch.arange(n_facts, device="cpu").repeat_interleave(n_directions)
+    centers, steps = targets.cpu().float()[fact], directions.repeat(n_facts, 1)
+
+    def decoded(radius: Tensor) -> Tensor:
+        found = suffixes.decoded(fact, centers + radius[:, None] * steps)
+        bar.update()
+        return found
+
+    with tqdm(total=halvings + 2, desc="radii", unit="step", leave=False, disable=None) as bar:
+        radii = largest_radii(decoded, max_radius * suffixes.norms[fact], halvings)
+    return radii.view(n_facts, n_directions)
 
 
 def summarise(radii: Tensor, norms: Tensor, *, quantile: float, max_radius: float) -> list[Radius]:
@@ -127,7 +115,3 @@ def summarise(radii: Tensor, norms: Tensor, *, quantile: float, max_radius: floa
         )
         for row, norm in zip(radii, norms, strict=True)
     ]
-
-
-def _decoder(replay: Replay, center: Tensor, step: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda radius: decoded_at(replay, center + radius.to(center)[:, None] * step).cpu()

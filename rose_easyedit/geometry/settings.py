@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
@@ -35,6 +37,17 @@ class DiagnosisSettings:
     max_new_tokens: int = 24
     seed: int = 0
 
+    @classmethod
+    def of_size(cls, size: str = "default", **given: Any) -> DiagnosisSettings:
+        """The settings of one of `SIZES`, with single ones given.
+
+        Raises:
+            RoSEError: there is no such size, or these settings cannot be used.
+        """
+        if size not in SIZES:
+            raise RoSEError(f"There is no diagnosis of size {size!r}; give {', '.join(SIZES)}.")
+        return cls(**{**SIZES[size], **given})
+
     def __post_init__(self) -> None:
         counts = ("directions", "halvings", "landscape_directions", "landscape_points")
         faults = [
@@ -55,3 +68,26 @@ class DiagnosisSettings:
     def as_dict(self) -> dict[str, Any]:
         """The settings by name."""
         return asdict(self)
+
+
+# Samples by what they are for. On SmolLM2 a fact's radii in single directions spread by a fifth to
+# a half of their median, whose standard error is about 12% over 16 directions and 20% over 6:
+# beside it the step of 8 halvings, 1/64 |h|, is nothing, and that of 6 little.
+SIZES: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "quick": {
+            "directions": 6,
+            "halvings": 6,
+            "landscape_directions": 4,
+            "landscape_points": 6,
+            "max_new_tokens": 12,
+        },
+        "default": {},
+        "thorough": {
+            "directions": 64,
+            "halvings": 10,
+            "landscape_directions": 16,
+            "landscape_points": 24,
+        },
+    }
+)

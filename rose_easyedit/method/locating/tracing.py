@@ -7,7 +7,7 @@ layer is read, one set after the layers where it fades comes too late.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 from rose_easyedit.forward.replay import capture
 from rose_easyedit.models.architectures import EditableModel
 from rose_easyedit.text.locate_subject import TokenQuery
+
+# A prompt, and the same prompt about another subject.
+Pair = tuple[TokenQuery, TokenQuery]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Trace:
         clean: P(answer) in the prompt itself, [n].
         exchanged: P(answer) in the prompt about the other subject, [n].
         patched: the same with the state after each layer taken from the prompt itself,
-            [n, n_layers].
+            [n, n_layers]; NaN in a pair whose layers were not traced.
     """
 
     answers: Tensor
@@ -49,9 +52,10 @@ class Trace:
 @torch.no_grad()
 def trace_subject(
     editable: EditableModel,
-    pairs: Sequence[tuple[TokenQuery, TokenQuery]],
+    pairs: Sequence[Pair],
     batch: int = 64,
     progress: Callable[[int], object] | None = None,
+    telling: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Trace:
     """Patches the last subject token's state, one layer at a time.
 
@@ -64,29 +68,57 @@ def trace_subject(
         pairs: a prompt, and the same prompt about another subject; targets are not read.
         batch: prompts per forward pass.
         progress: called with the number of pairs finished after each batch.
+        telling: from the answers of n pairs and the probability that each loses, both [n], to
+            whether its layers are traced, bool [n]; None traces all.
     """
-    prompts, others = ([_untargeted(pair[side]) for pair in pairs] for side in (0, 1))
-    own_answers, clean, exchanged, patched = [], [], [], []
-    for start in range(0, len(pairs), batch):
-        part = slice(start, start + batch)
-        own, other = capture(editable, prompts[part], 0), capture(editable, others[part], 0)
-        as_they_are = torch.zeros_like(own.subject_hidden)
-        read = own.log_probabilities(as_they_are)
-        answers = read.argmax(1, keepdim=True)
-        own_answers.append(answers[:, 0].cpu())
-        clean.append(_probability(read, answers))
-        exchanged.append(_probability(other.log_probabilities(as_they_are), answers))
-        by_layer = []
-        for layer in range(editable.n_layers):
-            if layer:
-                own, other = own.advance(), other.advance()
-            hidden = torch.cat([own.hidden[:, :1], other.hidden[:, 1:]], dim=1)
-            read = replace(other, hidden=hidden).log_probabilities(as_they_are)
-            by_layer.append(_probability(read, answers))
-        patched.append(torch.stack(by_layer, dim=1))
-        if progress is not None:
-            progress(len(answers))
-    return Trace(*map(torch.cat, (own_answers, clean, exchanged, patched)))
+    prompts = [(_untargeted(own), _untargeted(other)) for own, other in pairs]
+    answers = torch.zeros(len(pairs), dtype=torch.long, device="cpu")
+    clean, exchanged = torch.zeros(2, len(pairs), dtype=torch.float32, device="cpu")
+    patched = torch.full(
+        (len(pairs), editable.n_layers), torch.nan, dtype=torch.float32, device="cpu"
+    )
+    for part in _alike(prompts, range(len(pairs)), batch):
+        own, other = (_read(editable, [prompts[i][side] for i in part]) for side in (0, 1))
+        answers[part] = own.argmax(1).cpu()
+        clean[part], exchanged[part] = (_probability(read, answers[part]) for read in (own, other))
+    traced = list(range(len(pairs)))
+    if telling is not None:
+        traced = telling(answers, clean - exchanged).nonzero()[:, 0].tolist()
+    tell = progress or (lambda _: None)
+    tell(len(pairs) - len(traced))
+    for part in _alike(prompts, traced, batch):
+        patched[part] = _patched(editable, [prompts[i] for i in part], answers[part])
+        tell(len(part))
+    return Trace(answers, clean, exchanged, patched)
+
+
+def _read(editable: EditableModel, queries: Sequence[TokenQuery]) -> Tensor:
+    """Log-probabilities of the token that follows each of B prompts, [B, vocabulary]."""
+    replay = capture(editable, queries, editable.n_layers - 1)
+    return replay.read_out(replay.hidden[replay.rows, replay.columns])
+
+
+def _patched(editable: EditableModel, pairs: Sequence[Pair], answers: Tensor) -> Tensor:
+    """P(answer) of B pairs with the state after each layer exchanged, [B, n_layers]."""
+    # of the prompt itself nothing behind its subject is read
+    subjects = [TokenQuery(own.ids[: own.subject + 1], own.subject, 0) for own, _ in pairs]
+    own, other = (capture(editable, q, 0) for q in (subjects, [other for _, other in pairs]))
+    as_they_are = torch.zeros_like(other.subject_hidden)
+    by_layer = []
+    for layer in range(editable.n_layers):
+        if layer:
+            own, other = own.advance(), other.advance()
+        hidden = torch.cat([own.hidden, other.hidden[:, 1:]], dim=1)
+        read = replace(other, hidden=hidden).log_probabilities(as_they_are)
+        by_layer.append(_probability(read, answers))
+    return torch.stack(by_layer, dim=1)
+
+
+def _alike(prompts: Sequence[Pair], chosen: Sequence[int], batch: int) -> Iterator[list[int]]:
+    """The chosen pairs in batches of those that have about as many tokens behind the subject."""
+    in_order = sorted(chosen, key=lambda i: max(len(q.ids) - q.subject for q in prompts[i]))
+    for start in range(0, len(in_order), batch):
+        yield in_order[start : start + batch]
 
 
 def _untargeted(query: TokenQuery) -> TokenQuery:
@@ -94,4 +126,5 @@ def _untargeted(query: TokenQuery) -> TokenQuery:
 
 
 def _probability(log_probabilities: Tensor, answers: Tensor) -> Tensor:
-    return log_probabilities.gather(1, answers)[:, 0].exp().cpu()
+    chosen = answers[:, None].to(log_probabilities.device)
+    return log_probabilities.gather(1, chosen)[:, 0].exp().cpu()

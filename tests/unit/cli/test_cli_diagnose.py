@@ -16,6 +16,7 @@ from tiny_models import LENIENT
 from rose_easyedit.cli import main
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.figures import canvas
+from rose_easyedit.geometry.settings import DiagnosisSettings
 
 FACTS = [
     {
@@ -117,6 +118,23 @@ def test_a_table_is_printed_and_an_edit_is_enough(
     # the edit's own statements, and what wraps them
     forms = {query["form"] for query in numbers["edits"][0]["queries"]}
     assert forms == {"statement", "question", "instruction"}
+
+
+@pytest.mark.parametrize("size", ["quick", "thorough"])
+def test_help_says_what_a_size_is(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from rose_easyedit.cli.diagnose import _settings
+    from rose_easyedit.cli.parser import build_parser
+
+    words = ["diagnose", "--out", "x"]
+    how = _settings(build_parser().parse_args([*words, f"--{size}"]))
+    assert how == DiagnosisSettings.of_size(size)
+    assert _settings(build_parser().parse_args(words)) == DiagnosisSettings()
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["diagnose", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    step = round(2**how.halvings / how.max_radius)
+    points = f"{how.landscape_directions} x {2 * how.landscape_points + 1} points"
+    assert f"R in {how.directions} directions to 1/{step} |h|, a landscape of {points}" in shown
 
 
 def test_rivals_are_computed_when_asked_for(workplace: Path) -> None:

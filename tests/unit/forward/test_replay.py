@@ -141,7 +141,7 @@ def test_prefixes_are_read_once_for_the_pieces_of_many_rows(batch: int | None) -
 def test_some_rows_are_like_a_fresh_capture_of_them(name: str) -> None:
     model = build_model(name)
     replay, shift = captured(model), some_shift(QUERIES)
-    for keep in ([0], [1, 4], [2, 3, 5], [0, 6]):
+    for keep in ([0], [1, 4], [2, 3, 5], [0, 6], [3, 3, 6], [4, 1, 4]):
         fewer = replay.select(torch.tensor(keep))
         queries = [QUERIES[i] for i in keep]
         fresh = captured(model, queries)

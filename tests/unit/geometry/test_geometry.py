@@ -18,7 +18,7 @@ from rose_easyedit.geometry.certificate import Certificate, area_under_roc, cert
 from rose_easyedit.geometry.conflict import conflict_scores, conflicts_within
 from rose_easyedit.geometry.edits import QueryGeometry, deviations
 from rose_easyedit.geometry.radius import largest_radii, summarise
-from rose_easyedit.geometry.settings import DiagnosisSettings
+from rose_easyedit.geometry.settings import SIZES, DiagnosisSettings
 from rose_easyedit.geometry.similarity import cosines, key_similarity
 from rose_easyedit.geometry.suffix import decoded_at, losses_at, unit_directions
 
@@ -277,3 +277,21 @@ def test_all_faults_of_the_settings_are_reported() -> None:
 def test_a_length_is_finite(name: str, value: float) -> None:
     with pytest.raises(RoSEError, match=f"{name} is {value}; give a finite number"):
         DiagnosisSettings(**{name: value})
+
+
+def test_sizes_differ_in_their_samples_alone() -> None:
+    quick, default, thorough = (DiagnosisSettings.of_size(size).as_dict() for size in SIZES)
+    assert default == DiagnosisSettings().as_dict()
+    samples = ("directions", "halvings", "landscape_directions", "landscape_points")
+    for name in samples:
+        assert quick[name] < default[name] < thorough[name]
+    rest = set(default) - {*samples, "max_new_tokens"}
+    assert all(quick[name] == default[name] == thorough[name] for name in rest)
+    assert quick["max_new_tokens"] < default["max_new_tokens"] == thorough["max_new_tokens"]
+
+
+def test_what_is_given_wins_over_the_size() -> None:
+    given = DiagnosisSettings.of_size("quick", directions=3)
+    assert (given.directions, given.halvings) == (3, SIZES["quick"]["halvings"])
+    with pytest.raises(RoSEError, match="no diagnosis of size 'huge'; give quick, default, thor"):
+        DiagnosisSettings.of_size("huge")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.forward.replay import capture
-from rose_easyedit.geometry.conflict import fact_gradients
+from rose_easyedit.geometry.conflict import conflict_scores, fact_gradients
 from rose_easyedit.geometry.diagnosis import Diagnosis, diagnose
 from rose_easyedit.geometry.edits import targets_of
 from rose_easyedit.geometry.landscape import losses_around
@@ -25,9 +25,10 @@ from rose_easyedit.geometry.places import locate, read_probe
 from rose_easyedit.geometry.radius import radii_of_facts
 from rose_easyedit.geometry.rivals import rivals
 from rose_easyedit.geometry.settings import DiagnosisSettings
-from rose_easyedit.geometry.suffix import decoded_at, losses_at, unit_directions
+from rose_easyedit.geometry.suffix import Suffixes, decoded_at, losses_at, unit_directions
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.models.architectures import first_tensor, read_architecture
+from rose_easyedit.models.precision import precision_context
 from rose_easyedit.text.locate_subject import TokenQuery
 
 LAYER = 1
@@ -148,16 +149,9 @@ def test_radii_are_where_the_whole_model_stops_decoding(name: str, tiny_tokenize
     targets[1] = -targets[1]  # somewhere that decodes nothing of the kind
     directions = unit_directions(6, 32, seed=0)
     with frozen(model):
-        radii, norms = radii_of_facts(
-            read_architecture(model),
-            queries,
-            targets,
-            directions,
-            layer=LAYER,
-            max_radius=8.0,
-            halvings=6,
-            batch=7,
-        )
+        suffixes = Suffixes.of(read_architecture(model), queries, layer=LAYER, batch=7)
+        radii = radii_of_facts(suffixes, targets, directions, max_radius=8.0, halvings=6)
+    norms = suffixes.norms
     step = 8.0 * norms / 2**6
     bounded = 0
     with torch.no_grad():
@@ -195,6 +189,60 @@ def test_gradients_are_those_of_the_whole_model(name: str, tiny_tokenizer: Any) 
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-3, rtol=1e-3)
 
 
+def test_points_are_tried_where_their_statement_is_known() -> None:
+    model = build_model("llama-tied")
+    queries = [  # as many tokens from the subject on: 4, 3, 3, 3
+        TokenQuery((17, 30, 31, 32), 0, 2),
+        TokenQuery((40, 41, 42, 43, 44, 45), 3, 1),
+        TokenQuery((50, 51, 52, 53), 1, 2),
+        TokenQuery((60, 61, 62, 63, 64), 2, 1),
+    ]
+    points = torch.tensor([3, 0, 3, 2, 1, 0, 3])
+    values = 5 * torch.randn(len(points), 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), frozen(model):
+        suffixes = Suffixes.of(read_architecture(model), queries, layer=LAYER, batch=2)
+        losses, decoded = suffixes.losses(points, values), suffixes.decoded(points, values)
+        whole = [target_logprobs(model, queries[i], v) for i, v in zip(points, values, strict=True)]
+    # nothing is padded behind the subject, and no statement is run twice
+    assert [tuple(replay.hidden.shape[:2]) for replay in suffixes.replays] == [
+        (1, 3),
+        (2, 2),
+        (1, 2),
+    ]
+    expected = torch.stack([-log_p.mean() for log_p, _ in whole])
+    torch.testing.assert_close(losses, expected, atol=2e-4, rtol=1e-4)
+    assert decoded.tolist() == [hit for _, hit in whole]
+
+
+def test_bfloat16_is_exact_enough(tiny_tokenizer: Any) -> None:
+    model, contexts = build_model("llama-tied"), statements(tiny_tokenizer)
+    targets = targets_of(edit(model, tiny_tokenizer), GEOMETRY_FACTS)
+    directions, editable = unit_directions(32, 32, seed=0), read_architecture(model)
+    radii, losses, scores = [], [], []
+    with frozen(model):
+        for precision in (nullcontext, precision_context("bfloat16", model)):
+            how: Any = {"layer": LAYER, "batch": 64, "precision": precision}
+            suffixes = Suffixes.of(editable, [queries[0] for queries in contexts], **how)
+            found = radii_of_facts(suffixes, targets, directions, max_radius=8.0, halvings=8)
+            radii.append(found.quantile(0.5, dim=1))
+            losses.append(suffixes.losses(torch.arange(3), targets))
+            scores.append(conflict_scores(fact_gradients(editable, contexts, **how)))
+    assert not losses[0].equal(losses[1])  # it is bfloat16
+    assert radii[0].min() > 0
+    torch.testing.assert_close(radii[1], radii[0], atol=0, rtol=0.05)
+    torch.testing.assert_close(losses[1], losses[0], atol=0.05, rtol=0.05)
+    torch.testing.assert_close(scores[1], scores[0], atol=0.01, rtol=0)
+
+
+def test_facts_without_contexts_have_no_gradient(tiny_tokenizer: Any) -> None:
+    model, contexts = build_model("llama-tied"), statements(tiny_tokenizer)
+    with frozen(model):
+        editable = read_architecture(model)
+        one = fact_gradients(editable, [[], contexts[0]], layer=LAYER, batch=4)
+        assert not fact_gradients(editable, [[], []], layer=LAYER, batch=4).any()
+    assert not one[0].any() and one[1].any()
+
+
 def test_a_gradient_does_not_depend_on_the_batch(tiny_tokenizer: Any) -> None:
     model, contexts = build_model("llama-tied"), statements(tiny_tokenizer)
     with frozen(model):
@@ -211,9 +259,8 @@ def test_the_landscape_is_the_mean_loss_of_the_facts(tiny_tokenizer: Any) -> Non
     targets = torch.ones(2, 32)
     directions, radii = unit_directions(3, 32, seed=0), torch.tensor([-1.0, 0.0, 4.0])
     with torch.no_grad(), frozen(model):
-        found = losses_around(
-            read_architecture(model), queries, targets, directions, radii, layer=LAYER
-        )
+        suffixes = Suffixes.of(read_architecture(model), queries, layer=LAYER, batch=4)
+        found = losses_around(suffixes, torch.arange(2), targets, directions, radii)
         for row, u in enumerate(directions):
             for column, radius in enumerate(radii):
                 whole = [

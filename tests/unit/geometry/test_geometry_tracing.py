@@ -80,6 +80,24 @@ def test_progress_is_told_batch_by_batch():
     editable, finished = read_architecture(build_model("llama-tied")), []
     with frozen(editable.model):
         trace_subject(editable, prompts(behind=1), batch=2, progress=finished.append)
+    assert finished == [0, 2, 1]
+
+
+def test_layers_are_traced_of_the_pairs_that_tell_something():
+    editable, asked, finished = read_architecture(build_model("llama-tied")), [], []
+
+    def telling(answers, lost):
+        asked.append((answers, lost))
+        return torch.tensor([False, True, False])
+
+    with frozen(editable.model):
+        whole = trace_subject(editable, prompts(behind=2))
+        some = trace_subject(editable, prompts(behind=2), progress=finished.append, telling=telling)
+    ((answers, lost),) = asked
+    assert answers.equal(whole.answers)
+    torch.testing.assert_close(lost, whole.clean - whole.exchanged)
+    torch.testing.assert_close(some.patched[1], whole.patched[1])
+    assert some.patched[[0, 2]].isnan().all()
     assert finished == [2, 1]
 
 
