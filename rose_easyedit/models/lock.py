@@ -21,13 +21,13 @@ Found = TypeVar("Found")
 
 # as long as the model lives, whoever uses it
 _LOCKS: WeakKeyDictionary[Any, AbstractContextManager[Any]] = WeakKeyDictionary()
-_MAKING = RLock()
 
 
 def model_lock(model: Any) -> AbstractContextManager[Any]:
     """The lock of a model, which a thread that holds it may take again."""
-    with _MAKING:
-        return _LOCKS.setdefault(model, RLock())
+    # one step for all threads, as the dictionary inside takes it: a lock around it could be left
+    # held by an interrupt, and every other thread would wait for it
+    return _LOCKS.setdefault(model, RLock())
 
 
 def one_at_a_time(
