@@ -49,8 +49,11 @@ def write_list(sweep: Path, jobs: Sequence[Job], command: str = "") -> None:
         jobs: all of them.
         command: that does them, and goes on with those that are left.
     """
+    kept = sweep / JOBS / _COMMAND
     if command:
-        write_whole(sweep / JOBS / _COMMAND, command.encode(errors="replace"))
+        write_whole(kept, command.encode(errors="replace"))
+    else:
+        kept.unlink(missing_ok=True)
     for job in jobs:
         job.write(sweep)
     names = {f"{job.number}.json" for job in jobs}

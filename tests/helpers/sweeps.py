@@ -103,7 +103,8 @@ def write_failure(sweep: Path, run: str, words: Sequence[str], error: str) -> Pa
 
 def end_sweep(sweep: Path, jobs: Sequence[tuple[str, Sequence[str]]]) -> None:
     """Lists the jobs, each with its run or none, and writes the summary of them."""
-    write_list(sweep, [Job(number, run, list(words)) for number, (run, words) in enumerate(jobs)])
+    listed = [Job(number, run, list(words)) for number, (run, words) in enumerate(jobs)]
+    write_list(sweep, listed, "rose-experiment -m a=1,2")
     write_summary(sweep, read_rows(sweep))
 
 
