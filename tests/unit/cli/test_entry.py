@@ -42,7 +42,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     facts = folder / "facts.json"
     fact = {"prompt": "We met Ada Lovelace in", "subject": "Ada Lovelace", "target_new": "Rome"}
     facts.write_text(json.dumps([fact]))
-    edit = ["edit", "--requests", str(facts), "--model", "tiny-random", "--out"]
+    edit = ["edit", "--force", "--requests", str(facts), "--model", "tiny-random", "--out"]
     return {
         "rose_edit": [*edit, str(folder / "edit")],
         "rose_experiment": ["--cfg", "job"],
