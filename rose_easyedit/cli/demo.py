@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def run_demo(
         settings: How the models are asked.
         stage: A context around each part of the work, which is given its name.
     """
-    stage = stage or _silent
+    stage = stage or nullcontext
     with stage("asking the unedited model"):
         locality = default_locality(facts)[::_EVERY_SO_MANY]
         asked = [*facts, *others]
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     introduction = INTRODUCTION.format(facts=len(facts), subjects=subjects, model=shown)
     if not options.json:
         console.print(introduction, markup=False)
-    stage = _silent if options.json else _told(console)
+    stage = nullcontext if options.json else _told(console)
     asked = EvaluationSettings(max_new_tokens=_NEW_TOKENS, teacher_forcing=False)
     with stage("loading the model"):
         model, tokenizer = load_model(options.model)
@@ -199,11 +199,6 @@ def _show(console: Console, outcomes: Sequence[Outcome], seconds: float, page: P
     console.print(kept_text(outcomes))
     console.print(f"{seconds:.0f} seconds. Every answer is on this page:", markup=False)
     console.print(str(page), markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _silent(name: str) -> Iterator[None]:
-    yield
 
 
 def _told(console: Console) -> Stage:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rose_easyedit.evaluation.facts import FORMS
-from rose_easyedit.evaluation.records import Record
+from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.report_words import percent
 from rose_easyedit.text.names import Names
 
@@ -57,35 +57,35 @@ def answers_text(outcomes: Sequence[Outcome]) -> Text:
     """The first questions, of each fact one, and the answers before and after."""
     rows = zip(*(outcome.result.records for outcome in outcomes), strict=True)
     asked = [row for row in rows if row[0].form == "question"][:_SHOWN]
-    text = Text(
-        "\n".join(("", f"The first {len(asked)} questions; [brackets] mark the target", ""))
-    )
+    text = Text(f"\nThe first {len(asked)} questions; [brackets] mark the target\n")
     for row in asked:
-        names = [row[0].target, *row[0].aliases]
-        lines = [("before", row[0].before), *_answers(outcomes, row)]
-        text.append(f"\n{row[0].query}\n", "bold")
-        for name, answer in lines:
-            text.append(f"  {name:<12}", "dim")
-            text.append(mark_target(answer, names))
-            text.append("\n")
+        text.append(_question(outcomes, row, [row[0].target, *row[0].aliases]))
     return text
 
 
 def kept_text(outcomes: Sequence[Outcome]) -> Text:
     """The first questions about the same subjects that no fact answers, and their answers."""
-    rows = list(zip(*(outcome.result.others for outcome in outcomes), strict=True))
+    rows = zip(*(outcome.result.others for outcome in outcomes), strict=True)
     asked = [row for row in rows if row[0].form == "question" and row[0].known][:_SHOWN_KEPT]
     if not asked:
         return Text()
     text = Text(f"\nAnd what was not edited: the first {len(asked)} questions\n")
     for row in asked:
-        text.append(f"\n{row[0].query}\n", "bold")
-        lines = [("before", row[0].before)]
-        lines += [(o.name, each.answer) for o, each in zip(outcomes, row, strict=True)]
-        for name, answer in lines:
-            text.append(f"  {name:<12}", "dim")
-            text.append(mark_target(answer, []))
-            text.append("\n")
+        text.append(_question(outcomes, row, []))
+    return text
+
+
+def _question(
+    outcomes: Sequence[Outcome], row: Sequence[Record | OtherRecord], names: Sequence[str]
+) -> Text:
+    """A question, and a line for each answer: of the unedited model, then of each method."""
+    text = Text.assemble((f"\n{row[0].query}\n", "bold"))
+    answers = [("before", row[0].before)]
+    answers += [(o.name, record.answer) for o, record in zip(outcomes, row, strict=True)]
+    for name, answer in answers:
+        text.append(f"  {name:<12}", "dim")
+        text.append(mark_target(answer, names))
+        text.append("\n")
     return text
 
 
@@ -95,8 +95,7 @@ def mark_target(answer: str, names: Iterable[str], width: int = _ANSWER_WIDTH) -
     An answer that names the target late is cut at its front, so that the mark is seen.
     """
     line = " ".join(unicodedata.normalize("NFKC", answer).split())
-    names = [unicodedata.normalize("NFKC", name) for name in names]
-    pieces = list(Names.of(names).split(line)) if names else [(line, False)]
+    pieces = Names.of(names).split(line)
     place = next((i for i, (_, marked) in enumerate(pieces) if marked), None)
     if place is None:
         return Text(_shorten(line, width))
@@ -110,10 +109,6 @@ def mark_target(answer: str, names: Iterable[str], width: int = _ANSWER_WIDTH) -
         (f"[{target}]", "bold green"),
         _shorten(after, max(width - len(before) - len(target), 0)),
     )
-
-
-def _answers(outcomes: Sequence[Outcome], row: Sequence[Record]) -> list[tuple[str, str]]:
-    return [(o.name, record.answer) for o, record in zip(outcomes, row, strict=True)]
 
 
 def _shorten(text: str, width: int) -> str:

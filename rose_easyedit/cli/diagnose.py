@@ -12,7 +12,7 @@ from rose_easyedit.cli import output
 from rose_easyedit.cli.places import FOR_FOLDER, named
 from rose_easyedit.cli.settings import edit_settings, load_base
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.selection import BUNDLED, no_split, select_facts
+from rose_easyedit.evaluation.selection import BUNDLED, no_split, read_facts, select_facts
 
 if TYPE_CHECKING:
     from rose_easyedit.edits.delta import EditDelta
@@ -111,17 +111,9 @@ def _facts_and_edit(
 
 
 def _read(requests: str, split: str | None) -> Sequence[Fact]:
-    from rose_easyedit.evaluation.datasets import load_dataset, merged, with_wrapped_forms
-    from rose_easyedit.evaluation.facts import load_facts
-
     if split is not None and requests not in BUNDLED:
         raise no_split(split, "--requests")
-    facts = (
-        load_facts(split, name=BUNDLED[requests])
-        if requests in BUNDLED
-        else load_dataset(requests).facts
-    )
-    return with_wrapped_forms(merged(facts))
+    return read_facts(requests, split)[0]
 
 
 def _settings(arguments: Namespace) -> DiagnosisSettings:

@@ -21,10 +21,10 @@ def named_requests(name: str) -> list[EditRequest]:
         RoSEError: there is no such file, or it is in none of these forms; with the faults of
             requests, which it was most likely to hold.
     """
-    from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY, read_facts
+    from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY
 
     if name in (*BUNDLED, LABORATORY):
-        return [fact.to_request() for fact in read_facts(name)[0]]
+        return _of_data(name)
     if Path(name).suffix.lower() in _TABLES:
         raise RoSEError(
             f"{name} is a table (CSV); give one JSON object a line, with prompt, subject and "
@@ -35,9 +35,13 @@ def named_requests(name: str) -> list[EditRequest]:
     except RoSEError as error:
         if not Path(name).is_file():
             raise
-        from rose_easyedit.evaluation.datasets import load_dataset, merged
-
         try:
-            return [fact.to_request() for fact in merged(load_dataset(name).facts)]
+            return _of_data(name)
         except RoSEError:
             raise error from None
+
+
+def _of_data(name: str) -> list[EditRequest]:
+    from rose_easyedit.evaluation.selection import read_facts
+
+    return [fact.to_request() for fact in read_facts(name)[0]]

@@ -11,15 +11,17 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, chdir, contextmanager, redirect_stdout
+from contextlib import ExitStack, chdir, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 from unittest import mock
 
+import numpy
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.easyedit.importing import generators_left_as_they_were, import_easyeditor
@@ -33,6 +35,7 @@ from rose_easyedit.easyedit.settings import (
 )
 from rose_easyedit.easyedit.statistics import layer_statistics, second_moments
 from rose_easyedit.errors import RoSEError, first_line
+from rose_easyedit.forward.activations import hooked
 from rose_easyedit.forward.generation import filler
 from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.locating.automatic import with_layers
@@ -40,6 +43,7 @@ from rose_easyedit.models.architectures import EditableModel, read_architecture
 from rose_easyedit.models.modes import evaluation_mode
 from rose_easyedit.models.offload import is_offloaded
 from rose_easyedit.requests import EditRequest
+from rose_easyedit.restoring import restoring
 
 # What EasyEdit keeps in its modules from one call to the next, whatever the model; as it begins.
 _STATE: Mapping[str, Callable[[], Any]] = {
@@ -57,7 +61,7 @@ _MADE = ("P", "cache_c")
 _OUT_OF_SCOPE_TOKENS = 2048
 
 
-@contextmanager
+@restoring
 def edited_by_easyedit(
     model: Any,
     tokenizer: Any,
@@ -77,7 +81,7 @@ def edited_by_easyedit(
         model: a causal language model, in evaluation mode inside the block.
         tokenizer: its tokenizer.
         requests: the facts.
-        asked: the method and its settings (`easyedit_settings.settings_faults` finds none).
+        asked: the method and its settings (`settings.settings_faults` finds none).
         hparams: the model's settings of ours, from which the others follow.
 
     Raises:
@@ -177,7 +181,7 @@ def _enter(
     warnings.simplefilter("ignore")  # of old calls, which are not the user's to mend
     enter(generators_left_as_they_were())
     random.seed(seed)
-    _seed_numpy(seed)
+    numpy.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     enter(torch.inference_mode(False))
     enter(torch.enable_grad())
@@ -198,30 +202,23 @@ def _enter(
             enter(mock.patch.object(module, "layer_stats", layer_statistics(moments)))
 
 
-def _seed_numpy(seed: int) -> None:
-    import numpy
-
-    numpy.random.seed(seed % 2**32)
-
-
-@contextmanager
+@restoring
 def _tokenizer_as_expected(
     editable: EditableModel, tokenizer: Any, method: HostMethod
 ) -> Iterator[None]:
     held = tokenizer.padding_side, tokenizer.pad_token, tokenizer.unk_token
-    tokenizer.padding_side = method.padding
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(filler(editable.model, tokenizer))
-    if (
-        tokenizer.unk_token is None
-    ):  # the release's FT masks it without looking whether there is one
-        tokenizer.unk_token = tokenizer.pad_token
     try:
+        tokenizer.padding_side = method.padding
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(filler(editable.model, tokenizer))
+        # the release's FT masks it without looking whether there is one
+        if tokenizer.unk_token is None:
+            tokenizer.unk_token = tokenizer.pad_token
         yield
     finally:
         tokenizer.padding_side, tokenizer.pad_token, tokenizer.unk_token = held
 
 
-@contextmanager
+@restoring
 def _layers_as_expected(editable: EditableModel) -> Iterator[None]:
     """The layers give tuples, as they did when the release was made, and take them.
 
@@ -238,14 +235,16 @@ def _layers_as_expected(editable: EditableModel) -> Iterator[None]:
     def unwrapped(_module: Any, args: tuple[Any, ...]) -> Any:
         return (args[0][0], *args[1:]) if args and isinstance(args[0], tuple) else args
 
-    hooks = [layer.register_forward_hook(wrapped) for layer in editable.layers]
     takers = [*editable.layers[1:], editable.final_norm]
-    hooks += [taker.register_forward_pre_hook(unwrapped) for taker in takers]
-    try:
+
+    def register() -> list[RemovableHandle]:
+        return [
+            *(layer.register_forward_hook(wrapped) for layer in editable.layers),
+            *(taker.register_forward_pre_hook(unwrapped) for taker in takers),
+        ]
+
+    with hooked(register):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _modules_of(method: HostMethod) -> list[ModuleType]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor, nn
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.models.fingerprint import model_fingerprint
+from rose_easyedit.restoring import restoring
 
 
-@contextmanager
+@restoring
 def model_left_as_it_was(model: nn.Module) -> Iterator[None]:
     """Puts everything back that the block has changed of a model, bit for bit, also after an error.
 
@@ -42,7 +42,7 @@ def model_left_as_it_was(model: nn.Module) -> Iterator[None]:
         )
 
 
-@contextmanager
+@restoring
 def attributes_left_as_they_were(*objects: Any) -> Iterator[None]:
     """Puts the attributes of some objects back, also after an error."""
     kept = [_Attributes(found) for found in objects if found is not None]

@@ -13,12 +13,9 @@ from torch import Tensor
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.forward.activations import frozen
-from rose_easyedit.method.stage2.constraints import Spectrum
+from rose_easyedit.method.stage2.constraints import EIGENVALUE_FLOOR, Spectrum
 from rose_easyedit.method.stage2.statistics import load_spectra
 from rose_easyedit.models.architectures import EditableModel
-
-# Of the mean eigenvalue, as in `constraints.covariance`.
-_FLOOR = 1e-3
 
 
 def second_moments(
@@ -66,7 +63,9 @@ def moment_of(spectrum: Spectrum, invertible: bool) -> Tensor:
     directions = spectrum.directions
     moment = directions.T @ (spectrum.eigenvalues[:, None] * directions)
     if invertible:
-        moment = moment + _FLOOR * spectrum.mean * torch.eye(len(moment), device=moment.device)
+        moment = moment + EIGENVALUE_FLOOR * spectrum.mean * torch.eye(
+            len(moment), device=moment.device
+        )
     return moment
 
 

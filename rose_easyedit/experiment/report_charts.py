@@ -16,9 +16,9 @@ from rose_easyedit.experiment.report_figures import (
     layout,
     legend_traces,
     metrics_text,
+    spans_sizes,
 )
 from rose_easyedit.experiment.report_metrics import Metric, success_metric
-from rose_easyedit.experiment.report_parallel import WIDE
 from rose_easyedit.experiment.report_settings import (
     Looks,
     brief,
@@ -198,7 +198,7 @@ def _damage(metrics: Sequence[Metric]) -> Metric | None:
 def _scale(values: Sequence[float]) -> Figure:
     """Even ratios for numbers of several sizes, else even steps from nothing."""
     low, high = min(values), max(values)
-    if low > 0 and high / low >= WIDE:
+    if spans_sizes(low, high):
         return {"type": "log", "dtick": 1 if high / low > 100 else "D2", "exponentformat": "none"}
     return {"rangemode": "tozero"}
 

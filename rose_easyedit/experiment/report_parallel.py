@@ -23,6 +23,7 @@ from rose_easyedit.experiment.report_figures import (
     legend_traces,
     metrics_text,
     safe,
+    spans_sizes,
 )
 from rose_easyedit.experiment.report_metrics import Metric
 from rose_easyedit.experiment.report_settings import (
@@ -34,8 +35,6 @@ from rose_easyedit.experiment.report_settings import (
     values_of,
 )
 
-# From this ratio of the largest to the smallest, an axis of positive numbers is logarithmic.
-WIDE = 20.0
 # An axis of more numbers is labelled at its ends only.
 _MOST_TICKS = 6
 _AXIS_WIDTH = 104
@@ -149,7 +148,7 @@ def _shares(values: Sequence[float | None]) -> list[float | None]:
     """Where each value lies between the lowest and the highest; equal ones in the middle."""
     known = [value for value in values if value is not None]
     low, high = min(known, default=0.0), max(known, default=0.0)
-    logarithmic = low > 0 and high / low >= WIDE
+    logarithmic = spans_sizes(low, high)
 
     def share(value: float) -> float:
         if high <= low:

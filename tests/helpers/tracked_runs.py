@@ -10,36 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from diagnoses import some_diagnosis
+from results import RECORD
 from tiny_models import FACTS, LENIENT, build_model, settings
 from tiny_tokenizers import build_tokenizer
 
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.evaluation.facts import LocalityPrompt
-from rose_easyedit.evaluation.records import OtherRecord, Record
+from rose_easyedit.evaluation.records import OtherRecord
 from rose_easyedit.evaluation.result import EvaluationResult, LocalityText
-from rose_easyedit.evaluation.teacher_forcing import TargetReading
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.tracking.choice import make_tracker
 from rose_easyedit.tracking.logged import log_run
 from rose_easyedit.tracking.tracker import RunInfo, Tracker, TrackingSettings
 
-_RECORD = Record(
-    subject="Oslo",
-    relation="country",
-    form="statement",
-    query="Oslo is in",
-    target="Peru",
-    before=" Norway.",
-    answer=" Peru.",
-    success=True,
-    success_before=False,
-    old_answer=False,
-    other_target=False,
-    exact_prefix=True,
-    reading=TargetReading(0.5, -1.0),
-    reading_before=TargetReading(0.0, -5.0),
-    truth="Norway",
-)
+_RECORD = replace(RECORD, answer=" Peru.")
 RESULT = EvaluationResult(
     records=(
         _RECORD,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rose_easyedit.config.hparams import AlignmentHyperParams
 
 # Below this fraction of the mean, an eigenvalue estimated from few tokens is noise, not freedom.
-_EIGENVALUE_FLOOR = 1e-3
+EIGENVALUE_FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def protected(spectrum: Spectrum, directions: int = 0) -> InversePenalty:
 
 def shrinkage(spectrum: Spectrum, gamma: float) -> InversePenalty:
     """A = (1 - gamma) C + gamma * mean(C) * I (Ledoit and Wolf's form): covariance at 0."""
-    identity = max(gamma, _EIGENVALUE_FLOOR) * spectrum.mean
+    identity = max(gamma, EIGENVALUE_FLOOR) * spectrum.mean
     return InversePenalty(1.0 / ((1.0 - gamma) * spectrum.eigenvalues + identity), 1.0 / identity)
 
 
