@@ -1,6 +1,6 @@
 """Every family on trained weights: the default writes the statements and leaves others alone.
 
-Behind a norm it writes too few, and says so (benchmarks/FAMILIES.md).
+Behind a norm it writes half of them at the least, and names the others (benchmarks/FAMILIES.md).
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ def test_the_default_writes_the_statements_and_leaves_others_alone(family, caplo
     assert traced
     facts, others = facts_and_others(trained, subjects=6, facts_each=2)
     result, _ = edited(trained, "rose", layers, facts, asked_before(trained, facts, others))
-    assert result.summary()["locality"]["all"]["top1"] >= 0.8
+    kept = result.summary()["locality"]["all"]["top1"]
+    assert kept >= 0.8
     if ARCHITECTURES[family].post_norm is None:
         assert result.success("statement") >= 0.8
         assert result.success("question", "instruction") >= 0.6
         return
-    # what a layer gives through a norm is too little in models as small as these: it is told
+    # what layers give through their norms is too little in models as small as these: it is told
+    assert result.success("statement") >= 0.4
     assert "of 12 facts not " in caplog.text
-    assert result.summary()["locality"]["all"]["top1"] >= 0.98
+    assert kept >= 0.95

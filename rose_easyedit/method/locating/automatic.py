@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # Each prompt once.
 _PAIRS = 64
 # The number changes when what is traced, or how layers follow from it, does.
-_FORMAT = 2
+_FORMAT = 3
 
 
 def with_layers(

@@ -119,7 +119,7 @@ def locate(
                 telling=telling,
             )
         forms[form] = form_trace(trace, _repeated(tokenizer, trace.answers, subjects))
-    return suggest(forms)
+    return suggest(forms, bounded=any(norm is not None for norm in editable.post_norms))
 
 
 def form_trace(trace: Trace, repeats: Sequence[bool]) -> FormTrace:
@@ -157,17 +157,25 @@ def form_trace(trace: Trace, repeats: Sequence[bool]) -> FormTrace:
     )
 
 
-def suggest(forms: Mapping[str, FormTrace]) -> Location:
+def suggest(forms: Mapping[str, FormTrace], *, bounded: bool = False) -> Location:
     """The middle of the plateau that all forms share.
 
     A value set before the plateau is not yet all that is known of the subject, one set after it
     comes too late to be read. Within it tracing prefers no layer, so the middle is suggested: at
-    most five layers (the whole of a shorter plateau), the target at the last of them.
+    most five layers (the whole of a shorter plateau), the target at the last of them. Where a norm
+    bounds what each layer can give, every layer before those is wanted as well: their sum has to
+    reach the target.
+
+    Args:
+        forms: what tracing found in each form.
+        bounded: whether there are norms behind the down projections.
     """
     plateaus = [set(form.plateau) for form in forms.values() if not form.doubt]
     shared = tuple(sorted(set.intersection(*plateaus))) if plateaus else ()
     first = max(0, len(shared) - MOST_LAYERS) // 2
     layers = shared[first : first + MOST_LAYERS]
+    if bounded and layers:
+        layers = tuple(range(layers[-1] + 1))
     return Location(forms, shared, layers, layers[-1] if layers else None)
 
 

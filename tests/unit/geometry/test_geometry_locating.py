@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import same_weights, weights_of
+from tiny_models import build_model, same_weights, weights_of
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.locating import location
@@ -165,6 +165,29 @@ def test_the_middle_five_layers_of_the_plateau_that_all_share_are_suggested() ->
     assert suggest({"statement": long, "chat": unclear}).layers == alone.layers
     apart = suggest({"statement": told(traced(1.0, 0.0)), "chat": told(traced(0.0, 1.0))})
     assert (apart.plateau, apart.layers, apart.z_layer) == ((), (), None)
+
+
+def test_where_norms_bound_what_a_layer_gives_all_up_to_the_target_are_suggested() -> None:
+    late = told(traced(0.1, 0.1, 0.6, 1.0, 1.0, 0.0))
+    assert suggest({"statement": late}).layers == (3, 4)
+    bounded = suggest({"statement": late}, bounded=True)
+    assert (bounded.plateau, bounded.layers, bounded.z_layer) == ((3, 4), (0, 1, 2, 3, 4), 4)
+    assert suggest({"statement": told(traced(0.1, 0.1, 0.1))}, bounded=True).layers == ()
+
+
+@pytest.mark.parametrize(("family", "bounded"), [("qwen2", False), ("olmo2", True)])
+def test_the_norms_of_the_model_decide(
+    family: str, bounded: bool, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def suggest(forms: Any, *, bounded: bool) -> location.Location:
+        asked.append(bounded)
+        return location.Location(forms, (), (), None)
+
+    monkeypatch.setattr(location, "suggest", suggest)
+    locate(build_model(family), tiny_tokenizer, exchanges(BORN, 2))
+    assert asked == [bounded]
 
 
 def test_a_model_is_traced_in_statement_and_chat_and_left_as_it_was(
