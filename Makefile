@@ -47,7 +47,9 @@ figures: $(DEV) ## Draw the figures of the documentation again (minutes)
 	$(BIN)/rose-edit edit --requests docs/figures/facts.jsonl --out build/figures/edit.safetensors
 	$(BIN)/rose-edit diagnose --delta build/figures/edit.safetensors --requests bundled --compare \
 	  --out build/figures/diagnosis
-	cp $(patsubst docs/figures/%,build/figures/diagnosis/%,$(filter-out %/sequential.svg,\
+	$(BIN)/rose-edit demo --figures build/figures/demo --out build/figures/demo.html
+	cp build/figures/demo/before_after.svg docs/figures
+	cp $(patsubst docs/figures/%,build/figures/diagnosis/%,$(filter-out %/sequential.svg %/before_after.svg,\
 	  $(wildcard docs/figures/*.svg))) docs/figures
 
 lint: $(DEV) ## Check style, types and the direction of imports, change nothing

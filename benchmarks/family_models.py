@@ -152,8 +152,7 @@ class Trained(Population):
             method: "rose" is what is shipped, any other a preset on top of it.
             overrides: As `RoSEHyperParams.with_overrides`.
         """
-        shipped = RoSEHyperParams.from_hparams("laboratory")
-        hparams = shipped if method == "rose" else shipped.with_preset(method)
+        hparams = RoSEHyperParams.preset(method, "laboratory")
         # the folder is where its corpus is found
         hparams = hparams.with_overrides(model_name=str(self.folder), alignment=ALIGNMENT)
         return hparams.with_overrides(precision="weights", **overrides)

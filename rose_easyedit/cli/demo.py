@@ -14,9 +14,15 @@ from typing import Any
 from rich.console import Console
 
 from rose_easyedit.cli.demo_page import render_demo
-from rose_easyedit.cli.demo_tables import PLAIN_WIDTH, answers_text, kept_text, totals_table
+from rose_easyedit.cli.demo_tables import (
+    PLAIN_WIDTH,
+    answers_text,
+    kept_text,
+    shares,
+    totals_table,
+)
 from rose_easyedit.cli.hints import Parser
-from rose_easyedit.cli.places import new_file
+from rose_easyedit.cli.places import new_file, new_folder
 from rose_easyedit.cli.words import EXIT_CODES
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.config.paths import cache_dir
@@ -28,6 +34,8 @@ from rose_easyedit.evaluation.evaluate import (
 )
 from rose_easyedit.evaluation.facts import Fact, load_facts
 from rose_easyedit.evaluation.locality import default_locality
+from rose_easyedit.figures.before_after import write_before_after
+from rose_easyedit.figures.canvas import require_matplotlib
 from rose_easyedit.files.writing import write_whole
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.models.loading import EMBEDDED, load_model
@@ -111,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     page = cache_dir() / "demo.html"
     if options.out is not None:
         page = new_file(options.out, options.force)
+    figures = None if options.figures is None else new_folder(options.figures, "--figures")
+    if figures is not None:
+        require_matplotlib()
     started = time.perf_counter()
     console = Console(emoji=False, highlight=False)
     if not console.is_terminal:
@@ -131,6 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with stage("loading the model"):
         model, tokenizer = load_model(options.model)
     outcomes = run_demo(model, tokenizer, facts, others, methods, asked, stage)
+    if figures is not None:
+        figures.mkdir(parents=True, exist_ok=True)
+        write_before_after(*shares(outcomes), figures)
     seconds = time.perf_counter() - started
     if options.json:
         print(json.dumps(_as_data(outcomes, seconds), ensure_ascii=False, indent=2))
@@ -179,6 +193,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", metavar="FILE", help="the page; in the cache if not given")
     parser.add_argument("--force", action="store_true", help="replace that file")
+    parser.add_argument(
+        "--figures", metavar="FOLDER", help="draw the totals in before_after.png and .svg as well"
+    )
     parser.add_argument("--json", action="store_true", help="print all records as JSON")
     return parser
 

@@ -53,6 +53,23 @@ def totals_table(outcomes: Sequence[Outcome]) -> Table:
     return table
 
 
+def shares(
+    outcomes: Sequence[Outcome],
+) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """Of each method the share of faithful answers by form, and of what stayed by what it is."""
+    written: dict[str, dict[str, float]] = {}
+    kept: dict[str, dict[str, float]] = {}
+    for outcome in outcomes:
+        summary = outcome.result.summary()
+        others, near = summary["r_specificity"], summary["locality"].get("neighbour")
+        written[outcome.name] = {f"{form}s": summary["forms"][form]["faithful"] for form in FORMS}
+        kept[outcome.name] = {
+            **({"other facts\nof the subjects": others["kept"]} if others else {}),
+            **({"next token\nof other subjects": near["top1"]} if near else {}),
+        }
+    return written, kept
+
+
 def answers_text(outcomes: Sequence[Outcome]) -> Text:
     """The first questions, of each fact one, and the answers before and after."""
     rows = zip(*(outcome.result.records for outcome in outcomes), strict=True)

@@ -91,7 +91,7 @@ def new_figure(width: float = 4.8, height: float = 3.4) -> tuple[Figure, Axes]:
 
 
 def new_panels(
-    number: int, width: float = 8.0, height: float = 3.4
+    number: int, width: float = 8.0, height: float = 3.4, widths: Sequence[float] | None = None
 ) -> tuple[Figure, Sequence[Axes]]:
     """A figure and several empty axes side by side; call inside `style`.
 
@@ -99,11 +99,12 @@ def new_panels(
         number: of axes, two at the least.
         width: in inches, of all of them.
         height: in inches.
+        widths: of the axes, relative to each other; None makes them equal.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(1, number))
+    return figure, list(figure.subplots(1, number, width_ratios=widths))
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

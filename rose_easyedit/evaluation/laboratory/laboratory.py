@@ -46,9 +46,7 @@ class Laboratory(Population):
             preset: "rose" is what is shipped for it, any other a preset on top of that.
             overrides: As `RoSEHyperParams.with_overrides`.
         """
-        hparams = RoSEHyperParams.from_hparams("laboratory")
-        if preset != "rose":
-            hparams = hparams.with_preset(preset).with_overrides(alignment=_AS_SHIPPED)
+        hparams = RoSEHyperParams.preset(preset, "laboratory").with_overrides(alignment=_AS_SHIPPED)
         return hparams.with_overrides(**overrides)
 
 

@@ -14,7 +14,13 @@ from rich.console import Console
 
 from rose_easyedit.cli.demo import demo_facts, main, run_demo
 from rose_easyedit.cli.demo_page import render_demo
-from rose_easyedit.cli.demo_tables import answers_text, kept_text, mark_target, totals_table
+from rose_easyedit.cli.demo_tables import (
+    answers_text,
+    kept_text,
+    mark_target,
+    shares,
+    totals_table,
+)
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.evaluation.evaluate import EvaluationSettings
 
@@ -71,6 +77,13 @@ def test_tables_show_every_query_and_the_model_is_restored(
         assert all(html.escape(query.text) in page for query in fact.queries)
         assert any(query.text in text for query in fact.queries if query.form == "question")
     assert "seconds for the edit" in text and text.count("before") == 5
+
+    written, kept = shares(outcomes)
+    assert [list(written), list(kept)] == [["A", "B"]] * 2
+    answers = [r.faithful for r in outcomes[1].result.records if r.form == "question"]
+    assert written["B"]["questions"] == sum(answers) / len(answers)
+    near = outcomes[0].result.summary()["locality"]["neighbour"]["top1"]
+    assert kept["A"]["next token\nof other subjects"] == near
 
 
 def test_two_facts_of_each_subject_are_written_and_the_others_asked() -> None:

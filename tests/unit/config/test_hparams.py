@@ -391,9 +391,14 @@ def test_presets_are_the_methods_that_they_name() -> None:
         assert traits(name)[4:] == ("merged", False)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_undoes_another(name: str) -> None:
-    assert RoSEHyperParams.preset("rose") == RoSEHyperParams.preset(name).with_preset("rose")
+@pytest.mark.parametrize("base", ["laboratory", "tiny-random", "gemma-3-270m", "smollm2-135m"])
+def test_rose_is_what_the_model_s_own_settings_say(base: str) -> None:
+    assert RoSEHyperParams.preset("rose", base) == RoSEHyperParams.from_hparams(base)
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "rose"])
+def test_a_baseline_s_preset_undoes_another(name: str) -> None:
+    assert RoSEHyperParams.preset("memit").with_preset(name) == RoSEHyperParams.preset(name)
 
 
 def test_a_model_given_by_hand_is_recorded_by_its_name() -> None:

@@ -18,6 +18,7 @@ from places import HELPERS
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.figures import canvas
+from rose_easyedit.figures.before_after import before_after_figure, write_before_after
 from rose_easyedit.figures.diagnosis import write_figures
 from rose_easyedit.figures.edits import (
     certificate_figure,
@@ -234,3 +235,27 @@ def test_batches_one_after_another_are_a_line_and_one_batch_a_mark(tmp_path: Pat
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(ways)
     first = [path.read_bytes() for path in write_sequential(ways, tmp_path / "a")]
     assert first == [path.read_bytes() for path in write_sequential(ways, tmp_path / "b")]
+
+
+WRITTEN = {"A": {"statements": 1.0, "questions": 0.25}, "B": {"statements": 0.5, "questions": 0.75}}
+KEPT = {"A": {"other facts": 0.0}, "B": {"other facts": 1.0}}
+
+
+def test_what_changed_and_what_stayed_are_bars_of_the_given_height(styled: None) -> None:
+    figure = before_after_figure(WRITTEN, KEPT)
+    for axes, shares in zip(figure.axes, (WRITTEN, KEPT), strict=True):
+        drawn = [bar.get_height() for bar in axes.patches]
+        assert drawn == [share for of_method in shares.values() for share in of_method.values()]
+        kinds = [label.get_text() for label in axes.get_xticklabels()]
+        assert kinds == list(next(iter(shares.values())))
+        middles = [bar.get_x() + bar.get_width() / 2 for bar in axes.patches]
+        assert [round(middle) for middle in middles] == 2 * list(range(len(kinds)))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["A", "B"]
+
+
+def test_what_changed_is_written_twice_alike(tmp_path: Path) -> None:
+    first, second = (write_before_after(WRITTEN, KEPT, tmp_path / name) for name in ("a", "b"))
+    assert [path.name for path in first] == ["before_after.png", "before_after.svg"]
+    assert [a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True)] == [
+        True
+    ] * 2
