@@ -10,6 +10,7 @@ from typing import Any
 
 from rose_easyedit.config.checks import layers_faults, settings_faults
 from rose_easyedit.config.paths import conf_dir, hparams_dir
+from rose_easyedit.config.rules import setting
 from rose_easyedit.config.typed import UNUSABLE, key_faults, typed
 from rose_easyedit.config.types import is_series
 from rose_easyedit.config.yaml_files import find_yaml, read_yaml
@@ -19,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 # What stands for layers that are to be found.
 AUTO = "auto"
+INTEGRATIONS = ("hierarchical", "joint", "independent")
+CONSTRAINTS = ("protected", "identity", "shrinkage", "covariance", "null_space")
+KEY_COLUMNS = ("per_query", "merged")
+PRECISIONS = ("auto", "bfloat16", "weights")
 
 
 @dataclass
@@ -48,18 +53,18 @@ class HierarchyHyperParams:
             `leave_out` that fact, which the edit's log then names, and write the others.
     """
 
-    integration: str = "hierarchical"
-    fact_steps: int = 15
-    subject_steps: int = 75
-    fact_learning_rate: float = 0.18
-    subject_learning_rate: float = 0.18
-    loss_threshold: float = 0.05
-    kl_factor: float = 0.7
-    weight_decay: float = 0.5
-    clamp_norm: float = 8.0
-    context_batches: int = 5
-    smoothing_radius: float = 0.6
-    on_failure: str = "refuse"
+    integration: str = setting("hierarchical", words=INTEGRATIONS)
+    fact_steps: int = setting(15, above=0)
+    subject_steps: int = setting(75, above=0)
+    fact_learning_rate: float = setting(0.18, above=0)
+    subject_learning_rate: float = setting(0.18, above=0)
+    loss_threshold: float = setting(0.05, least=0)
+    kl_factor: float = setting(0.7, least=0)
+    weight_decay: float = setting(0.5, least=0)
+    clamp_norm: float = setting(8.0, above=0)
+    context_batches: int = setting(5, above=0)
+    smoothing_radius: float = setting(0.6, least=0)
+    on_failure: str = setting("refuse", words=("refuse", "leave_out"))
 
 
 @dataclass
@@ -95,19 +100,19 @@ class AlignmentHyperParams:
             all of it.
     """
 
-    constraint: str = "protected"
-    strength: float = 0.5
-    protected_share: float = 0.16667
-    protected_directions: int | None = None
-    covariance_weight: float = 15000.0
-    shrinkage: float = 0.3
-    null_space_threshold: float = 0.02
+    constraint: str = setting("protected", words=CONSTRAINTS)
+    strength: float = setting(0.5, above=0)
+    protected_share: float = setting(0.16667, least=0, below=1)
+    protected_directions: int | None = setting(None, least=0)
+    covariance_weight: float = setting(15000.0, above=0)
+    shrinkage: float = setting(0.3, least=0, most=1)
+    null_space_threshold: float = setting(0.02, least=0)
     statistics_text: str | None = None
-    statistics_tokens: int = 8192
+    statistics_tokens: int = setting(8192, above=0)
     statistics_subjects: str | None = None
-    subject_weight: float = 1.0
-    preserved_columns: int = 1000
-    locality_budget: float | None = None
+    subject_weight: float = setting(1.0, least=0)
+    preserved_columns: int = setting(1000, least=0)
+    locality_budget: float | None = setting(None, above=0)
 
     @property
     def needs_statistics(self) -> bool:
@@ -140,10 +145,10 @@ class SelfCheckHyperParams:
         must_answer: whether a fact is written only if its target is what the model goes on with.
     """
 
-    most_loss: float = 1.0
-    least_reached: float = 0.5
-    most_drift: float = 0.3
-    most_neighbour_drift: float = 0.5
+    most_loss: float = setting(1.0, least=0)
+    least_reached: float = setting(0.5, most=1)
+    most_drift: float = setting(0.3, least=0)
+    most_neighbour_drift: float = setting(0.5, least=0)
     must_answer: bool = True
 
 
@@ -204,33 +209,33 @@ class RoSEHyperParams:
         self_check: from where on an edit is called damaged.
     """
 
-    alg_name: str = "RoSE"
+    alg_name: str = setting("RoSE", words=("RoSE",))
     model_name: str = "embedded"
     measured: bool = True
     device: Any = "cpu"
     model_parallel: bool = False
     fp16: bool = False
-    batch_size: int = 1000
-    max_length: int = 256
+    batch_size: int = setting(1000, above=0)
+    max_length: int = setting(256, above=0)
 
     layers: Any = AUTO
     z_layer: int | None = None
-    n_contexts: int = 3
+    n_contexts: int = setting(3, above=0, most=8)
     contexts: list[str] | None = None
-    chat_contexts: int = 0
-    answered_queries: int = 0
-    restatements: int = 2
-    key_columns: str = "per_query"
-    query_formats: int = 4
-    kept_queries: int = 3
-    kept_tokens: int = 8
+    chat_contexts: int = setting(0, least=0, most=4)
+    answered_queries: int = setting(0, least=0, most=2)
+    restatements: int = setting(2, least=0, most=4)
+    key_columns: str = setting("per_query", words=KEY_COLUMNS)
+    query_formats: int = setting(4, least=0, most=6)
+    kept_queries: int = setting(3, least=0, most=5)
+    kept_tokens: int = setting(8, above=0)
     template_arguments: dict[str, Any] = field(default_factory=dict)
-    sink_ratio: float = 3.0
-    precision: str = "auto"
-    micro_batch: int = 64
-    seed: int = 0
-    tracking: str = "auto"
-    on_damage: str = "warn"
+    sink_ratio: float = setting(3.0, above=1)
+    precision: str = setting("auto", words=PRECISIONS)
+    micro_batch: int = setting(64, above=0)
+    seed: int = setting(0, least=0)
+    tracking: str = setting("auto", words=("auto", "none"))
+    on_damage: str = setting("warn", words=("warn", "refuse"))
     hierarchy: HierarchyHyperParams = field(default_factory=HierarchyHyperParams)
     alignment: AlignmentHyperParams = field(default_factory=AlignmentHyperParams)
     self_check: SelfCheckHyperParams = field(default_factory=SelfCheckHyperParams)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rose_easyedit.config.checks import INTEGRATIONS
+from rose_easyedit.config.hparams import INTEGRATIONS
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.files.stdout import reader_may_stop
 from rose_easyedit.tracking.dashboard_sections import (

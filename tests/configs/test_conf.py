@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rose_easyedit.config.checks import CONSTRAINTS, INTEGRATIONS
-from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.config.hparams import CONSTRAINTS, INTEGRATIONS, RoSEHyperParams
 from rose_easyedit.config.paths import conf_dir, hparams_dir
 from rose_easyedit.experiment.plan import compose_job, make_plan
 

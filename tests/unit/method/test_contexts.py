@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from tiny_models import settings
 
-from rose_easyedit.config.checks import MOST_FORMS
+from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.contexts import (
     ANSWERED_QUERIES,
     CHAT_CONTEXTS,
@@ -36,14 +37,18 @@ MIDDLE = EditRequest("The profession of Marie Curie is", "Marie Curie", "lawyer"
 
 
 def test_settings_may_ask_for_as_many_forms_as_there_are() -> None:
-    assert MOST_FORMS == {
-        "n_contexts": len(PREFIXES),
-        "chat_contexts": len(CHAT_CONTEXTS),
-        "answered_queries": len(ANSWERED_QUERIES),
-        "restatements": len(RESTATED),
-        "query_formats": len(QUERY_FORMATS),
-        "kept_queries": len(KEPT_BEGINNINGS),
+    forms = {
+        "n_contexts": PREFIXES,
+        "chat_contexts": CHAT_CONTEXTS,
+        "answered_queries": ANSWERED_QUERIES,
+        "restatements": RESTATED,
+        "query_formats": QUERY_FORMATS,
+        "kept_queries": KEPT_BEGINNINGS,
     }
+    for name, those in forms.items():
+        RoSEHyperParams(**{name: len(those)})
+        with pytest.raises(RoSEError, match=f"{name} is {len(those) + 1}; it must be"):
+            RoSEHyperParams(**{name: len(those) + 1})
     assert len(KEPT_QUESTIONS) == len(KEPT_BEGINNINGS)
 
 

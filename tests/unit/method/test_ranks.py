@@ -18,7 +18,7 @@ from tiny_models import FACTS, LENIENT, build_model, settings
 
 from rose_easyedit.cli import main
 from rose_easyedit.cli.launched import own_device
-from rose_easyedit.config.checks import INTEGRATIONS
+from rose_easyedit.config.hparams import INTEGRATIONS
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.edit import compute_edit
