@@ -18,6 +18,7 @@ PARTS: Mapping[str, str] = {
     "statistics": "the directions of generic keys, for each model and text",
     "shifts": "targets that sweeps and edits by several processes found",
     "evaluation": "answers of unedited models",
+    "memory": "the solved edits of memories",
     "layers": "the layers that causal tracing found, for each model",
     "families": "small models of every family, of the benchmarks",
 }
