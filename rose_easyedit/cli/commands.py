@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rose_easyedit.forward.generation import Text
 
 
+_GOES_ON = "The same command goes on where this one was."
+
+
 def edit(arguments: Namespace) -> int:
     """Computes an edit and saves it."""
     from rose_easyedit.cli.facts import named_requests
@@ -42,7 +45,10 @@ def edit(arguments: Namespace) -> int:
         model, tokenizer = load_model(hparams.model_name, own_device(hparams.device), dtype)
         start = time.perf_counter()
         store = ShiftStore(default_folder())
-        targets = compute_targets(model, tokenizer, requests, hparams, store, ranks=ranks)
+        try:
+            targets = compute_targets(model, tokenizer, requests, hparams, store, ranks=ranks)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(_GOES_ON) from stop
     if not ranks.is_first:
         return DONE
     delta = solve_edit(model, tokenizer, targets, hparams)

@@ -85,7 +85,10 @@ def _front(summary: Mapping[str, Any]) -> TextTable:
 def _forms(summary: Mapping[str, Any]) -> TextTable:
     rows = []
     for form, of in summary["forms"].items():
-        name = f"{form} (wrapped)" if of["wrapped"] == of["queries"] else form
+        name = form
+        if of["wrapped"]:
+            some = "" if of["wrapped"] == of["queries"] else f"{of['wrapped']} "
+            name = f"{form} ({some}wrapped)"
         rows.append(
             TableRow.rated(
                 of["faithful"],
