@@ -41,7 +41,7 @@ def edit(arguments: Namespace) -> int:
     from rose_easyedit.models.loading import load_model
 
     dtype = arguments.dtype or ("float16" if hparams.fp16 else "auto")
-    with launched() as ranks:
+    with launched() as ranks, output.told_in_report():
         model, tokenizer = load_model(hparams.model_name, own_device(hparams.device), dtype)
         start = time.perf_counter()
         store = ShiftStore(default_folder())
@@ -51,7 +51,8 @@ def edit(arguments: Namespace) -> int:
             raise KeyboardInterrupt(_GOES_ON) from stop
     if not ranks.is_first:
         return DONE
-    delta = solve_edit(model, tokenizer, targets, hparams)
+    with output.told_in_report():
+        delta = solve_edit(model, tokenizer, targets, hparams)
     return save_edit(delta, out, time.perf_counter() - start, arguments)
 
 

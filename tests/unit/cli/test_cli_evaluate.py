@@ -213,7 +213,6 @@ def test_data_without_an_edited_fact_is_refused(
         (["--facts-per-subject", "4"], "4 or more facts"),
         (["--model", "no/such-model"], "no/such-model"),
         (["--report", __file__], "is a file"),
-        (["--report", f"{__file__}/report"], "is a file; name another folder"),
     ],
 )
 def test_wrong_input_ends_with_2_and_names_it(

@@ -119,7 +119,7 @@ def test_a_memory_that_cannot_be_made_names_its_folder(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "file").touch()
-    assert main(begin("--memory", "file/m.db")) == 2
+    assert main(begin("--memory", "file/m.db")) == 1
     assert f"since {place / 'file'} is a file; name another folder" in capsys.readouterr().err
     assert main(begin("--memory", "/proc/m.db")) == 1
     assert "since /proc cannot be written to" in capsys.readouterr().err
