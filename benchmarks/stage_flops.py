@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rose_easyedit.method.stage1.integration import Level
 from rose_easyedit.method.stage1.pieces import Group, count_turns, make_rows
+from rose_easyedit.method.stage1.setting import Level
 from rose_easyedit.models.architectures import EditableModel
 
 Shape = Sequence[int]

@@ -19,7 +19,7 @@ from rose_easyedit.method import edit
 from rose_easyedit.method.neighbourhood import preserved_queries
 from rose_easyedit.method.plan import Columns, make_columns, make_plan
 from rose_easyedit.method.stage1 import integration, targets
-from rose_easyedit.method.stage1.integration import Level
+from rose_easyedit.method.stage1.setting import Level
 from rose_easyedit.method.stage2 import closed_form, layers
 from rose_easyedit.method.stage2.closed_form import align
 from rose_easyedit.method.stage2.statistics import load_spectra

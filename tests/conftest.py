@@ -83,6 +83,14 @@ def tiny_tokenizer() -> Any:
 
 
 @pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache in place of the user's, in which tests leave nothing behind."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
 def tiny_llama() -> Any:
     """A fresh tiny Llama, which the test may edit."""
     return build_llama()

@@ -16,8 +16,9 @@ from rose_easyedit.errors import RoSEError
 PARTS: Mapping[str, str] = {
     "models": "models that were expanded out of packages and GGUF files",
     "statistics": "the directions of generic keys, for each model and text",
-    "shifts": "targets that sweeps and edits by several processes found",
+    "shifts": "what sweeps and edits have optimised, whole or up to an interrupt",
     "evaluation": "answers of unedited models",
+    "memory": "the solved edits of memories",
     "layers": "the layers that causal tracing found, for each model",
     "families": "small models of every family, of the benchmarks",
 }

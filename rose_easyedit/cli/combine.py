@@ -6,6 +6,7 @@ import time
 from argparse import Namespace
 from functools import reduce
 
+from rose_easyedit.cli import output
 from rose_easyedit.cli.commands import save_edit
 from rose_easyedit.cli.places import new_file
 from rose_easyedit.cli.settings import load_base
@@ -27,5 +28,6 @@ def combine(arguments: Namespace) -> int:
         delta = reduce(add, deltas)
     else:
         model, tokenizer = load_base(deltas[0], arguments)
-        delta = solve_together(model, tokenizer, deltas[0], *deltas[1:])
+        with output.told_in_report():
+            delta = solve_together(model, tokenizer, deltas[0], *deltas[1:])
     return save_edit(delta, out, time.perf_counter() - start, arguments)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from rose_easyedit.forward.generation import Text
 
 
+_GOES_ON = "The same command goes on where this one was."
+
+
 def edit(arguments: Namespace) -> int:
     """Computes an edit and saves it."""
     from rose_easyedit.cli.facts import named_requests
@@ -38,14 +41,18 @@ def edit(arguments: Namespace) -> int:
     from rose_easyedit.models.loading import load_model
 
     dtype = arguments.dtype or ("float16" if hparams.fp16 else "auto")
-    with launched() as ranks:
+    with launched() as ranks, output.told_in_report():
         model, tokenizer = load_model(hparams.model_name, own_device(hparams.device), dtype)
         start = time.perf_counter()
         store = ShiftStore(default_folder())
-        targets = compute_targets(model, tokenizer, requests, hparams, store, ranks=ranks)
+        try:
+            targets = compute_targets(model, tokenizer, requests, hparams, store, ranks=ranks)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(_GOES_ON) from stop
     if not ranks.is_first:
         return DONE
-    delta = solve_edit(model, tokenizer, targets, hparams)
+    with output.told_in_report():
+        delta = solve_edit(model, tokenizer, targets, hparams)
     return save_edit(delta, out, time.perf_counter() - start, arguments)
 
 

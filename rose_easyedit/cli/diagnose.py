@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.cli import output
-from rose_easyedit.cli.places import FOR_FOLDER, named
+from rose_easyedit.cli.places import new_folder
 from rose_easyedit.cli.settings import edit_settings, load_base
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, no_split, read_facts, select_facts
+from rose_easyedit.files.amounts import counted
 
 if TYPE_CHECKING:
     from rose_easyedit.edits.delta import EditDelta
@@ -27,12 +28,12 @@ _COLUMNS = ("asked", "D before", "D", "R", "D <= R", "answered", *_RATES)
 
 def diagnose(arguments: Namespace) -> None:
     """Measures the geometry of an edit and draws it."""
-    from rose_easyedit.export.peft import new_folder
+    from rose_easyedit.export.peft import new_folder as whole_folder
     from rose_easyedit.figures.canvas import require_matplotlib
 
     require_matplotlib()
     settings = _settings(arguments)
-    with new_folder(named(arguments.out, "--out", FOR_FOLDER)) as folder:
+    with whole_folder(new_folder(arguments.out)) as folder:
         report = _diagnose(arguments, settings, folder)
     output.show(report, arguments.json, diagnosis_report)
 
@@ -132,11 +133,11 @@ def diagnosis_report(report: output.Report, console: Any) -> None:
     conflict, cosine = report["conflict"], report["key_cosine"]
     lines = [
         f"conflict of facts of one subject: {_show(conflict['mean'], 2)} "
-        f"({conflict['pairs']} pairs; 1: orthogonal)",
+        f"({counted(conflict['pairs'], 'pair')}; 1: orthogonal)",
         f"cosine of keys: {_show(cosine['within'], 2)} within, "
         f"{_show(cosine['across'], 2)} across subjects",
         *(f"note: {note}" for note in report["notes"]),
-        f"{len(report['files'])} files -> {report['out']}",
+        f"{counted(len(report['files']), 'file')} -> {report['out']}",
     ]
     for line in lines:
         output.line(console, line)

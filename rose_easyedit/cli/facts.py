@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from rose_easyedit.errors import RoSEError
@@ -25,6 +26,9 @@ def named_requests(name: str) -> list[EditRequest]:
 
     if name in (*BUNDLED, LABORATORY):
         return _of_data(name)
+    near = difflib.get_close_matches(name, BUNDLED, n=1, cutoff=0.8)
+    if near and not Path(name).exists():
+        raise RoSEError(f"There is no request file {name!r}; did you mean {near[0]!r}?")
     if Path(name).suffix.lower() in _TABLES:
         raise RoSEError(
             f"{name} is a table (CSV); give one JSON object a line, with prompt, subject and "

@@ -12,6 +12,7 @@ from rose_easyedit.cli import output
 from rose_easyedit.cli.places import check_place, named
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY, read_facts
+from rose_easyedit.files.amounts import counted
 
 if TYPE_CHECKING:
     from rose_easyedit.requests import EditRequest
@@ -85,8 +86,8 @@ def locate_report(report: output.Report, console: Any) -> None:
     """Shares as bars, layer by layer; what cannot be told; lines for a settings file."""
     _print_shares(report, console)
     lines = [
-        f"{form}: the answer depends on the subject in {found['telling']} of {found['pairs']} "
-        f"pairs and loses {found['lost']:.2f} of its probability there"
+        f"{form}: the answer depends on the subject in {found['telling']} of "
+        f"{counted(found['pairs'], 'pair')} and loses {found['lost']:.2f} of its probability there"
         for form, found in report["forms"].items()
         if not found["doubt"]
     ]

@@ -37,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with reader_may_stop():
             return arguments.run(arguments) or DONE
         return DONE
-    except KeyboardInterrupt:
-        return _report("Interrupted; no file was left half written.", INTERRUPTED, words)
+    except KeyboardInterrupt as stop:
+        told = ["Interrupted; no file was left half written.", *map(str, stop.args)]
+        return _report(" ".join(told), INTERRUPTED, words)
     except (DamageError, DiskError) as error:
         return _report(str(error), FAILED, words)
     except RoSEError as error:

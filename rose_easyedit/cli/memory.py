@@ -14,6 +14,7 @@ from rose_easyedit.cli.places import check_place, named, new_file
 from rose_easyedit.cli.settings import edit_settings
 from rose_easyedit.cli.words import DONE, WARNED
 from rose_easyedit.errors import RoSEError, no_file
+from rose_easyedit.files.amounts import counted
 from rose_easyedit.files.records import shorten
 from rose_easyedit.requests import EditRequest
 
@@ -85,8 +86,11 @@ def export(arguments: Namespace) -> int:
     """Writes the edit."""
     out = new_file(arguments.out, arguments.force, [arguments.memory])
     memory = _opened(arguments)
-    size = memory.save(out, replace=arguments.force).stat().st_size
-    report = {"out": str(out), "bytes": size, "warnings": damage_of(memory.delta())}
+    with output.told_in_report():
+        size = memory.save(out, replace=arguments.force).stat().st_size
+    delta = memory.delta()
+    log = delta.provenance["log"] if delta else []
+    report = {"out": str(out), "bytes": size, "log": log, "warnings": damage_of(delta)}
     output.show(report, arguments.json, export_report)
     return WARNED if report["warnings"] else DONE
 
@@ -150,7 +154,7 @@ def changes_report(report: output.Report, console: Any) -> None:
         history_report(report, console)
     else:
         output.line(console, "nothing new")
-    facts = output.count(report["facts"], "fact")
+    facts = counted(report["facts"], "fact")
     output.line(console, f"{facts} in {report['memory']}, {report['seconds']:.1f} s")
 
 
@@ -175,6 +179,8 @@ def list_report(report: output.Report, console: Any) -> None:
 
 def export_report(report: output.Report, console: Any) -> None:
     """Where the edit is, and what is wrong with it."""
+    for note in report["log"]:
+        output.line(console, f"note: {note}")
     for warning in report["warnings"]:
         output.line(console, f"warning: {warning}")
     output.line(console, f"edit ({output.size(report['bytes'])}) -> {report['out']}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.config.compare import flat
+from rose_easyedit.files.amounts import counted
 from rose_easyedit.files.records import shorten
 from rose_easyedit.files.stdout import json_text, printable
 
@@ -16,6 +19,12 @@ if TYPE_CHECKING:
 
 Report = dict[str, Any]
 
+# What logs an edit's notes and warnings.
+_IN_REPORT = (
+    "rose_easyedit.method.stage1.targets",
+    "rose_easyedit.method.verification",
+    "rose_easyedit.memory.solved",
+)
 # Of a table in parts, beside the first column.
 _LEAST_COLUMNS = 3
 
@@ -33,12 +42,33 @@ def show(report: Report, as_json: bool, table: Callable[[Report, Any], None]) ->
     print(capture.get(), end="")  # rich would end the process where a pipe is closed early
 
 
+@contextmanager
+def told_in_report() -> Iterator[None]:
+    """What an edit warns of in the block, and its report has as well, is not logged.
+
+    A terminal shows both.
+    """
+    loggers = [logging.getLogger(name) for name in _IN_REPORT]
+
+    def withheld(_: logging.LogRecord) -> bool:
+        return False
+
+    for logger in loggers:
+        logger.addFilter(withheld)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(withheld)
+
+
 def edit_report(report: Report, console: Any) -> None:
     """The facts written, each with its loss."""
     _print_facts(report, console)
+    facts, subjects = counted(len(report["facts"]), "fact"), _n_subjects(report)
     line(
         console,
-        f"{count(len(report['facts']), 'fact')} about {count(_n_subjects(report), 'subject')} in "
+        f"{facts} about {counted(subjects, 'subject')} in "
         f"{report['seconds']:.1f} s -> {report['out']} ({size(report['bytes'])})",
     )
 
@@ -61,7 +91,7 @@ def evaluate_report(report: Report, console: Any) -> None:
     from rose_easyedit.evaluation.report_tables import harness_table, summary_tables
 
     totals = report["summary"]
-    facts, subjects = count(totals["facts"], "fact"), count(totals["subjects"], "subject")
+    facts, subjects = counted(totals["facts"], "fact"), counted(totals["subjects"], "subject")
     line(console, f"{report['title']}: {facts} about {subjects}, {report['model']}")
     tables = summary_tables(totals)
     if report["lm_eval"]:
@@ -177,11 +207,6 @@ def line(console: Any, text: str) -> None:
 
 def _n_subjects(report: Report) -> int:
     return len({fact["subject"] for fact in report["facts"]})
-
-
-def count(number: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size(n_bytes: int) -> str:

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import DiskError, RoSEError
 from rose_easyedit.files.writing import irregular, is_same_file
 
 FOR_EDIT = "a file, such as edit.safetensors"
@@ -38,9 +38,8 @@ def new_file(text: str, force: bool, inputs: Sequence[str] = ()) -> Path:
         inputs: files that the command reads, which may not.
 
     Raises:
-        RoSEError: it is empty, a folder, a link, device or pipe, an input, in a file, or there
-            already.
-        OSError: its folder cannot be written to.
+        RoSEError: it is empty, a folder, a link, device or pipe, an input, or there already.
+        DiskError: as `check_place`.
     """
     path = named(text, "--out", FOR_EDIT)
     if path.is_dir():
@@ -59,8 +58,8 @@ def new_folder(text: str, option: str = "--out") -> Path:
     """The folder that an option names, which is empty or not there yet.
 
     Raises:
-        RoSEError: its name is empty, it is in a file, or there is something under it already.
-        OSError: it cannot be made.
+        RoSEError: its name is empty, or there is something under it already.
+        DiskError: as `check_place`.
     """
     path = named(text, option, FOR_FOLDER)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -73,18 +72,17 @@ def check_place(path: Path) -> None:
     """Finds out whether a file can be made there.
 
     Raises:
-        RoSEError: what should be its folder is a file.
-        OSError: its folder cannot be written to.
+        DiskError: what should be its folder is a file, or cannot be written to.
     """
     folder = next(place for place in path.absolute().parents if place.exists())
     if not folder.is_dir():
-        raise RoSEError(f"{path} cannot be made, since {folder} is a file; name another folder.")
+        raise DiskError(f"{path} cannot be made, since {folder} is a file; name another folder.")
     probe = folder / f".{secrets.token_hex(4)}.part"
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise OSError(
+        raise DiskError(
             f"{path} cannot be made, since {folder} cannot be written to ({error.strerror}); name "
             "another folder."
         ) from error

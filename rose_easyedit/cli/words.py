@@ -8,8 +8,8 @@ from typing import Any
 
 DONE, FAILED, WRONG_INPUT, WARNED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 3 done but the edit is damaged\n"
-    "(a warning says how), 130 interrupted."
+    "Exit codes: 0 done, 1 the work failed (its place cannot be written, say), 2 the input was\n"
+    "wrong, 3 done but the edit is damaged (a warning says how), 130 interrupted."
 )
 
 

@@ -11,6 +11,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.report_answers import answers_of
 from rose_easyedit.evaluation.report_front import front_of
 from rose_easyedit.evaluation.report_tables import harness_table, summary_tables
+from rose_easyedit.files.amounts import counted
 from rose_easyedit.files.writing import write_whole
 from rose_easyedit.pages.render import render_page
 
@@ -47,6 +48,7 @@ def render_report(report: Mapping[str, Any]) -> str:
     return render_page(
         "rose_easyedit.evaluation",
         "report",
+        counted=counted,
         title=report["title"],
         model=report["model"],
         notes=report["notes"],

@@ -53,8 +53,11 @@ def front_of(summary: Mapping[str, Any]) -> list[Front]:
         named, bound, broken = head["success"], head["normalised"], head["broken"]
         more = broken - head["broken_before"]
         before = f"{percent(head['broken_before'])} before"
+        asked = f"{head.get('wrapped')} of {head['queries']} queries wrap the statement"
+        wrapped = asked if head.get("wrapped") else ""
+        within = head["faithful_interval"]
         front += [
-            _rate("faithful success", head["faithful"], FAITHFUL, head["faithful_interval"]),
+            _rate("faithful success", head["faithful"], FAITHFUL, within, wrapped),
             _rate("names the target", named, None, head["interval"]),
             _rate("another subject in its place", head["replaced"], _REPLACED),
             Front("broken answers", percent(broken), before, tone_of(more, _MORE_BROKEN)),

@@ -9,6 +9,7 @@ from typing import Any
 from rose_easyedit.evaluation.facts import SUBJECT
 from rose_easyedit.evaluation.report_front import FAITHFUL, SAME_TOKEN, front_of, tone_of
 from rose_easyedit.evaluation.report_words import number, percent, points, with_interval
+from rose_easyedit.files.amounts import counted
 
 _KINDS = {
     "all": "all prompts",
@@ -85,7 +86,10 @@ def _front(summary: Mapping[str, Any]) -> TextTable:
 def _forms(summary: Mapping[str, Any]) -> TextTable:
     rows = []
     for form, of in summary["forms"].items():
-        name = f"{form} (wrapped)" if of["wrapped"] == of["queries"] else form
+        name = form
+        if of["wrapped"]:
+            some = "" if of["wrapped"] == of["queries"] else f"{of['wrapped']} "
+            name = f"{form} ({some}wrapped)"
         rows.append(
             TableRow.rated(
                 of["faithful"],
@@ -192,7 +196,7 @@ def _per_subject(groups: Mapping[Any, Mapping[str, Any]]) -> TextTable:
             of["faithful"],
             FAITHFUL,
             (
-                f"{count} facts" if int(count) > 1 else "1 fact",
+                counted(int(count), "fact"),
                 str(of["subjects"]),
                 with_interval(of["faithful"], of["faithful_interval"]),
                 with_interval(of["success"], of["interval"]),

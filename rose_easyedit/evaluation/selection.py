@@ -67,9 +67,7 @@ def select_facts(
         raise RoSEError("The edit does not say which facts it holds; compute it anew with edit.")
     if split is not None and data not in BUNDLED:
         raise no_split(split, option)
-    facts, notes = (
-        (_of_requests(requests), []) if data is None else read_facts(data, split, skip_bad)
-    )
+    facts, notes = _of_requests(requests) if data is None else read_facts(data, split, skip_bad)
     return selection_of(
         requests, facts, data, notes, facts_per_subject=facts_per_subject, option=option
     )
@@ -178,10 +176,20 @@ def _left_out(dataset: Dataset) -> str:
     )
 
 
-def _of_requests(requests: Sequence[Mapping[str, Any]]) -> list[Fact]:
+def _of_requests(requests: Sequence[Mapping[str, Any]]) -> tuple[list[Fact], list[str]]:
+    """The requests as facts, each with a question and instructions; and how they are worded."""
     from rose_easyedit.evaluation.datasets import merged, with_wrapped_forms
+    from rose_easyedit.evaluation.wordings import with_known_wordings
 
-    return list(with_wrapped_forms(merged(map(_fact_of, requests))))
+    facts = list(with_wrapped_forms(with_known_wordings(merged(map(_fact_of, requests)))))
+    if not (wrapped := sum(bool(fact.wrapped) for fact in facts)):
+        return facts, []
+    are = "1 fact is" if wrapped == 1 else f"{wrapped} of {len(facts)} facts are"
+    return facts, [
+        f"{are} asked in wrapped statements (What completes this sentence? ...), for want of "
+        "questions of their own: they quote the edit, and more of them come out right than of "
+        "questions in other words. --data FILE brings those"
+    ]
 
 
 def native_rates(model: Any, data: str | None) -> Mapping[tuple[str, str], float] | None:

@@ -68,6 +68,7 @@ def headline_summary(records: Sequence[Record], native: NativeRates | None) -> d
     bound = mean(rates[r.relation, r.form] for r in known)
     return {
         "queries": len(kept),
+        "wrapped": sum(r.wrapped for r in kept),
         "faithful": mean(r.faithful for r in kept),
         "faithful_interval": faithful_interval(kept),
         "success": mean(r.success for r in kept),

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.experiment.amounts import duration
 from rose_easyedit.experiment.identity import results_version, run_id
 from rose_easyedit.experiment.job_list import Job, listed_jobs
 from rose_easyedit.experiment.schema import ExperimentConfig, read_config
@@ -26,6 +25,7 @@ from rose_easyedit.experiment.status import (
     emptied,
     read_status,
 )
+from rose_easyedit.files.amounts import duration
 from rose_easyedit.files.reading import inside, read_yaml
 from rose_easyedit.tracking.layout import CONFIG_FILE
 

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import is_dataclass
 from typing import Any, get_type_hints
 
+# What others call it, whose letters are those of another setting.
+_OTHER_WORDS = dict.fromkeys(("data.path", "data.file", "data.data", "data.name"), "data.source")
+
 
 def unknown_keys(values: Any, schema: type, prefix: str = "") -> list[str]:
     """The keys of nested data that a dataclass has no field for, each with the nearest field."""
@@ -42,7 +45,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
         whole = difflib.SequenceMatcher(None, word, name).ratio()
         return max(whole, difflib.SequenceMatcher(None, last(word), last(name)).ratio()), whole
 
-    return max(known, key=likeness)
+    known = list(known)
+    other = _OTHER_WORDS.get(word, "")
+    return other if other in known else max(known, key=likeness)
 
 
 def _keys_of(values: Any, schema: type) -> Iterator[str]:

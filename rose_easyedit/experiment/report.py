@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.experiment.amounts import counted, duration
 from rose_easyedit.experiment.report_charts import curve_charts, front_chart, number_charts
 from rose_easyedit.experiment.report_data import Sweep, read_sweep
 from rose_easyedit.experiment.report_heat import heat_charts
@@ -22,6 +21,7 @@ from rose_easyedit.experiment.report_queries import query_data
 from rose_easyedit.experiment.report_settings import brief, label, looks_of, short_names
 from rose_easyedit.experiment.status import RUNNING
 from rose_easyedit.experiment.summary_table import NOT_STARTED
+from rose_easyedit.files.amounts import counted, duration
 from rose_easyedit.files.reading import read_bytes
 from rose_easyedit.files.stdout import printable, printable_message, reader_may_stop
 from rose_easyedit.files.writing import irregular, write_whole

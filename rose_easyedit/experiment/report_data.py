@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.evaluation.facts import SUBJECT
 from rose_easyedit.evaluation.report_answers import Answer, answers_of
-from rose_easyedit.experiment.amounts import counted
 from rose_easyedit.experiment.job_list import listed_command
 from rose_easyedit.experiment.json_records import from_json
 from rose_easyedit.experiment.report_points import Curves, read_curves
@@ -29,6 +28,7 @@ from rose_easyedit.experiment.summary_table import (
     as_it_stands,
     read_rows,
 )
+from rose_easyedit.files.amounts import counted
 from rose_easyedit.files.reading import inside, read_json, read_yaml
 from rose_easyedit.tracking.layout import CONFIG_FILE, FIGURES, RESULT_FILE
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 
-from rose_easyedit.experiment.amounts import counted
 from rose_easyedit.experiment.report_data import Sweep
 from rose_easyedit.experiment.report_figures import CARD, INK, Chart, Figure, axis, layout, safe
 from rose_easyedit.experiment.report_metrics import Metric
 from rose_easyedit.experiment.report_settings import brief, setting, swept_keys, values_of
+from rose_easyedit.files.amounts import counted
 
 # Settings with more values than this are no rows and columns, as those of a search.
 _MOST_VALUES = 12

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import first_line
-from rose_easyedit.experiment.amounts import counted, duration
 from rose_easyedit.experiment.job_list import Job, listed_jobs
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, check_run, state_of, to_json
+from rose_easyedit.files.amounts import counted, duration
 from rose_easyedit.files.reading import inside
 from rose_easyedit.files.stdout import printable, printable_message
 from rose_easyedit.files.writing import write_whole

@@ -11,7 +11,9 @@ from rose_easyedit.figures.canvas import BLUE, GREEN, VERMILION, looks, new_figu
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_UNIT = "hidden-state norm"
+_UNIT = "distance of hidden states"
+# Of an axis, beyond its last point: so much that no mark is cut.
+_ROOM = 1.1
 # Two columns of longer ones do not fit side by side.
 _LONG_LABEL = 40
 
@@ -84,7 +86,7 @@ def radius_figure(radii: Mapping[str, Sequence[float]]) -> Figure:
     axes.set_xticks(range(1, len(values) + 1), labels, parse_math=False)
     axes.set_xlim(0.4, len(values) + 0.6)
     axes.grid(False, axis="x")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, _ROOM * max(map(max, values)) or 1.0)
     axes.set_ylabel(f"tolerance radius R ({_UNIT})")
     axes.set_title("What the targets tolerate, fact by fact")
     return figure
@@ -95,18 +97,26 @@ def certificate_figure(
 ) -> Figure:
     """D against R of every query, marked by whether it was answered; D = R divides them.
 
+    On log axes, since one query that lands far off would leave the others in a corner; what has no
+    logarithm is at the edge.
+
     Args:
         deviations: D of each query, Q.
         radii: R of each query's fact, Q.
         answered: whether the edited model answered it, Q.
     """
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
+
     figure, axes = new_figure(4.8, 4.0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    (left, right), (bottom, top) = _log_limits(deviations), _log_limits(radii)
     kinds = ((True, "answered", GREEN, "o"), (False, "not answered", VERMILION, "x"))
     for mark, label, color, marker in kinds:
         chosen = [i for i, a in enumerate(answered) if a == mark]
         axes.plot(
-            [deviations[i] for i in chosen],
-            [radii[i] for i in chosen],
+            [max(deviations[i], left) for i in chosen],
+            [max(radii[i], bottom) for i in chosen],
             color=color,
             marker=marker,
             markersize=5,
@@ -114,25 +124,35 @@ def certificate_figure(
             linestyle="",
             label=f"{label} ({len(chosen)})",
         )
-    right, top = 1.05 * max(deviations) or 1.0, 1.05 * max(radii) or 1.0
-    most = max(right, top)
-    axes.plot([0, most], [0, most], color="black", linewidth=0.8, linestyle="--")
+    ends = [min(left, bottom), max(right, top)]
+    axes.plot(ends, ends, color="black", linewidth=0.8, linestyle="--")
     axes.fill_between(
-        [0, most],
-        [0, most],
-        most,
+        ends,
+        ends,
+        ends[1],
         color=BLUE,
         alpha=0.1,
         linewidth=0,
         label="certified, D \u2264 R",
     )
-    axes.set_xlim(0, right)
-    axes.set_ylim(0, top)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    for axis in (axes.xaxis, axes.yaxis):  # of less than a decade, the numbers between are wanted
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.set_xlabel(f"deviation D of the query ({_UNIT})")
     axes.set_ylabel(f"radius R of its fact ({_UNIT})")
     axes.set_title("Does landing within the radius mean an answer?")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
+
+
+def _log_limits(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of a logarithmic axis around what can be on it, at least a factor of 4 apart."""
+    positive = [value for value in values if value > 0] or [1.0]
+    low, high = min(positive), max(positive)
+    beyond = max(_ROOM**2, (4 * low / high) ** 0.5)
+    return low / beyond, high * beyond
 
 
 def landscape_figure(

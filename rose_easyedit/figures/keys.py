@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rose_easyedit.figures.canvas import BLUE, VERMILION, looks, new_figure
+from rose_easyedit.files.amounts import counted
 from rose_easyedit.geometry.similarity import KeySimilarity
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def conflict_figure(scores: Sequence[float]) -> Figure:
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("conflict score, 1 - |cos| (1: orthogonal gradients)")
     axes.set_ylabel("pairs of facts of one subject")
-    axes.set_title(f"Conflict of the facts of one subject, {len(scores)} pairs")
+    axes.set_title(f"Conflict of the facts of one subject, {counted(len(scores), 'pair')}")
     axes.legend(loc="upper left")
     return figure
 

@@ -119,8 +119,9 @@ class FactMemory:
             What has changed by it: nothing, for facts that were there already.
 
         Raises:
-            RoSEError: faulty requests, of which nothing is kept; or facts that are kept, and that
-                the model cannot be made to know (an attention sink, say).
+            RoSEError: faulty requests, or another model than the memory's, and nothing is kept;
+                or facts that are kept, and that the model cannot be made to know (an attention
+                sink, say).
         """
         return self._put(facts, compute)
 
@@ -226,22 +227,35 @@ class FactMemory:
     def delta(self) -> EditDelta | None:
         """The edit that writes all facts as they are now; None while there is none.
 
-        Facts of other processes are in it as well. Targets that are missing are computed first.
+        Facts of other processes are in it as well. Targets that are missing are computed first,
+        and the edit of the same facts that another process has solved is taken as it is.
         """
-        from rose_easyedit.method.edit import compute_edit
-        from rose_easyedit.method.stage1.cached_targets import group_key
-
         if not self._computed().groups:
             return None
         with model_lock(self.base()[0]):
             snapshot = self._computed()  # once more, now that the width of targets is known
             groups = list(snapshot.groups)
             if self._solved is None or self._solved[0] != groups:
-                targets = {group_key(groups[i]): cached(t) for i, t in snapshot.targets.items()}
-                facts = [fact for group in groups for fact in group]
-                pair = self._checked_base()
-                self._solved = groups, compute_edit(*pair, facts, self.hparams, cached=targets)
+                self._solved = groups, self._solve(snapshot)
             return self._solved[1]
+
+    def _solve(self, snapshot: Snapshot) -> EditDelta:
+        """The edit of some facts and their targets: a kept one, or computed and kept."""
+        from rose_easyedit.memory.solved import keep_solved, load_solved, solved_key
+
+        model, tokenizer = self._checked_base()
+        key = solved_key(model, tokenizer, self.hparams, snapshot)
+        delta = load_solved(self._store.path, key)
+        if delta is None:
+            from rose_easyedit.method.edit import compute_edit
+            from rose_easyedit.method.stage1.cached_targets import group_key
+
+            groups = snapshot.groups
+            targets = {group_key(groups[i]): cached(t) for i, t in snapshot.targets.items()}
+            facts = [fact for group in groups for fact in group]
+            delta = compute_edit(model, tokenizer, facts, self.hparams, cached=targets)
+            keep_solved(self._store.path, key, delta)
+        return delta
 
     def save(self, path: str | Path, *, replace: bool = True) -> Path:
         """Writes the edit as a file, which `EditDelta.load` and every command reads.
@@ -295,6 +309,8 @@ class FactMemory:
 
     def _put(self, facts: Facts, compute: bool, *, only_known: bool = False) -> Sequence[Change]:
         requests = as_requests(_several(facts))
+        if compute and not self._store.has_all(requests, only_known=only_known):
+            self._checked_base()  # what could never be computed with this model is not kept
         changes = self._store.put(requests, only_known=only_known)
         if compute:
             self._computed()

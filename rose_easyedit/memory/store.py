@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,23 @@ class FactStore:
         found: str = rows[0][0]
         return found
 
+    def has_all(self, requests: Iterable[EditRequest], *, only_known: bool = False) -> bool:
+        """Whether the facts are there already, with their targets.
+
+        Args:
+            requests: the facts.
+            only_known: refuse a fact that is not there with some target.
+
+        Raises:
+            RoSEError: an unknown fact, with `only_known`.
+        """
+        requests = list(requests)
+        with self._file.reading() as file:
+            known = {r.place: r for r, _, _ in self._facts(file)}
+        if only_known:
+            _check_known(requests, known)
+        return {r.identity for r in requests} <= {r.identity for r in known.values()}
+
     def put(self, requests: Iterable[EditRequest], *, only_known: bool = False) -> list[Change]:
         """Adds facts; one of a known subject and prompt takes the place of what was there.
 
@@ -120,12 +137,8 @@ class FactStore:
         changes = []
         with self._file.writing() as file:
             known = {r.place: r for r, _, _ in self._facts(file)}
-            unknown = [r for r in requests if r.place not in known]
-            if only_known and unknown:
-                raise RoSEError.of(
-                    "The memory has no such fact to update; add it:",
-                    [f"{r.subject!r}: {r.prompt!r}" for r in unknown],
-                )
+            if only_known:
+                _check_known(requests, known)
             for new in requests:
                 old = known.get(new.place)
                 if old is None or old.target_new != new.target_new:
@@ -263,6 +276,15 @@ class FactStore:
             for (digest,) in filed.fetchall():
                 if digest not in current:
                     file.execute("DELETE FROM targets WHERE digest = ?", [digest])
+
+
+def _check_known(requests: Iterable[EditRequest], known: Container[tuple[str, str]]) -> None:
+    """Refuses facts whose place is not among those that are there."""
+    if unknown := [r for r in requests if r.place not in known]:
+        raise RoSEError.of(
+            "The memory has no such fact to update; add it:",
+            [f"{r.subject!r}: {r.prompt!r}" for r in unknown],
+        )
 
 
 def _put(file: sqlite3.Connection, old: EditRequest | None, new: EditRequest) -> Change:

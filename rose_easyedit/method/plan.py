@@ -98,11 +98,12 @@ def make_plan(
     )
     faults = []
     for request, queries in zip(requests, plan.statements, strict=True):
-        longest = max(len(query.ids) for query in queries)
-        if longest > context_length:
+        longest = max(queries, key=lambda query: len(query.ids))
+        if (n := len(longest.ids)) > context_length:
+            part = "target" if 2 * longest.n_target > n else "prompt"
             faults.append(
-                f"{request.label}: {longest} tokens with its target and longest context, the model "
-                f"reads {context_length}; shorten the prompt"
+                f"{request.label}: {n} tokens with its longest context, {longest.n_target} of them "
+                f"of its target, the model reads {context_length}; shorten the {part}"
             )
     if faults:
         raise FactError.of("These requests are too long for the model:", faults)

@@ -34,9 +34,9 @@ SLOW = {
     "easyedit.md",
     "evaluating.md",
     "geometry.md",
-    "index.md",
     "memory.md",
     "sweeps.md",
+    "tutorial.md",
 }
 PAGES = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())

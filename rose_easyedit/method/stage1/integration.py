@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rose_easyedit.config.hparams import HierarchyHyperParams
 from rose_easyedit.errors import FactError
 from rose_easyedit.forward.oom import counted_if_done, within_memory
 from rose_easyedit.forward.prefixes import Prefixes
 from rose_easyedit.forward.replay import capture
+from rose_easyedit.method.stage1.checkpoint import Checkpoint
 from rose_easyedit.method.stage1.pieces import (
     Group,
     Piece,
@@ -28,56 +28,13 @@ from rose_easyedit.method.stage1.pieces import (
     make_rows,
     price_of_a_piece,
 )
+from rose_easyedit.method.stage1.setting import Level, Setting
 from rose_easyedit.method.stage1.shifts import Shifts
 from rose_easyedit.method.stage1.smoothing import Noise
-from rose_easyedit.method.stage1.trajectory import Trajectory
-from rose_easyedit.models.architectures import EditableModel
+from rose_easyedit.method.stage1.trajectory import Totals, Trajectory
 
 # Losses are kept beside the computation, whatever the defaults of the process are.
 _ON_RECORD: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
-
-
-@dataclass(frozen=True)
-class Level:
-    """How a level is optimised.
-
-    Attributes:
-        steps: at the most.
-        learning_rate: of Adam, in units of `Setting.unit`.
-        smoothing_radius: largest random displacement, in the same units, root mean square.
-        name: of what it optimises.
-    """
-
-    steps: int
-    learning_rate: float
-    smoothing_radius: float = 0.0
-    name: str = "subjects"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all groups of a run have in common.
-
-    Attributes:
-        editable: the model; frozen.
-        layer: the target layer.
-        unit: of each coordinate of a shift, [d] (`units.subject_unit`).
-        hparams: weights of the loss terms, threshold and clamp.
-        micro_batch: sequences run at once; fewer where the memory does not hold them.
-        seed: of the random directions.
-        autocast: a fresh precision context for each use.
-        on_step: told how many steps of groups were done or saved since it was last told; less
-            than 0 where they have to be done again.
-    """
-
-    editable: EditableModel
-    layer: int
-    unit: Tensor
-    hparams: HierarchyHyperParams
-    micro_batch: int
-    seed: int
-    autocast: Callable[[], AbstractContextManager[None]]
-    on_step: Callable[[int], object] = lambda _groups: None
 
 
 def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
@@ -146,64 +103,165 @@ def chunks(setting: Setting, groups: Sequence[Group], level: Level) -> Iterator[
 def _optimise_chunk(
     setting: Setting, groups: Sequence[Group], turns: list[list[Piece]], start: Tensor, level: Level
 ) -> Shifts:
-    hparams = setting.hparams
-    of_facts = [i for i, group in enumerate(groups) for _ in group.facts]
-    fact_group = torch.tensor(of_facts, dtype=torch.long, device="cpu")
-    norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
-    noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
+    """A chunk from its beginning, or from where an interrupt has cut it off."""
+    run = _Run(setting, groups, turns, start, level)
+    if setting.unfinished is None:
+        run.to_the_end()
+        return run.found()
+    begun = setting.unfinished.load(setting, groups, start)
+    if begun is not None and begun.fits(run.point, run.losses):
+        run.go_on_from(begun)
+    try:
+        run.to_the_end()
+    except KeyboardInterrupt:
+        if reached := run.reached():
+            setting.unfinished.save(setting, groups, start, reached)
+        raise
+    setting.unfinished.drop(setting, groups, start)
+    return run.found()
 
-    # Adam's steps have the size of its rate in every coordinate; in this unit one rate fits all
-    # models, whatever their hidden states look like.
-    root = start.shape[1] ** 0.5
-    unit = setting.unit.to(start.device)  # [d]
-    point = (start / unit).requires_grad_(True)
-    optimiser = torch.optim.Adam([point], lr=level.learning_rate)
-    # each turn tells of its own contexts; what is on record of a fact is the sum over the turns
-    losses = torch.full((len(turns), len(fact_group)), torch.inf, **_ON_RECORD)
-    steps = torch.zeros(len(groups), dtype=torch.long, device="cpu")
-    converged = torch.zeros(len(groups), dtype=torch.bool, device="cpu")
-    trajectory = Trajectory()
-    for step in range(level.steps):
-        optimiser.zero_grad()
-        turn = step % len(turns)
-        current = torch.zeros(len(fact_group), **_ON_RECORD)
+
+class _Run:
+    """The optimisation of a chunk, step by step.
+
+    Attributes:
+        point: the shifts in the unit, [n, d].
+        losses: of each fact in each turn, [turns, facts].
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        groups: Sequence[Group],
+        turns: list[list[Piece]],
+        start: Tensor,
+        level: Level,
+    ) -> None:
+        self._setting, self._groups, self._turns, self._level = setting, groups, turns, level
+        of_facts = [i for i, group in enumerate(groups) for _ in group.facts]
+        self._fact_group = torch.tensor(of_facts, dtype=torch.long, device="cpu")
+        self._norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
+        self._noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
+
+        # Adam's steps have the size of its rate in every coordinate; in this unit one rate fits all
+        # models, whatever their hidden states look like.
+        self._root = start.shape[1] ** 0.5
+        self._unit = setting.unit.to(start.device)  # [d]
+        self.point = (start / self._unit).requires_grad_(True)
+        self._optimiser = torch.optim.Adam([self.point], lr=level.learning_rate)
+        # each turn tells of its own contexts; what is on record of a fact is the sum over the turns
+        self.losses = torch.full((len(turns), len(of_facts)), torch.inf, **_ON_RECORD)
+        self._steps = torch.zeros(len(groups), dtype=torch.long, device="cpu")
+        self._converged = torch.zeros(len(groups), dtype=torch.bool, device="cpu")
+        self._before: list[Totals] = []  # of the steps before an interrupt
+        self._trajectory = Trajectory()
+        self._last: tuple[int, dict[str, Any]] | None = None
+
+    def to_the_end(self) -> None:
+        """All steps that are left, or as many as it takes until all groups have converged."""
+        n = len(self._groups)
+        for step in range(len(self._before), self._level.steps):
+            self._optimiser.zero_grad()
+            newly = self._losses_of(step)
+            self._setting.on_step(n)
+            if bool(newly.any()):
+                self._drop_converged()
+            if bool(self._converged.all()):
+                self._setting.on_step(n * (self._level.steps - step - 1))
+                break
+            delta = self.point * self._unit
+            decay = (delta.norm(dim=1) / self._norms.square()).sum()
+            (self._setting.hparams.weight_decay * decay).backward()
+            longest = self._setting.hparams.clamp_norm * self._root
+            _step(self._optimiser, self.point, self._converged.to(self.point.device), longest)
+            if self._setting.unfinished is not None:
+                self._last = step + 1, self._state()
+
+    def found(self) -> Shifts:
+        """What the optimisation has come to."""
+        per_fact = self.losses.sum(0)
+        n = len(self._groups)
+        per_group = [per_fact[self._fact_group == i].tolist() for i in range(n)]
+        trajectories = {self._level.name: [self._before + self._trajectory.totals()]}
+        deltas = (self.point * self._unit).detach()
+        return Shifts(deltas, per_group, self._steps.tolist(), trajectories)
+
+    def reached(self) -> Checkpoint | None:
+        """Where the last whole step has ended; None if none was done."""
+        if self._last is None:
+            return None
+        done, state = self._last
+        state = {
+            name: value.cpu() if isinstance(value, Tensor) else value
+            for name, value in state.items()
+        }
+        totals = self._trajectory.totals(done - len(self._before))
+        return Checkpoint(**state, totals=self._before + totals)
+
+    def go_on_from(self, begun: Checkpoint) -> None:
+        """Takes up what `reached` gave."""
+        with torch.no_grad():
+            self.point.copy_(begun.point)
+        first, second = (moment.to(self.point.device) for moment in begun.moments)
+        self._optimiser.state[self.point] = {
+            "step": torch.tensor(float(len(begun.totals)), **_ON_RECORD),
+            "exp_avg": first,
+            "exp_avg_sq": second,
+        }
+        self.losses, self._steps = begun.losses.clone(), begun.steps.clone()
+        self._converged, self._before = begun.converged.clone(), begun.totals
+        self._noise.go_on_from(begun.draws)
+        self._drop_converged()
+        self._last = len(begun.totals), self._state()
+        self._setting.on_step(len(self._groups) * len(begun.totals))
+
+    def _state(self) -> dict[str, Any]:
+        """Copies of all that the next step changes."""
+        of_adam = self._optimiser.state[self.point]
+        return {
+            "point": self.point.detach().clone(),
+            "moments": torch.stack([of_adam["exp_avg"], of_adam["exp_avg_sq"]]),
+            "losses": self.losses.clone(),
+            "steps": self._steps.clone(),
+            "converged": self._converged.clone(),
+            "draws": dict(self._noise.draws),
+        }
+
+    def _losses_of(self, step: int) -> Tensor:
+        """Computes the losses of a step and their gradients; which groups end with it, [n]."""
+        hparams, n_turns = self._setting.hparams, len(self._turns)
+        turn = step % n_turns
+        current = torch.zeros(len(self._fact_group), **_ON_RECORD)
         drifts = []
-        for piece in turns[turn]:
-            displaced = (point[piece.group] + noise.draw(piece.names, start.device)) * unit
-            facts, drift = _loss(piece, displaced, setting.autocast)
-            (len(turns) * (facts.sum() + hparams.kl_factor * drift)).backward()
+        for piece in self._turns[turn]:
+            noise = self._noise.draw(piece.names, self.point.device)
+            displaced = (self.point[piece.group] + noise) * self._unit
+            facts, drift = _loss(piece, displaced, self._setting.autocast)
+            (n_turns * (facts.sum() + hparams.kl_factor * drift)).backward()
             current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
             if len(piece.before):
                 drifts.append(torch.stack([drift.detach(), piece.kept_weight]))
-        failed = _failed(current, fact_group, groups, hparams.on_failure)
-        going_on = ~(converged | failed)
-        trajectory.add(
-            facts=len(turns) * current[going_on[fact_group]],
+        failed = _failed(current, self._fact_group, self._groups, hparams.on_failure)
+        going_on = ~(self._converged | failed)
+        self._trajectory.add(
+            facts=n_turns * current[going_on[self._fact_group]],
             going_on=going_on,
             drifts=drifts,
-            norms=point.detach().norm(dim=1) / root,
+            norms=self.point.detach().norm(dim=1) / self._root,
         )
-        losses[turn] = torch.where(going_on[fact_group], current, losses[turn])
-        losses[turn, ~current.isfinite()] = torch.nan
-        worst = torch.zeros(len(groups), **_ON_RECORD)
-        worst.scatter_reduce_(0, fact_group, losses.sum(0), "amax")
+        self.losses[turn] = torch.where(going_on[self._fact_group], current, self.losses[turn])
+        self.losses[turn, ~current.isfinite()] = torch.nan
+        worst = torch.zeros(len(self._groups), **_ON_RECORD)
+        worst.scatter_reduce_(0, self._fact_group, self.losses.sum(0), "amax")
         newly = failed | going_on & (worst < hparams.loss_threshold)
-        converged |= newly
-        steps += ~converged
-        setting.on_step(len(groups))
-        if bool(newly.any()):
-            gone = converged.to(start.device)
-            turns = [_present(piece.without(gone) for piece in pieces) for pieces in turns]
-        if bool(converged.all()):
-            setting.on_step(len(groups) * (level.steps - step - 1))
-            break
-        delta = point * unit
-        (hparams.weight_decay * (delta.norm(dim=1) / norms.square()).sum()).backward()
-        _step(optimiser, point, converged.to(start.device), hparams.clamp_norm * root)
-    per_fact = losses.sum(0)
-    per_group = [per_fact[fact_group == i].tolist() for i in range(len(groups))]
-    trajectories = {level.name: [trajectory.totals()]}
-    return Shifts((point * unit).detach(), per_group, steps.tolist(), trajectories)
+        self._converged |= newly
+        self._steps += ~self._converged
+        return newly
+
+    def _drop_converged(self) -> None:
+        """Leaves the rows of groups that have converged out of the steps to come."""
+        gone = self._converged.to(self.point.device)
+        self._turns = [_present(piece.without(gone) for piece in pieces) for pieces in self._turns]
 
 
 def _capture(setting: Setting, groups: Sequence[Group], n_turns: int) -> list[list[Piece]]:

@@ -2,7 +2,8 @@
 
 The optimisation is by far the costly part of an edit and does not depend on `alignment`, so edits
 that differ in that alone, and hierarchies that share the fact level, pay for it once. A chunk is
-kept as soon as it is finished, so that an edit that was cut off goes on behind the last one.
+kept as soon as it is finished, and where an interrupt has cut one off, what it has come to: an edit
+that was interrupted goes on there.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -25,8 +27,10 @@ from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.config.results_version import EDITS
 from rose_easyedit.files.reading import read_bytes
 from rose_easyedit.files.writing import write_whole
-from rose_easyedit.method.stage1.integration import Level, Setting, chunks
+from rose_easyedit.method.stage1.checkpoint import Checkpoint
+from rose_easyedit.method.stage1.integration import chunks
 from rose_easyedit.method.stage1.pieces import Group
+from rose_easyedit.method.stage1.setting import Level, Setting
 from rose_easyedit.method.stage1.shifts import Shifts
 from rose_easyedit.models.fingerprint import computation_fingerprint, weights_fingerprint
 
@@ -36,6 +40,7 @@ FORMAT = "rose_easyedit.shifts/4"
 
 _LARGEST = 8 << 30
 
+Kept = TypeVar("Kept")
 Optimise = Callable[[Setting, Sequence[Group], Tensor, Level], Shifts]
 
 
@@ -101,6 +106,7 @@ class ShiftStore:
             level: steps, rate and smoothing.
         """
         of_level = level_key(setting, level)
+        setting = replace(setting, unfinished=_Unfinished(self, of_level))
         parts = []
         for chunk in chunks(setting, groups, level):
             members = [groups[i] for i in chunk]
@@ -116,6 +122,14 @@ class ShiftStore:
 
     def load(self, key: str) -> Shifts | None:
         """What is kept under a key; None if nothing is, or what is there is damaged."""
+        return self.read(key, Shifts.from_tensors)
+
+    def save(self, key: str, shifts: Shifts) -> None:
+        """Keeps shifts; says so where it cannot."""
+        self.write(key, shifts.as_tensors())
+
+    def read(self, key: str, made: Callable[[Mapping[str, Tensor]], Kept]) -> Kept | None:
+        """What is made of the tensors under a key; None as for `load`."""
         path = self._path(key)
         if not path.is_file():
             return None
@@ -124,22 +138,48 @@ class ShiftStore:
             digest = tensors.pop("sha256")
             if not torch.equal(digest, _digest(key, tensors)):
                 raise ValueError("its content has changed")
-            return Shifts.from_tensors(tensors)
+            return made(tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             logger.warning("%s is damaged (%s); it is computed again", path, error)
             return None
 
-    def save(self, key: str, shifts: Shifts) -> None:
-        """Keeps shifts; says so where it cannot."""
-        tensors = shifts.as_tensors()
+    def write(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keeps tensors under a key; says so where it cannot."""
         content = save({**tensors, "sha256": _digest(key, tensors)}, {"format": FORMAT})
         try:
             write_whole(self._path(key), content)
         except OSError as error:
             logger.warning("the shifts are not kept: %s", error)
 
+    def drop(self, key: str) -> None:
+        """Removes what is kept under a key, if it can be."""
+        with suppress(OSError):
+            self._path(key).unlink(missing_ok=True)
+
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"
+
+
+class _Unfinished:
+    """What interrupts have cut off, in the folder of the shifts that will take its place."""
+
+    def __init__(self, store: ShiftStore, level: str) -> None:
+        self._store, self._level = store, level
+
+    def load(self, setting: Setting, groups: Sequence[Group], start: Tensor) -> Checkpoint | None:
+        return self._store.read(self._key(setting, groups, start), Checkpoint.from_tensors)
+
+    def save(
+        self, setting: Setting, groups: Sequence[Group], start: Tensor, reached: Checkpoint
+    ) -> None:
+        self._store.write(self._key(setting, groups, start), reached.as_tensors())
+
+    def drop(self, setting: Setting, groups: Sequence[Group], start: Tensor) -> None:
+        self._store.drop(self._key(setting, groups, start))
+
+    def _key(self, setting: Setting, groups: Sequence[Group], start: Tensor) -> str:
+        # of a memory that holds fewer sequences at once, a chunk is another one
+        return "begun-" + chunk_key(f"{self._level} {setting.micro_batch}", groups, start)
 
 
 def _digest(key: str, tensors: Mapping[str, Tensor]) -> Tensor:

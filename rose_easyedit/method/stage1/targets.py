@@ -21,9 +21,10 @@ from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.plan import Plan, check_kept, check_tokens, make_plan
 from rose_easyedit.method.stage1.cached_targets import CachedTarget, GroupKey, group_key, joined
 from rose_easyedit.method.stage1.failures import usable, without_failures
-from rose_easyedit.method.stage1.integration import Level, Setting, optimise
+from rose_easyedit.method.stage1.integration import optimise
 from rose_easyedit.method.stage1.pieces import Group
 from rose_easyedit.method.stage1.ranks import Ranks
+from rose_easyedit.method.stage1.setting import Level, Setting
 from rose_easyedit.method.stage1.shifts import Shifts
 from rose_easyedit.method.stage1.sinks import usual_norm, without_sinks
 from rose_easyedit.method.stage1.store import ShiftStore

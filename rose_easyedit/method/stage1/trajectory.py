@@ -40,14 +40,14 @@ class Trajectory:
         self.drifts.append(torch.stack(list(drifts)).sum(0) if drifts else None)
         self.norms.append(norms)
 
-    def totals(self) -> list[Totals]:
-        """The sums of each step; the one moment at which a device is waited for."""
-        if not self.norms:
+    def totals(self, most: int | None = None) -> list[Totals]:
+        """The sums of each step, or of so many; the one moment at which a device is waited for."""
+        if not self.norms[:most]:
             return []
-        norms = torch.stack(self.norms).cpu()
+        norms = torch.stack(self.norms[:most]).cpu()
         found = []
         for facts, going_on, drift, norm in zip(
-            self.facts, self.going_on, self.drifts, norms, strict=True
+            self.facts[:most], self.going_on[:most], self.drifts[:most], norms, strict=True
         ):
             groups = int(going_on.sum())
             found.append(

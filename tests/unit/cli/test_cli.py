@@ -435,7 +435,7 @@ def test_a_failure_leaves_no_file(
 @pytest.mark.parametrize(
     ("out", "code", "part"),
     [
-        ("facts.jsonl/edit.safetensors", 2, "facts.jsonl is a file; name another folder"),
+        ("facts.jsonl/edit.safetensors", 1, "facts.jsonl is a file; name another folder"),
         ("shut/edit.safetensors", 1, "shut cannot be written to (no space)"),
     ],
 )
@@ -508,3 +508,12 @@ def test_every_shipped_model_finds_its_settings() -> None:
     assert [shipped_settings(OmegaConf.load(path).model_name) for path in files] == [
         path.stem for path in files
     ]
+
+
+def test_what_the_report_has_is_not_logged_as_well(
+    workplace: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = ["--set", "self_check.most_loss=0.001"]
+    assert main(_edit_words(workplace, "warned.safetensors", *strict)) == 3
+    assert "warning: 2 of 2 facts not learned" in capsys.readouterr().out
+    assert not [record for record in caplog.records if "not learned" in record.message]

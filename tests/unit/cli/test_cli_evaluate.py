@@ -68,16 +68,13 @@ def test_help_is_quick_and_has_examples() -> None:
     assert "  rose-edit evaluate --delta" in shown and "Exit codes: 0 done" in shown
 
 
-def test_the_edits_own_facts_are_asked_with_wrapped_questions(
+def test_the_edits_own_facts_are_asked_in_the_questions_that_are_known_for_them(
     delta: Path, capsys: pytest.CaptureFixture[str], cache: Path
 ) -> None:
     report = as_json(capsys, "--delta", str(delta))
     asked = {record["query"] for record in report["records"]}
-    assert all(request["prompt"] in asked for request in REQUESTS)
-    forms = report["summary"]["forms"]
-    assert set(forms) == {"statement", "question", "instruction"}
-    assert forms["question"]["wrapped"] == forms["question"]["queries"] == 3
-    assert forms["statement"]["wrapped"] == 0
+    assert asked == {query.text for fact in BUNDLED[:3] for query in fact.queries}
+    assert report["summary"]["headline"]["wrapped"] == 0
     locality = report["summary"]["locality"]
     assert {"neighbour", "unrelated", "subject"} < set(locality)
     assert 0 < locality["neighbour"]["prompts"] <= 144
@@ -216,7 +213,6 @@ def test_data_without_an_edited_fact_is_refused(
         (["--facts-per-subject", "4"], "4 or more facts"),
         (["--model", "no/such-model"], "no/such-model"),
         (["--report", __file__], "is a file"),
-        (["--report", f"{__file__}/report"], "is a file; name another folder"),
     ],
 )
 def test_wrong_input_ends_with_2_and_names_it(

@@ -127,7 +127,6 @@ def test_the_validation_facts_are_the_prompts_unless_others_are_named(
         (["--requests", "{0}.missing"], "facts.jsonl.missing"),
         (["--requests", "{0}", "--pairs", "0"], "number of pairs is 0"),
         (["--requests", "{0}", "--out", "{0}"], "exists"),
-        (["--requests", "{0}", "--out", "{0}/located.json"], "is a file; name another folder"),
     ],
 )
 def test_wrong_input_ends_with_2_before_a_model_is_loaded(

@@ -11,6 +11,7 @@ import pytest
 from rose_easyedit.cli import main
 from rose_easyedit.edits.delta import EditDelta
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 CURIE = {"subject": "Marie Curie", "prompt": "Marie Curie worked in"}
 QUICK = ("fact_steps=2", "subject_steps=15", "smoothing_radius=0")
 STRONG = ("strength=0.001", "protected_directions=0", "preserved_columns=0")
@@ -118,7 +119,7 @@ def test_a_memory_that_cannot_be_made_names_its_folder(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "file").touch()
-    assert main(begin("--memory", "file/m.db")) == 2
+    assert main(begin("--memory", "file/m.db")) == 1
     assert f"since {place / 'file'} is a file; name another folder" in capsys.readouterr().err
     assert main(begin("--memory", "/proc/m.db")) == 1
     assert "since /proc cannot be written to" in capsys.readouterr().err
@@ -139,6 +140,25 @@ def test_a_memory_keeps_its_settings_and_its_facts(
     (place / "kept.safetensors").write_bytes(b"precious")
     assert main(words("export", out="kept.safetensors")) == 2
     assert (place / "kept.safetensors").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("add", "--model", "laboratory"),
+        ("add", "--model", "/no"),
+        ("add", "--set", "layers=[9]"),
+        ("update", "--model", "laboratory"),
+    ],
+)
+def test_a_failed_change_stores_nothing(
+    line: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(begin()) == 0
+    before = [report(capsys, *words(shown)) for shown in ("list", "history")]
+    fact = CURIE if line[0] == "update" else {**CURIE, "prompt": "Marie Curie sang"}
+    assert main(words(*line, **fact, target="Rome")) == 2
+    assert [report(capsys, *words(shown)) for shown in ("list", "history")] == before
 
 
 def test_settings_that_are_given_again_stand_on_those_of_the_memory(

@@ -36,6 +36,8 @@ def test_requests_and_data_files_are_read_alike(tmp_path: Path) -> None:
 def test_a_bundled_set_is_named() -> None:
     assert len(named_requests("bundled")) == 124
     assert {request.subject for request in named_requests("laboratory")}
+    with pytest.raises(RoSEError, match="did you mean 'bundled-wide'"):
+        named_requests("bundled-wid")
 
 
 @pytest.mark.parametrize("name", ["facts.csv", "facts.TSV"])

@@ -28,6 +28,7 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
         ("hparams.alignmnt.strength=1", "did you mean hparams.alignment.strength?"),
         ("strenght=1", "did you mean hparams.alignment.strength?"),
         ("+subject=1", "did you mean data.subjects?"),
+        ("data.path=facts.json", "did you mean data.source?"),
         ("alignmnt=identity", "did you mean alignment?"),
         ("hparams=smollm2", "did you mean hparams=smollm2-135m?"),
         ("experiment=smok", "did you mean experiment=smoke?"),

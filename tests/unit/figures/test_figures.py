@@ -176,6 +176,30 @@ def test_the_certificate_divides_at_d_equal_r(styled: None) -> None:
     assert right > 6.0 and top > 5.0
 
 
+def test_one_query_far_off_leaves_the_others_their_room(styled: None) -> None:
+    near = [20.0, 25.0, 30.0, 40.0]
+    figure = certificate_figure([*near, 400.0], [200.0] * 5, [True] * 5)
+    to_shares = (figure.axes[0].transData + figure.axes[0].transAxes.inverted()).transform
+    places = [to_shares((value, 200.0))[0] for value in near]
+    assert places[-1] - places[0] > 0.2
+
+
+@pytest.mark.parametrize("radii", [[0.0, 200.0], [0.0, 0.0], [200.0, 201.0]])
+def test_what_has_no_logarithm_is_at_the_edge(radii: list[float], styled: None) -> None:
+    axes = certificate_figure([0.0, 12.0], radii, [True, True]).axes[0]
+    (bottom, top), (left, right) = axes.get_ylim(), axes.get_xlim()
+    assert 0 < bottom <= top / 4 and 0 < left <= right / 4
+    points = axes.lines[0]
+    assert all(left <= value <= right for value in points.get_xdata())
+    assert all(bottom <= value <= top for value in points.get_ydata())
+
+
+@pytest.mark.parametrize("radii", [[3.0], [200.0, 240.0], [0.0]])
+def test_no_dot_of_a_radius_is_cut(radii: list[float], styled: None) -> None:
+    axes = radius_figure({"a": radii}).axes[0]
+    assert axes.get_ylim()[1] > 1.05 * max(radii)
+
+
 def test_the_landscape_is_mean_and_extremes(styled: None) -> None:
     axes = landscape_figure("Curie", (-1.0, 0.0, 1.0), {"a": [[2, 0, 3], [4, 1, 1]]}).axes[0]
     (line,) = axes.lines

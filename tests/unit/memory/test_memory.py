@@ -22,6 +22,7 @@ from rose_easyedit.memory.finding import Finder
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.stage1 import integration
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 HPARAMS = settings()
 QUICK = settings(hierarchy={"fact_steps": 2, "subject_steps": 2})
 
@@ -303,9 +304,16 @@ def test_another_model_is_refused(path: Path, pair: tuple[Any, Any]) -> None:
     memory = quick(path, (other, pair[1]))
     with pytest.raises(RoSEError, match="not the one that the memory was begun with"):
         memory.add(FACTS[0])
-    assert len(memory.list()) == 2  # it is kept for the right one
+    with pytest.raises(RoSEError, match="not the one that the memory was begun with"):
+        memory.update({**FACTS[2], "target_new": "Polish"})
     with quick(path, pair).edited() as model, pytest.raises(RoSEError, match="or edited"):
         quick(path, (model, pair[1])).add(FACTS[1])
+    named = FactMemory.open(path, "no/such-model")
+    with pytest.raises(RoSEError, match="no model 'no/such-model'"):
+        named.add(FACTS[0])
+    (entry,) = memory.list()
+    assert entry.request.target_new == FACTS[2]["target_new"] and len(memory.history()) == 1
+    assert named.add(FACTS[2]) == []  # which is there already, and needs no model
 
 
 def test_inside_the_block_nothing_is_computed(path: Path, pair: tuple[Any, Any]) -> None:
@@ -313,7 +321,7 @@ def test_inside_the_block_nothing_is_computed(path: Path, pair: tuple[Any, Any])
     memory.add(FACTS[2])
     with memory.edited(), pytest.raises(RoSEError, match="leave the block"):
         memory.add(FACTS[0])
-    assert len(memory.list()) == 2
+    assert len(memory.list()) == 1
     assert memory.delta() is not None
 
 

@@ -21,6 +21,7 @@ from rose_easyedit.memory.file import MemoryFile
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import as_requests
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 WIDTH = 32
 QUICK = settings(hierarchy={"fact_steps": 1, "subject_steps": 1})
 DEEP = "[" * 100_000 + "]" * 100_000

@@ -18,7 +18,8 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method import edit
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.stage1 import integration, targets
-from rose_easyedit.method.stage1.integration import Group, Level, Setting, Shifts, optimise
+from rose_easyedit.method.stage1.integration import Group, Shifts, optimise
+from rose_easyedit.method.stage1.setting import Level, Setting
 from rose_easyedit.method.stage1.smoothing import Noise
 from rose_easyedit.method.stage2 import layers
 from rose_easyedit.models.architectures import read_architecture

@@ -16,7 +16,8 @@ from rose_easyedit.method import kept
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.extend import extend
 from rose_easyedit.method.kept import kept_queries
-from rose_easyedit.method.stage1.integration import Group, Level
+from rose_easyedit.method.stage1.integration import Group
+from rose_easyedit.method.stage1.setting import Level
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import EditRequest

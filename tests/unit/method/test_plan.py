@@ -72,6 +72,12 @@ def test_all_requests_that_are_too_long_are_named_together(tiny_tokenizer: Any) 
     assert "the model reads 64; shorten the prompt" in message
 
 
+def test_a_target_that_is_too_long_is_told_as_a_target(tiny_tokenizer: Any) -> None:
+    long = [EditRequest("Marie Curie is", "Marie Curie", "so " * 100)]
+    with pytest.raises(RoSEError, match="of its target, the model reads 64; shorten the target"):
+        make_plan(tiny_tokenizer, long, settings(), 64)
+
+
 def test_a_fault_has_no_number_that_its_giver_would_not_know(tiny_tokenizer: Any) -> None:
     """What was given twice is one request; its giver's list has other numbers."""
     long = {**FACTS[2], "prompt": "word " * 300 + FACTS[2]["prompt"]}

@@ -8,6 +8,7 @@ from conftest import build_llama, build_tokenizer
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.stage1 import integration
 from rose_easyedit.method.stage1 import targets as targets_module
 from rose_easyedit.method.stage1.store import ShiftStore
 
@@ -139,3 +140,57 @@ def test_an_entry_under_another_key_is_not_used(pair, tmp_path, levels):
     same(first, edit(pair, tmp_path))
     assert levels
     assert (one.read_bytes(), two.read_bytes()) == contents
+
+
+def interrupted_after(steps, monkeypatch):
+    """An interrupt behind so many steps of the optimiser, counted over both levels."""
+    step, left = integration._step, steps
+
+    def counted(*args):
+        nonlocal left
+        step(*args)
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(integration, "_step", counted)
+
+
+@pytest.mark.parametrize("changes", [{}, {"micro_batch": 3}, {"seed": 4}])
+def test_an_interrupted_edit_goes_on_where_it_was_byte_for_byte(
+    changes, pair, tmp_path, monkeypatch
+):
+    # steps enough that one subject has converged before the last interrupt
+    changes = {**changes, "hierarchy": {"subject_steps": 12, "loss_threshold": 7.0}}
+    counted, step = [], integration._step
+    monkeypatch.setattr(integration, "_step", lambda *args: (counted.append(1), step(*args)))
+    fresh = edit(pair, None, **changes)
+    assert min(fresh.provenance["steps"]) < max(fresh.provenance["steps"])
+    whole, at = len(counted), (3, 1, 4, 4)  # within the facts, at the next step, and so on
+    for steps in at:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            interrupted_after(steps, patched)
+            edit(pair, tmp_path, **changes)
+        assert len(list(tmp_path.glob("begun-*"))) == 1
+    counted.clear()
+    same(fresh, edit(pair, tmp_path, **changes))
+    assert len(counted) == whole - sum(steps - 1 for steps in at)  # but those that were cut off
+    assert list(tmp_path.glob("begun-*")) == []
+
+
+@pytest.mark.parametrize("content", ["cut", "other"])
+def test_what_an_interrupt_has_left_damaged_is_computed_again(
+    content, pair, tmp_path, monkeypatch, caplog
+):
+    fresh = edit(pair, None)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        interrupted_after(2, patched)
+        edit(pair, tmp_path)
+    (begun,) = tmp_path.glob("begun-*")
+    if content == "cut":
+        begun.write_bytes(begun.read_bytes()[:-5])
+    else:  # of another optimisation, under this one's name
+        ShiftStore(tmp_path).write(begun.stem, {"record": torch.zeros(2, dtype=torch.uint8)})
+    same(fresh, edit(pair, tmp_path))
+    assert "computed again" in caplog.text
+    assert list(tmp_path.glob("begun-*")) == []

@@ -26,6 +26,7 @@ from rose_easyedit.models.modes import evaluation_mode
 from rose_easyedit.restoring import restoring, uninterrupted
 from rose_easyedit.text.chat import in_questions
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 QUICK = settings(hierarchy={"fact_steps": 1, "subject_steps": 1}, n_contexts=1)
 
 

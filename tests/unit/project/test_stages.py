@@ -18,8 +18,8 @@ from tiny_models import build_model
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rose_easyedit.config.hparams import AlignmentHyperParams
-from rose_easyedit.method.stage1.integration import Level
 from rose_easyedit.method.stage1.pieces import Group
+from rose_easyedit.method.stage1.setting import Level
 from rose_easyedit.method.stage2 import closed_form
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.text.locate_subject import TokenQuery

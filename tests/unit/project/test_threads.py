@@ -18,6 +18,7 @@ from rose_easyedit.memory import FactMemory
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.models.lock import model_lock
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 QUICK = settings(hierarchy={"fact_steps": 2, "subject_steps": 2})
 OTHERS = [{**fact, "target_new": "Spanish"} for fact in FACTS]
 

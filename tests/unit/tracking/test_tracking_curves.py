@@ -16,7 +16,8 @@ from rose_easyedit.config.hparams import HierarchyHyperParams
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
-from rose_easyedit.method.stage1.integration import Group, Level, Setting, Shifts, optimise
+from rose_easyedit.method.stage1.integration import Group, Shifts, optimise
+from rose_easyedit.method.stage1.setting import Level, Setting
 from rose_easyedit.method.stage1.trajectory import Totals, Trajectory, curve_of
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.text.locate_subject import TokenQuery

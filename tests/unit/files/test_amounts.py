@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rose_easyedit.experiment.amounts import counted, duration
+from rose_easyedit.files.amounts import counted, duration
 
 
 @pytest.mark.parametrize(
