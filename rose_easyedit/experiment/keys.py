@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from typing import Any, get_type_hints
 
@@ -43,6 +43,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return max(whole, difflib.SequenceMatcher(None, last(word), last(name)).ratio()), whole
 
     return max(known, key=likeness)
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Key to its last word, where that is not another's too."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return {
+        key: word if last.count(word) == 1 else key for key, word in zip(keys, last, strict=True)
+    }
 
 
 def _keys_of(values: Any, schema: type) -> Iterator[str]:

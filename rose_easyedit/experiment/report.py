@@ -12,6 +12,7 @@ from typing import Any
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.amounts import counted, duration
+from rose_easyedit.experiment.keys import short_names
 from rose_easyedit.experiment.report_charts import curve_charts, front_chart, number_charts
 from rose_easyedit.experiment.report_data import Sweep, read_sweep
 from rose_easyedit.experiment.report_heat import heat_charts
@@ -19,7 +20,7 @@ from rose_easyedit.experiment.report_metrics import MAIN, metrics_of, success_me
 from rose_easyedit.experiment.report_parallel import parallel_chart
 from rose_easyedit.experiment.report_plotly import packed_plotly
 from rose_easyedit.experiment.report_queries import query_data
-from rose_easyedit.experiment.report_settings import brief, label, looks_of, short_names
+from rose_easyedit.experiment.report_settings import brief, label, looks_of
 from rose_easyedit.experiment.status import RUNNING
 from rose_easyedit.experiment.summary_table import NOT_STARTED
 from rose_easyedit.files.reading import read_bytes
