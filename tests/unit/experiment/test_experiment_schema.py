@@ -61,7 +61,7 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
 )
 def test_a_wrong_word_is_refused_with_what_would_do(word: str, meant: str) -> None:
     with pytest.raises(RoSEError) as error:
-        compose_job([word])
+        planned([word], multirun=False)
     assert meant in str(error.value)
     assert "Traceback" not in str(error.value)
 
