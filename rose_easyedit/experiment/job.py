@@ -47,14 +47,14 @@ def hydra_job(composed: DictConfig) -> tuple[float, float] | None:
     from omegaconf import OmegaConf
 
     from rose_easyedit.experiment.metrics import objective
-    from rose_easyedit.experiment.plan import options_of, sweep_folder, task_words
+    from rose_easyedit.experiment.plan import options_of, sweep_folder, words_said
 
     hydra = HydraConfig.get()
     config = read_config(composed)
     number = None if OmegaConf.is_missing(hydra.job, "num") else int(hydra.job.num)
     folder = sweep_folder(hydra, multirun=number is not None)
     options = options_of(hydra, folder, config.folder)
-    status = run_once(config, folder, number, task_words(hydra), options)
+    status = run_once(config, folder, number, words_said(hydra.overrides.task), options)
     known = status.metrics.get("asked") is not None and status.metrics.get("kl") is not None
     return objective(status.metrics) if status.state == FINISHED and known else None
 

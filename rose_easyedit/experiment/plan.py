@@ -98,9 +98,9 @@ def make_plan(config: Any, multirun: bool, loader: Any) -> SweepPlan:
 
     parser = OverridesParser.create(config_loader=loader)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    words = [*(params if multirun else []), *task_words(config.hydra)]
+    words = [*(params if multirun else []), *words_said(config.hydra.overrides.task)]
     overrides = parser.parse_overrides(words)
-    said = parser.parse_overrides(list(config.hydra.overrides.hydra))
+    said = parser.parse_overrides(words_said(config.hydra.overrides.hydra))
     if faults := word_faults([*said, *overrides], loader):
         raise RoSEError.of(CANNOT_BE_RUN, faults)
     basic = config.hydra.sweeper._target_.endswith(".BasicSweeper")
@@ -130,13 +130,15 @@ def sweep_folder(hydra: Any, multirun: bool) -> Path:
     return Path(str(hydra.sweep.dir if multirun else hydra.run.dir))
 
 
-def task_words(hydra: Any) -> list[str]:
-    """What a command sets beside what it says to Hydra, as it was given."""
+def words_said(overrides: Any) -> list[str]:
+    """Words of a command as they were given: one with an interpolation stays one.
+
+    Args:
+        overrides: `hydra.overrides.task`, what a job sets, or `hydra.overrides.hydra`.
+    """
     from omegaconf import OmegaConf
 
-    # a word with an interpolation stays one
-    words = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    return [str(word) for word in cast(list[str], words)]
+    return [str(word) for word in cast(list[str], OmegaConf.to_container(overrides, resolve=False))]
 
 
 def options_of(hydra: Any, folder: Path, own: str) -> list[str]:
@@ -154,7 +156,7 @@ def options_of(hydra: Any, folder: Path, own: str) -> list[str]:
             options += ["--config-dir", str(source.path)]
     if hydra.job.config_name != CONFIG:
         options += ["--config-name", str(hydra.job.config_name)]
-    options += [word for word in hydra.overrides.hydra if "hydra.searchpath=" in word]
+    options += [word for word in words_said(hydra.overrides.hydra) if "hydra.searchpath=" in word]
     return [*options, *([] if folder == Path(own) else [f"hydra.run.dir={folder}"])]
 
 
@@ -189,7 +191,16 @@ def _split(overrides: Sequence[Any]) -> list[list[str]]:
 
 
 def _composed(jobs: Sequence[Sequence[str]], config: Any, loader: Any) -> list[Any]:
-    return [loader.load_sweep_config(config, list(words)) for words in jobs]
+    """The configuration of each job, with its number, as a launcher will compose it."""
+    from omegaconf import open_dict
+
+    found = []
+    for number, words in enumerate(jobs):
+        job = loader.load_sweep_config(config, list(words))
+        with open_dict(job):
+            job.hydra.job.num, job.hydra.job.id = number, str(number)
+        found.append(job)
+    return found
 
 
 def _read(composed: Sequence[Any], numbered: bool) -> list[ExperimentConfig]:

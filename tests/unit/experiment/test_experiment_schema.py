@@ -144,6 +144,11 @@ def test_an_experiment_is_a_sweep_by_itself_and_the_command_line_has_the_last_wo
     assert alone.jobs == [["experiment=smoke"]] and len(alone.configs) == 1
 
 
+def test_what_hydra_says_of_a_job_is_that_of_the_job() -> None:
+    plan = planned(["alignment=identity,covariance", "hparams.seed=${hydra:job.num}"])
+    assert [config.hparams.seed for config in plan.configs] == [0, 1]
+
+
 def test_a_fault_is_that_of_the_first_job_which_has_it() -> None:
     with pytest.raises(RoSEError) as error:
         planned(["through=native,peft", "data.subjects=2,3"])
