@@ -89,7 +89,7 @@ def prepare(options: argparse.Namespace, facts: Sequence[Fact] | None = None) ->
 
     model, tokenizer = load_model(options.model)
     facts = _facts(options) if facts is None else facts
-    settings = EvaluationSettings(autocast=torch.bfloat16 if options.autocast else None)
+    settings = EvaluationSettings(autocast="bfloat16" if options.autocast else None)
     locality = [*neighbour_prompts(facts), *default_locality(facts, options.set)]
     native = bundled_native_rates(model, options.set) if options.data is None else None
     before = Baseline.of(

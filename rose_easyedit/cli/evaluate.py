@@ -96,15 +96,13 @@ def _evaluate(
 
 
 def _settings(arguments: Namespace, template_arguments: dict[str, Any]) -> EvaluationSettings:
-    import torch
-
     from rose_easyedit.evaluation.facts import FORMS
     from rose_easyedit.evaluation.queries import ALL_FORMS
     from rose_easyedit.evaluation.settings import EvaluationSettings
 
     return EvaluationSettings(
         forms=ALL_FORMS if arguments.all_forms else FORMS,
-        autocast=torch.bfloat16 if arguments.autocast else None,
+        autocast="bfloat16" if arguments.autocast else None,
         locality_text=True,
         template_arguments=template_arguments,
     )

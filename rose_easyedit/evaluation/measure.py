@@ -80,7 +80,8 @@ def measure(
         settings: How to ask.
         when: "before the edit" or "after the edit", for the progress bars.
     """
-    how: dict[str, Any] = dict(batch_size=settings.batch_size, autocast=settings.autocast)
+    autocast = settings.autocast and getattr(torch, settings.autocast)
+    how: dict[str, Any] = dict(batch_size=settings.batch_size, autocast=autocast)
     told: dict[str, Any] = dict(template_arguments=settings.template_arguments)
 
     def texts(asked: Sequence[Query | LocalityPrompt]) -> list[Any]:

@@ -7,9 +7,12 @@ statement and question, for those who ask whether an edit survives a conversatio
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from rose_easyedit.evaluation.facts import FORMS, Fact, LocalityPrompt, Query
-from rose_easyedit.forward.generation import Text
+
+if TYPE_CHECKING:
+    from rose_easyedit.forward.generation import Text
 
 MULTI_TURN = "multi-turn chat"
 DISTRACTED = "with distracting context"

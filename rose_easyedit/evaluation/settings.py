@@ -6,19 +6,16 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import FORMS
 from rose_easyedit.evaluation.queries import ALL_FORMS
-from rose_easyedit.forward.generation import stop_tokens
-from rose_easyedit.models.offload import computing_device
-from rose_easyedit.text.chat import Arguments, arguments_used
 
 STOP_RULE = "end-of-turn token"
+AUTOCAST = ("bfloat16", "float16")
 
 
-@dataclass(frozen=True)
+# not frozen, since Hydra composes values into it; and it imports no torch, for `--help`
+@dataclass
 class EvaluationSettings:
     """How a model is asked; two evaluations are comparable when these agree.
 
@@ -28,7 +25,7 @@ class EvaluationSettings:
     Attributes:
         max_new_tokens: Most tokens per answer.
         batch_size: Rows that are computed at once.
-        autocast: Data type of the matrix products; None keeps the weights'.
+        autocast: Data type of the matrix products, of `AUTOCAST`; None keeps the weights'.
         forms: The forms that are asked, of `queries.ALL_FORMS`.
         system_prompt: Of every chat; None leaves it to the chat template.
         template_arguments: What the chat template is told besides (`chat.arguments_used`).
@@ -39,14 +36,15 @@ class EvaluationSettings:
 
     max_new_tokens: int = 24
     batch_size: int = 64
-    autocast: torch.dtype | None = None
+    autocast: str | None = None
     forms: tuple[str, ...] = FORMS
     system_prompt: str | None = None
-    template_arguments: Arguments = field(default_factory=dict)
+    template_arguments: dict[str, Any] = field(default_factory=dict)
     teacher_forcing: bool = True
     locality_text: bool = False
 
     def __post_init__(self) -> None:
+        self.forms = tuple(self.forms)
         faults = [
             f"forms has {form!r}; choose among {', '.join(ALL_FORMS)}"
             for form in self.forms
@@ -54,6 +52,10 @@ class EvaluationSettings:
         ]
         if not self.forms:
             faults.append(f"forms is empty; choose among {', '.join(ALL_FORMS)}")
+        if self.autocast not in (None, *AUTOCAST):
+            faults.append(
+                f"autocast is {self.autocast!r}; choose {', '.join(AUTOCAST)}, or None (null)"
+            )
         for name in ("max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 faults.append(f"{name} is {getattr(self, name)}; it is at least 1")
@@ -62,6 +64,10 @@ class EvaluationSettings:
 
     def on_record(self, model: Any, tokenizer: Any) -> dict[str, Any]:
         """The settings as plain data, with what of the model and tokenizer belongs to them."""
+        from rose_easyedit.forward.generation import stop_tokens
+        from rose_easyedit.models.offload import computing_device
+        from rose_easyedit.text.chat import arguments_used
+
         template = tokenizer.chat_template
         return {
             "forms": list(self.forms),
@@ -75,7 +81,7 @@ class EvaluationSettings:
             "max_new_tokens": self.max_new_tokens,
             "batch_size": self.batch_size,
             "weights": str(model.dtype).removeprefix("torch."),
-            "autocast": self.autocast and str(self.autocast).removeprefix("torch."),
+            "autocast": self.autocast,
             "device": computing_device(model).type,
             "teacher_forcing": self.teacher_forcing,
             "locality_text": self.locality_text,

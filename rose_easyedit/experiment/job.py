@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.identity import results_version, run_id
@@ -47,20 +47,16 @@ def hydra_job(composed: DictConfig) -> tuple[float, float] | None:
     from omegaconf import OmegaConf
 
     from rose_easyedit.experiment.metrics import objective
+    from rose_easyedit.experiment.plan import options_of, sweep_folder, words_said
 
     hydra = HydraConfig.get()
     config = read_config(composed)
     number = None if OmegaConf.is_missing(hydra.job, "num") else int(hydra.job.num)
-    overrides = list(hydra.overrides.task)
-    status = run_once(config, Path(config.folder), number, overrides, _config_dir(hydra))
+    folder = sweep_folder(hydra, multirun=number is not None)
+    options = options_of(hydra, folder, config.folder)
+    status = run_once(config, folder, number, words_said(hydra.overrides.task), options)
     known = status.metrics.get("asked") is not None and status.metrics.get("kl") is not None
     return objective(status.metrics) if status.state == FINISHED and known else None
-
-
-def _config_dir(hydra: Any) -> str:
-    """What `--config-dir` named, as Hydra passes it on to every process."""
-    sources = hydra.runtime.config_sources
-    return next((source.path for source in sources if source.provider == "command-line"), "")
 
 
 def run_once(
@@ -68,7 +64,7 @@ def run_once(
     sweep: Path,
     number: int | None,
     overrides: Sequence[str],
-    config_dir: str = "",
+    options: Sequence[str] = (),
 ) -> Status:
     """Does a job's run in `sweep/runs/<id>`, or takes it from there.
 
@@ -81,9 +77,9 @@ def run_once(
         sweep: the folder.
         number: of the job; None if it is done by itself, and stands where its run is listed.
         overrides: what its command line sets.
-        config_dir: the folder with more groups that its command names; empty if none.
+        options: what is said to Hydra besides (`plan.options_of`).
     """
-    job = Job(number or 0, run_id(config), list(overrides), config_dir)
+    job = Job(number or 0, run_id(config), list(overrides), list(options))
     if number is None:
         job = _listed_place(sweep, job)
     job.write(sweep)

@@ -24,7 +24,7 @@ class Job:
         number: of the job, from 0.
         run: its run's id.
         overrides: what its command line set.
-        config_dir: the folder with more groups that its command named; empty if none.
+        options: what was said to Hydra, and must be said again to repeat it alone.
         kept: whether its run was done before.
         error: why its run could not even be begun, or be put on record.
     """
@@ -32,7 +32,7 @@ class Job:
     number: int
     run: str
     overrides: list[str] = field(default_factory=list)
-    config_dir: str = ""
+    options: list[str] = field(default_factory=list)
     kept: bool = False
     error: str = ""
 

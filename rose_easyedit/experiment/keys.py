@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from typing import Any, get_type_hints
 
@@ -48,6 +48,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     other = _OTHER_WORDS.get(word, "")
     return other if other in known else max(known, key=likeness)
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Key to its last word, where that is not another's too."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return {
+        key: word if last.count(word) == 1 else key for key, word in zip(keys, last, strict=True)
+    }
 
 
 def _keys_of(values: Any, schema: type) -> Iterator[str]:

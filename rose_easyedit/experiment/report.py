@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.experiment.keys import short_names
 from rose_easyedit.experiment.report_charts import curve_charts, front_chart, number_charts
 from rose_easyedit.experiment.report_data import Sweep, read_sweep
 from rose_easyedit.experiment.report_heat import heat_charts
 from rose_easyedit.experiment.report_metrics import MAIN, metrics_of, success_metric
+from rose_easyedit.experiment.report_paper import paper_tables
 from rose_easyedit.experiment.report_parallel import parallel_chart
 from rose_easyedit.experiment.report_plotly import packed_plotly
 from rose_easyedit.experiment.report_queries import query_data
-from rose_easyedit.experiment.report_settings import brief, label, looks_of, short_names
+from rose_easyedit.experiment.report_settings import brief, label, looks_of
 from rose_easyedit.experiment.status import RUNNING
 from rose_easyedit.experiment.summary_table import NOT_STARTED
 from rose_easyedit.files.amounts import counted, duration
@@ -98,6 +100,7 @@ def render_sweep(sweep: Sweep) -> str:
         parallel=parallel_chart(sweep, metrics, looks, names) if sweep.done else None,
         heat=heat_charts(sweep, metrics, names),
         front=front_chart(sweep, metrics, looks, names),
+        paper=paper_tables(sweep),
         numbers=number_charts(sweep, metrics, looks, names),
         curves=curve_charts(sweep, looks, names),
         figures=_figures(sweep),

@@ -30,7 +30,7 @@ from rose_easyedit.experiment.summary_table import (
 )
 from rose_easyedit.files.amounts import counted
 from rose_easyedit.files.reading import inside, read_json, read_yaml
-from rose_easyedit.tracking.layout import CONFIG_FILE, FIGURES, RESULT_FILE
+from rose_easyedit.tracking.layout import CONFIG_FILE, DIAGNOSIS_FILE, FIGURES, RESULT_FILE
 
 DAMAGED = "damaged"
 _T = TypeVar("_T")
@@ -69,6 +69,7 @@ class RunFiles:
     evaluation: Evaluation | None = None
     curves: Curves = field(default_factory=dict)
     figures: Mapping[str, Path] = field(default_factory=dict)
+    geometry: Mapping[str, Any] | None = None
     faults: Sequence[str] = ()
 
 
@@ -181,7 +182,23 @@ def _read_run(folder: Path) -> RunFiles:
     curves = _attempt(faults, "its curves", lambda: read_curves(folder, status.has_edit))
     setting = _attempt(faults, CONFIG_FILE, lambda: _setting(folder))
     figures = _attempt(faults, "its figures", lambda: _figures(folder))
-    return RunFiles(status, setting or "", evaluation, curves or {}, figures or {}, faults)
+    geometry = _attempt(faults, DIAGNOSIS_FILE, lambda: _geometry(folder))
+    return RunFiles(
+        status, setting or "", evaluation, curves or {}, figures or {}, geometry, faults
+    )
+
+
+def _geometry(folder: Path) -> Mapping[str, Any] | None:
+    """The totals of a run's diagnosis; None if there is none."""
+    path = inside(folder, folder / DIAGNOSIS_FILE)
+    if not path.is_file():
+        return None
+    summary = read_json(path)["summary"]
+    edit = next(iter(summary["edits"].values()))
+    # all that is shown, so that a damaged file is told of as one
+    _ = edit["forms"], edit["all"]["deviation"], edit["radius"]["mean"]
+    _ = summary["conflict"]["mean"], summary["key_cosine"]["within"]
+    return dict(summary)
 
 
 def _attempt(faults: list[str], what: str, read: Callable[[], _T]) -> _T | None:

@@ -82,14 +82,6 @@ def as_number(word: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Key to its last word, where that is not another's too."""
-    last = [key.rpartition(".")[2] for key in keys]
-    return {
-        key: word if last.count(word) == 1 else key for key, word in zip(keys, last, strict=True)
-    }
-
-
 def brief(value: str) -> str:
     """A value with four digits, where a search has tried one with more."""
     number = as_number(value)

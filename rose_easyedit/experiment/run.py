@@ -195,8 +195,8 @@ def _baseline(
     from rose_easyedit.evaluation.evaluate import Baseline
     from rose_easyedit.evaluation.selection import native_rates
 
-    told = config.hparams.template_arguments
-    settings = replace(config.evaluation.settings(), template_arguments=told)
+    told = {**config.hparams.template_arguments, **config.evaluation.template_arguments}
+    settings = replace(config.evaluation, template_arguments=told)
     return Baseline.of(
         model,
         tokenizer,
@@ -231,7 +231,7 @@ def _diagnose(
     from rose_easyedit.geometry.rivals import edit_name
 
     edits = {edit_name(config.hparams): delta}
-    found = diagnose(model, tokenizer, facts, edits, config.evaluation.diagnosis.settings())
+    found = diagnose(model, tokenizer, facts, edits, config.evaluation.diagnosis)
     write_whole(folder / DIAGNOSIS_FILE, to_json(found.as_dict()))
     (folder / FIGURES).mkdir(exist_ok=True)
     write_figures(found, folder / FIGURES)

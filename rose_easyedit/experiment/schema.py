@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -13,12 +13,10 @@ from rose_easyedit.easyedit.importing import easyeditor_folder
 from rose_easyedit.easyedit.settings import EasyEditSettings, settings_faults
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY
+from rose_easyedit.evaluation.settings import EvaluationSettings
+from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.tracking.choice import make_tracker
 from rose_easyedit.tracking.tracker import TrackingSettings
-
-if TYPE_CHECKING:
-    from rose_easyedit.evaluation.settings import EvaluationSettings
-    from rose_easyedit.geometry.settings import DiagnosisSettings
 
 THROUGH = ("native", "easyedit")
 # What `data.source` calls the bundled sets, and what the rest of the package does.
@@ -49,66 +47,16 @@ class DataConfig:
 
 
 @dataclass
-class DiagnosisConfig:
-    """How geometry is measured; see `geometry.settings.DiagnosisSettings`."""
-
-    directions: int = 16
-    quantile: float = 0.5
-    max_radius: float = 4.0
-    halvings: int = 8
-    landscape_directions: int = 8
-    landscape_extent: float = 2.0
-    landscape_points: int = 12
-    max_new_tokens: int = 24
-    seed: int = 0
-
-    def settings(self) -> DiagnosisSettings:
-        """As the diagnosis takes them."""
-        from rose_easyedit.geometry.settings import DiagnosisSettings
-
-        return DiagnosisSettings(**vars(self))
-
-
-@dataclass
-class EvaluationConfig:
-    """How the models are asked; see `evaluation.settings.EvaluationSettings`.
+class JobEvaluation(EvaluationSettings):
+    """How the models are asked, and whether the geometry of the edit is measured as well.
 
     Attributes:
-        autocast: `bfloat16`, `float16`, or null for the weights' own precision.
-        geometry: measure the geometry of the edit as well, and draw it.
+        geometry: measure it, and draw it.
         diagnosis: how.
     """
 
-    max_new_tokens: int = 24
-    batch_size: int = 64
-    autocast: str | None = None
-    forms: list[str] = field(
-        default_factory=lambda: ["statement", "paraphrase", "question", "instruction"]
-    )
-    system_prompt: str | None = None
-    teacher_forcing: bool = True
-    locality_text: bool = False
     geometry: bool = False
-    diagnosis: DiagnosisConfig = field(default_factory=DiagnosisConfig)
-
-    def settings(self) -> EvaluationSettings:
-        """As the evaluation takes them.
-
-        Raises:
-            RoSEError: a value cannot be used.
-        """
-        import torch
-
-        from rose_easyedit.evaluation.settings import EvaluationSettings
-
-        if self.autocast not in (None, "bfloat16", "float16"):
-            raise RoSEError(
-                f"evaluation.autocast is {self.autocast!r}; choose bfloat16, float16 or null."
-            )
-        values = {**vars(self), "forms": tuple(self.forms)}
-        del values["geometry"], values["diagnosis"]
-        values["autocast"] = self.autocast and getattr(torch, self.autocast)
-        return EvaluationSettings(**values)
+    diagnosis: DiagnosisSettings = field(default_factory=DiagnosisSettings)
 
 
 @dataclass
@@ -127,7 +75,8 @@ class ExperimentConfig:
             of the method follow.
         easyedit: a method of EasyEdit's own in place of ours; `through` says nothing of it.
         data: the facts.
-        evaluation: how the edit is judged.
+        evaluation: how the edit is judged; what it tells the chat template comes on top of what
+            `hparams` does.
         tracking: where numbers go while it runs.
     """
 
@@ -140,7 +89,7 @@ class ExperimentConfig:
     hparams: RoSEHyperParams = MISSING
     easyedit: EasyEditSettings = field(default_factory=EasyEditSettings)
     data: DataConfig = field(default_factory=DataConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluation: JobEvaluation = field(default_factory=JobEvaluation)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
 
 
@@ -160,11 +109,13 @@ def read_config(config: DictConfig) -> ExperimentConfig:
         raise RoSEError.of("This experiment cannot be run:", faults)
     try:
         typed = OmegaConf.merge(OmegaConf.structured(ExperimentConfig), config)
-        found = cast(ExperimentConfig, OmegaConf.to_object(typed))
+        made, faults = _objects(typed)
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
         raise RoSEError(f"This experiment cannot be run: {error.full_key}: {message}") from error
-    _check(found)
+    if faults := [*_faults(made), *faults]:
+        raise RoSEError.of("This experiment cannot be run:", faults)
+    found = ExperimentConfig(**made)
     if found.seed is None:
         return found
     return replace(
@@ -174,29 +125,37 @@ def read_config(config: DictConfig) -> ExperimentConfig:
     )
 
 
-def _check(config: ExperimentConfig) -> None:
-    faults = []
-    if config.through not in THROUGH:
-        faults.append(f"through is {config.through!r}; choose one of {', '.join(THROUGH)}")
-    if config.name in ("", ".", "..") or {"/", "\0"} & set(config.name):
-        faults.append(f"name is {config.name!r}; give a word that can name a folder")
-    faults += settings_faults(config.easyedit, easyeditor_folder())
-    faults += _data_faults(config.data)
-    for made in (
-        config.evaluation.settings,
-        config.evaluation.diagnosis.settings,
-        lambda: make_tracker(config.tracking),
-    ):
+def _objects(typed: Any) -> tuple[dict[str, Any], list[str]]:
+    """The parts of a job that can be made, and what is wrong with the others."""
+    made, faults = {}, []
+    for name in typed:
+        part = typed[name]
         try:
-            made()
+            made[name] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
         except RoSEError as error:
             faults += faults_of(error)
-    if config.evaluation.geometry:
-        from rose_easyedit.figures.canvas import require_matplotlib
+    return made, faults
 
-        require_matplotlib()
-    if faults:
-        raise RoSEError.of("This experiment cannot be run:", faults)
+
+def _faults(made: dict[str, Any]) -> list[str]:
+    """What is wrong with parts, and how they go together, that no part can tell of itself."""
+    faults = []
+    if made["through"] not in THROUGH:
+        faults.append(f"through is {made['through']!r}; choose one of {', '.join(THROUGH)}")
+    name = made["name"]
+    if name in ("", ".", "..") or {"/", "\0"} & set(name):
+        faults.append(f"name is {name!r}; give a word that can name a folder")
+    faults += settings_faults(made["easyedit"], easyeditor_folder())
+    faults += _data_faults(made["data"])
+    try:
+        make_tracker(made["tracking"])
+        if "evaluation" in made and made["evaluation"].geometry:
+            from rose_easyedit.figures.canvas import require_matplotlib
+
+            require_matplotlib()
+    except RoSEError as error:
+        faults += faults_of(error)
+    return faults
 
 
 def faults_of(error: RoSEError) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import first_line
 from rose_easyedit.experiment.job_list import Job, listed_jobs
+from rose_easyedit.experiment.keys import short_names
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, check_run, state_of, to_json
 from rose_easyedit.files.amounts import counted, duration
 from rose_easyedit.files.reading import inside
@@ -33,7 +34,10 @@ _SHOWN = {
     "kl": "KL",
     "top1": "top-1",
 }
-_PLAIN_WIDTH = 150
+# Where a terminal is too narrow these go, one after another.
+_SPARED = ("top1", "subject_words", "named", "paraphrase", "statement", "instruction", "run")
+_NO_LIMIT = 10_000
+_VALUE_WIDTH = 32  # of what a job sets, as a path
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,18 @@ def print_summary(sweep: Path, rows: Sequence[RunRow]) -> None:
 
     console = Console(emoji=False)
     if not console.is_terminal:
-        console = Console(emoji=False, width=_PLAIN_WIDTH)
-    console.print(_table(rows))
+        console = Console(emoji=False, width=_NO_LIMIT)
+    shown = {"run": "run", **_SHOWN}
+    table, left_out = _table(rows, shown), list[str]()
+    for name in _SPARED:
+        wanted = console.measure(table, options=console.options.update(width=_NO_LIMIT)).maximum
+        if wanted < console.width:
+            break
+        left_out.append(shown.pop(name))
+        table = _table(rows, shown)
+    console.print(table)
+    if left_out:
+        print(f"{', '.join(left_out)}: in {sweep / SUMMARY_CSV}, for want of room here")
     lines = []
     for row in rows:
         if not row.done:
@@ -131,7 +145,7 @@ def print_summary(sweep: Path, rows: Sequence[RunRow]) -> None:
         console.print(printable_message(line), markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(rows: Sequence[RunRow]) -> Any:
+def _table(rows: Sequence[RunRow], shown: Mapping[str, str]) -> Any:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -142,18 +156,21 @@ def _table(rows: Sequence[RunRow]) -> Any:
         return f"{row.state} before" if row.kept else row.state
 
     table = Table(box=box.SIMPLE_HEAD)
-    for title in ("job", "run", "state"):
+    runs = [name for name in shown if name == "run"]
+    metrics = [name for name in shown if name != "run"]
+    for title in ("job", *runs, "state"):
         table.add_column(title, no_wrap=True)
-    for title in swept:
-        table.add_column(escape(printable(title)), overflow="fold")
-    for title in (*_SHOWN.values(), "time"):
-        table.add_column(title, justify="right")
+    for title in short_names(swept).values():
+        table.add_column(escape(printable(title)), overflow="fold", max_width=_VALUE_WIDTH)
+    for title in (*map(shown.__getitem__, metrics), "time"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             str(row.number),
-            *(escape(printable(text)) for text in (row.run, state(row))),
+            *(escape(printable(row.run)) for _ in runs),
+            escape(printable(state(row))),
             *(escape(printable(row.swept.get(key, ""))) for key in swept),
-            *(_number(row.metrics.get(name), 2 if name != "kl" else 3) for name in _SHOWN),
+            *(_number(row.metrics.get(name), 2 if name != "kl" else 3) for name in metrics),
             "" if row.seconds is None else duration(row.seconds),
         )
     return table
@@ -187,5 +204,4 @@ def _command(job: Job) -> str:
     chosen = [word for word in job.overrides if word.partition("=")[0] not in keys]
     # an experiment may say of itself that it is a sweep
     mode = ["hydra.mode=RUN"] if any(word.startswith("experiment=") for word in chosen) else []
-    more = ["--config-dir", job.config_dir] if job.config_dir else []
-    return shlex.join(["rose-experiment", *more, *chosen, *mode])
+    return shlex.join(["rose-experiment", *job.options, *chosen, *mode])

@@ -11,7 +11,8 @@ from typing import Any
 from rose_easyedit.errors import RoSEError
 
 
-@dataclass(frozen=True)
+# not frozen, since Hydra composes values into it
+@dataclass
 class DiagnosisSettings:
     """How a diagnosis is made.
 

@@ -8,10 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from experiments import planned
 
 from rose_easyedit.config.hparams import CONSTRAINTS, INTEGRATIONS, RoSEHyperParams
 from rose_easyedit.config.paths import conf_dir, hparams_dir
-from rose_easyedit.experiment.plan import compose_job, make_plan
+from rose_easyedit.experiment.plan import compose_job
 
 GROUPS = {
     "alignment": {"identity", "protected", "shrinkage", "covariance", "null_space"},
@@ -73,7 +74,7 @@ def test_every_choice_composes_and_its_comment_says_what_it_is(group: str, tmp_p
         more = [f"data.source={tmp_path / 'facts.json'}"] if name == "file" else []
         if is_missing(name):
             continue
-        assert make_plan([f"{group}={name}", *more], multirun=True)
+        assert planned([f"{group}={name}", *more])
         assert comments(conf_dir() / group / f"{name}.yaml")
 
 
@@ -81,7 +82,7 @@ def test_every_choice_composes_and_its_comment_says_what_it_is(group: str, tmp_p
 def test_a_launcher_or_sweeper_of_an_extra_composes(choice: str) -> None:
     needs(choice)
     group = "sweeper" if choice == "optuna" else "launcher"
-    assert make_plan([f"{group}={choice}"], multirun=True)
+    assert planned([f"{group}={choice}"])
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -89,7 +90,7 @@ def test_an_experiment_composes_and_begins_with_its_run_line(path: Path) -> None
     needs(path.stem)
     words = shlex.split(comments(path)[0])
     assert words[:2] == ["rose-experiment", "-m"]
-    plan = make_plan(words[2:], multirun=True)
+    plan = planned(words[2:])
     assert f"experiment={path.stem}" in words
     assert plan.folder.name == path.stem
     if path.stem == "pareto":
@@ -99,7 +100,7 @@ def test_an_experiment_composes_and_begins_with_its_run_line(path: Path) -> None
 
 
 def test_the_first_sweep_is_two_by_two_in_the_laboratory() -> None:
-    plan = make_plan(["experiment=smoke"], multirun=True)
+    plan = planned(["experiment=smoke"])
     assert plan.jobs is not None
     jobs = [compose_job(words).hparams for words in plan.jobs]
     assert [(job.alignment.constraint, job.hierarchy.integration) for job in jobs] == [

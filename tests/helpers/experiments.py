@@ -10,8 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.experiment.plan import compose_job
+from hydra.types import RunMode
+
+from rose_easyedit.experiment.plan import (
+    CONFIG,
+    SweepPlan,
+    compose_job,
+    hydra_loader,
+    make_plan,
+)
 from rose_easyedit.experiment.schema import ExperimentConfig
+from rose_easyedit.experiment.words import told_in_words
+from rose_easyedit.tracking.layout import DELTA_FILE
 from rose_easyedit.tracking.tracker import RunInfo
 
 QUICK = (
@@ -21,12 +31,22 @@ QUICK = (
     "name=test",
     "hparams.alignment.statistics_tokens=1024",
 )
+_KL = {"identity": 0.1, "covariance": 0.2, "shrinkage": 0.3}
 SCRIPT = "import sys; from rose_easyedit.experiment.main import main; sys.exit(main())"
 
 
 def quick(*words: str) -> ExperimentConfig:
     """A job of one subject and few steps."""
     return compose_job([*QUICK, *words])
+
+
+def planned(words: Sequence[str], multirun: bool = True) -> SweepPlan:
+    """The jobs of a command, as the callback is given them by Hydra."""
+    mode = RunMode.MULTIRUN if multirun else RunMode.RUN
+    with hydra_loader() as loader:
+        with told_in_words(words, loader):
+            config = loader.load_configuration(CONFIG, list(words), mode)
+        return make_plan(config, multirun, loader)
 
 
 def command(*words: str) -> list[str]:
@@ -94,3 +114,19 @@ class Notebook:
     def finish(self, failed: bool = False) -> None:
         self.calls.append("finish")
         self.failed = failed
+
+
+class Runs:
+    """Stands in for `run_experiment`: some constraints raise."""
+
+    def __init__(self) -> None:
+        self.raising: dict[str, BaseException] = {}
+        self.done: list[str] = []
+
+    def __call__(self, config: Any, folder: Path, tracker: Any, **kwargs: Any) -> dict[str, Any]:
+        constraint = config.hparams.alignment.constraint
+        if constraint in self.raising:
+            raise self.raising[constraint]
+        self.done.append(constraint)
+        (folder / DELTA_FILE).touch()
+        return {"metrics": {"asked": _KL[constraint], "kl": _KL[constraint]}, "seconds": {}}

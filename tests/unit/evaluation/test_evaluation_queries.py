@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import FORMS, Query, load_facts, load_locality
@@ -81,7 +80,7 @@ def test_wrong_settings_are_named_together() -> None:
 def test_all_that_makes_evaluations_comparable_is_on_record(
     tiny_llama: Any, tiny_tokenizer: Any
 ) -> None:
-    settings = EvaluationSettings(autocast=torch.bfloat16, system_prompt="Be brief.")
+    settings = EvaluationSettings(autocast="bfloat16", system_prompt="Be brief.")
     record = settings.on_record(tiny_llama, tiny_tokenizer)
     assert record["stop"] == "end-of-turn token" and record["stop_tokens"] == ["<|end|>"]
     assert record["autocast"] == "bfloat16" and record["weights"] == "float32"

@@ -3,66 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from experiments import QUICK
+from experiments import QUICK, Runs
 
-from rose_easyedit.experiment import run as running
 from rose_easyedit.experiment.job_list import JOBS, Job, listed_command, listed_jobs, write_list
 from rose_easyedit.experiment.main import main
 from rose_easyedit.experiment.status import only_command
 from rose_easyedit.experiment.summary_table import read_rows
-from rose_easyedit.figures import pareto
 from rose_easyedit.tracking.layout import DELTA_FILE
 
 SWEEP = ("-m", *QUICK, "alignment=identity,covariance,shrinkage")
-KL = {"identity": 0.1, "covariance": 0.2, "shrinkage": 0.3}
-
-
-class Runs:
-    """Stands in for `run_experiment`: some constraints raise."""
-
-    def __init__(self) -> None:
-        self.raising: dict[str, BaseException] = {}
-        self.done: list[str] = []
-
-    def __call__(self, config: Any, folder: Path, tracker: Any, **kwargs: Any) -> dict[str, Any]:
-        constraint = config.hparams.alignment.constraint
-        if constraint in self.raising:
-            raise self.raising[constraint]
-        self.done.append(constraint)
-        (folder / DELTA_FILE).touch()
-        return {"metrics": {"asked": KL[constraint], "kl": KL[constraint]}, "seconds": {}}
-
-
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
-    stand_in = Runs()
-    monkeypatch.setattr(running, "run_experiment", stand_in)
-    return stand_in
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The points of each figure."""
-    seen: list[Any] = []
-    monkeypatch.setattr(pareto, "write_pareto", lambda points, folder: seen.append(points))
-    return seen
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The sweep's; Hydra sets logging up for its process, which is this one."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    monkeypatch.setenv("ROSE_EXPERIMENTS", str(tmp_path))
-    yield tmp_path / "test"
-    root.handlers, root.level = handlers, level
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def states(folder: Path) -> list[str]:

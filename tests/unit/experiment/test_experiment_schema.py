@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from experiments import quick
+from experiments import planned, quick
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.experiment.keys import dotted_keys, nearest
-from rose_easyedit.experiment.plan import compose_job, make_plan
-from rose_easyedit.experiment.schema import (
-    DiagnosisConfig,
-    EvaluationConfig,
-    ExperimentConfig,
-)
+from rose_easyedit.experiment.plan import compose_job
+from rose_easyedit.experiment.schema import ExperimentConfig
 from rose_easyedit.geometry.settings import DiagnosisSettings
 
 
@@ -41,7 +38,7 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
         ("data.source=facts.json", "a data file that exists"),
         ("data=file", "data.source is ''"),
         ("evaluation.forms=[essay]", "forms has 'essay'"),
-        ("evaluation.autocast=int8", "evaluation.autocast is 'int8'"),
+        ("evaluation.autocast=int8", "autocast is 'int8'"),
         ("evaluation.diagnosis.quantile=2", "quantile is 2"),
         ("tracking.kind=paper", "tracking.kind is 'paper'"),
         ("name=a/b", "name is 'a/b'"),
@@ -65,24 +62,24 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
 )
 def test_a_wrong_word_is_refused_with_what_would_do(word: str, meant: str) -> None:
     with pytest.raises(RoSEError) as error:
-        make_plan([word], multirun=False)
+        planned([word], multirun=False)
     assert meant in str(error.value)
     assert "Traceback" not in str(error.value)
 
 
 def test_faults_come_together() -> None:
     with pytest.raises(RoSEError) as error:
-        make_plan(["alignment=identty", "nam=x"], multirun=False)
+        compose_job(["alignment=identty", "nam=x"])
     assert "identity" in str(error.value) and "did you mean name?" in str(error.value)
     with pytest.raises(RoSEError) as error:
-        make_plan(["through=x", "evaluation.batch_size=0", "data.split=y"], multirun=False)
+        compose_job(["through=x", "evaluation.batch_size=0", "data.split=y"])
     assert all(part in str(error.value) for part in ("through", "batch_size", "data.split"))
 
 
 def test_one_wrong_job_of_a_sweep_refuses_all_of_it() -> None:
     words = ["alignment=identity", "hparams.layers=[1],[2,1]"]
     with pytest.raises(RoSEError, match="list different layers"):
-        make_plan(words, multirun=True)
+        planned(words)
 
 
 def test_the_split_belongs_to_the_bundled_sets(tmp_path: Path) -> None:
@@ -102,36 +99,36 @@ def test_a_seed_is_that_of_the_edit_and_of_the_draw() -> None:
 def test_faults_of_the_facts_come_together_each_once() -> None:
     words = ["data.subjects=1000,2000", "hierarchy=joint,independent"]
     with pytest.raises(RoSEError) as error:
-        make_plan(words, multirun=True)
+        planned(words)
     assert str(error.value).count("asked for") == 2
 
 
 @pytest.mark.parametrize("words", [["name=na,nb"], ["folder=/a,/b"], ["seed=1,2", "name=${seed}"]])
 def test_the_jobs_of_a_sweep_share_a_folder(words: list[str]) -> None:
     with pytest.raises(RoSEError, match="share a folder"):
-        make_plan(words, multirun=True)
-    assert make_plan(["name=na", "folder=/a"], multirun=True).folder == Path("/a")
+        planned(words)
+    assert planned(["name=na", "folder=/a"]).folder == Path("/a")
 
 
 @pytest.mark.parametrize("word", ["seed=range(0)", "alignment=glob(*x)"])
 def test_a_sweep_has_a_job(word: str) -> None:
     with pytest.raises(RoSEError, match="has no job: see that") as error:
-        make_plan([word], multirun=True)
+        planned([word])
     assert word in str(error.value)
 
 
 def test_a_search_has_what_it_compares_by() -> None:
     search = ["hydra.sweeper._target_=a.Search", "hparams.alignment.strength=interval(1, 2)"]
-    assert make_plan(search, multirun=True).jobs is None
+    assert planned(search).jobs is None
     with pytest.raises(RoSEError) as error:
-        make_plan([*search, "name=a,b", "evaluation.forms=[question]"], multirun=True)
+        planned([*search, "name=a,b", "evaluation.forms=[question]"])
     assert "name is searched" in str(error.value)
     assert "evaluation.forms lacks instruction" in str(error.value)
 
 
 def test_a_sweep_is_every_combination_in_order() -> None:
     words = ["name=x", "alignment=identity,covariance", "data.subjects=1,2"]
-    plan = make_plan(words, multirun=True)
+    plan = planned(words)
     assert plan.jobs == [
         ["name=x", f"alignment={alignment}", f"data.subjects={number}"]
         for alignment in ("identity", "covariance")
@@ -141,51 +138,56 @@ def test_a_sweep_is_every_combination_in_order() -> None:
 
 
 def test_an_experiment_is_a_sweep_by_itself_and_the_command_line_has_the_last_word() -> None:
-    plan = make_plan(["experiment=smoke", "alignment=protected"], multirun=False)
-    assert plan.multirun
+    plan = planned(["experiment=smoke", "alignment=protected"])
     assert plan.jobs is not None and len(plan.jobs) == 2
     assert all("alignment=protected" in job for job in plan.jobs)
-    alone = make_plan(["experiment=smoke", "hydra.mode=RUN"], multirun=False)
-    assert not alone.multirun
+    alone = planned(["experiment=smoke", "hydra.mode=RUN"], multirun=False)
+    assert alone.jobs == [["experiment=smoke"]] and len(alone.configs) == 1
+
+
+def test_what_hydra_says_of_a_job_is_that_of_the_job() -> None:
+    plan = planned(["alignment=identity,covariance", "hparams.seed=${hydra:job.num}"])
+    assert [config.hparams.seed for config in plan.configs] == [0, 1]
+
+
+def test_a_fault_is_that_of_the_first_job_which_has_it() -> None:
+    with pytest.raises(RoSEError) as error:
+        planned(["through=native,peft", "data.subjects=2,3"])
+    assert "job 2: through is 'peft'" in str(error.value)
+    assert str(error.value).count("peft") == 1
+
+
+@pytest.mark.parametrize("value", ["/a=b/c.json", "/a(b.json", "/a, b].json"])
+def test_a_value_that_hydra_cannot_read_is_named_and_quoted(value: str) -> None:
+    with pytest.raises(RoSEError) as error:
+        compose_job([f"data.source={value}", "nam=x"])
+    told = str(error.value)
+    assert "did you mean name?" in told and f"'data.source={value}' cannot be read" in told
+    quoted = next(word for word in shlex.split(told.splitlines()[1]) if f'="{value}"' in word)
+    with pytest.raises(RoSEError, match="a data file that exists"):
+        compose_job([quoted])
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rose_easyedit.experiment.words.find_spec", lambda name: None)
     with pytest.raises(RoSEError, match=r"pip install 'rose-easyedit\[joblib\]'"):
-        make_plan(["launcher=joblib"], multirun=True)
+        planned(["launcher=joblib"])
 
 
 @pytest.mark.parametrize("word", ["tracking=wandb", "tracking.kind=wandb"])
 def test_wandb_must_be_installed(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rose_easyedit.tracking.choice.find_spec", lambda name: None)
     with pytest.raises(RoSEError, match="pip install wandb"):
-        make_plan([word], multirun=False)
-    assert make_plan([word, "tracking.mode=disabled"], multirun=False)
+        compose_job([word])
+    assert compose_job([word, "tracking.mode=disabled"])
 
 
-def test_settings_of_ones_own_are_found_in_another_folder(tmp_path: Path) -> None:
-    (tmp_path / "hparams").mkdir()
-    (tmp_path / "hparams" / "mine.yaml").write_text(
-        "model_name: tiny-random\nlayers: [1, 2]\nalignment: {strength: 0.125}\n"
-    )
-    assert make_plan(["hparams=mine"], multirun=False, config_dir=str(tmp_path)).jobs
-    (tmp_path / "hparams" / "typo.yaml").write_text("alignment: {strenght: 0.125}\n")
-    with pytest.raises(RoSEError, match="In 'hparams/typo': ConfigKeyError .*'strenght'"):
-        make_plan(["hparams=typo"], multirun=False, config_dir=str(tmp_path))
-    with pytest.raises(RoSEError, match="hparams=mine does not exist"):
-        make_plan(["hparams=mine"], multirun=False)
-    with pytest.raises(RoSEError, match="no folder"):
-        make_plan([], multirun=False, config_dir=str(tmp_path / "none"))
-
-
-def test_the_schemas_of_the_evaluation_are_those_of_its_settings() -> None:
-    own = {f.name for f in fields(EvaluationConfig)} - {"geometry", "diagnosis"}
-    # which a job's evaluation takes from its edit
-    assert own == {f.name for f in fields(EvaluationSettings)} - {"template_arguments"}
-    assert EvaluationConfig().settings() == EvaluationSettings()
-    assert DiagnosisConfig().settings() == DiagnosisSettings()
-    named = {f.name for f in fields(DiagnosisSettings)}
-    assert {f.name for f in fields(DiagnosisConfig)} == named
+def test_a_jobs_evaluation_is_that_of_the_package() -> None:
+    own = compose_job([]).evaluation
+    assert isinstance(own, EvaluationSettings)
+    shared = {f.name: getattr(own, f.name) for f in fields(EvaluationSettings)}
+    assert EvaluationSettings(**shared) == EvaluationSettings()
+    assert own.diagnosis == DiagnosisSettings()
 
 
 def test_a_composed_job_holds_the_models_settings() -> None:

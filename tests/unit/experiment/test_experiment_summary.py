@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -65,6 +66,32 @@ def test_the_table_names_what_failed_and_how_to_repeat_it(
     assert "job 1 failed: no [bold] direction\n" in shown
     assert "rose-experiment experiment=smoke alignment=x3 hydra.mode=RUN" in shown
     assert f"1 of 4 jobs finished -> {sweep}" in shown
+
+
+@pytest.mark.parametrize("width", [None, 110, 80])
+def test_no_heading_or_value_of_the_table_is_broken(
+    width: int | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ("hierarchical", "joint", "independent")
+    for number, word in enumerate(words):
+        swept = [f"hparams.hierarchy.integration={word}", "alignment=covariance", f"seed={number}"]
+        Job(number, f"{number}" * 12, swept).write(tmp_path)
+    if width is not None:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("COLUMNS", str(width))
+    print_summary(tmp_path, read_rows(tmp_path))
+    shown = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out)
+    head = next(line for line in shown.splitlines() if "state" in line).split()
+    run = [] if width == 80 else ["run"]
+    assert head[: 4 + len(run)] == ["job", *run, "state", "integration", "seed"]
+    assert head[-1] == "time"
+    assert all(any(word in line.split() for line in shown.splitlines()) for word in words)
+    assert {"question", "KL"} <= set(head)
+    assert ("instruction" in head) == (width != 80)
+    assert ("for want of room" in shown) == (width is not None)
 
 
 def test_the_files_hold_the_rows(sweep: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pages import ATTACK
 from sweeps import a_result, end_sweep, write_run, write_sweep
 
+from rose_easyedit.experiment.keys import short_names
 from rose_easyedit.experiment.report_charts import curve_charts, front_chart, number_charts
 from rose_easyedit.experiment.report_data import Sweep, read_sweep
 from rose_easyedit.experiment.report_figures import Chart
@@ -21,7 +22,6 @@ from rose_easyedit.experiment.report_settings import (
     Looks,
     brief,
     looks_of,
-    short_names,
     swept_keys,
     values_of,
 )
