@@ -330,7 +330,7 @@ class FactMemory:
 
     def _checked_base(self) -> tuple[Any, Any]:
         """The model, once it is certain that it is the one whose targets are kept, and unedited."""
-        from rose_easyedit.method.edit import base_fingerprint
+        from rose_easyedit.method.prepared import base_fingerprint
 
         model, tokenizer = self.base()
         self._take_off(model)

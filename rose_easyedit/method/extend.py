@@ -18,9 +18,10 @@ from rose_easyedit.config.compare import missing_settings
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method.edit import solve_edit
+from rose_easyedit.method.edit import solve_targets
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.cached_targets import CachedTarget, GroupKey, group_key
-from rose_easyedit.method.stage1.targets import compute_targets
+from rose_easyedit.method.stage1.targets import find_targets
 from rose_easyedit.models.fingerprint import weights_fingerprint
 from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.models.offload import stored_weight
@@ -202,14 +203,15 @@ def solve_together(
     for delta in deltas:
         cached = {**cached_targets(delta), **cached}
         earlier += delta.provenance.get("replaced", [])
-    targets = compute_targets(model, tokenizer, requests, hparams, cached=cached)
+    prepared = Prepared.of(model, tokenizer, hparams)
+    targets = find_targets(prepared, as_requests(requests), cached=cached)
     changes = _net([*earlier, *replaced], {request.place: request for request in requests})
     lines = [
         f"{c['subject']!r}: {c['prompt']!r} was to be {c['old']!r} and is now {c['new']!r}; "
         "the later one holds"
         for c in changes
     ]
-    solved = solve_edit(model, tokenizer, replace(targets, log=[*targets.log, *lines]), hparams)
+    solved = solve_targets(prepared, replace(targets, log=[*targets.log, *lines]))
     solved.provenance["replaced"] = changes
     return solved
 

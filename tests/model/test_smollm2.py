@@ -20,9 +20,9 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.forward.generation import generate_greedy
 from rose_easyedit.method.edit import compute_edit, solve_edit
 from rose_easyedit.method.extend import extend
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.method.stage2.statistics import load_spectra
-from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.models.embedded import write_gguf
 from rose_easyedit.models.loading import load_model
 
@@ -261,7 +261,8 @@ def test_a_few_hundred_tokens_fix_the_outlier_directions(
     for tokens in (512, 8192):
         hparams = AlignmentHyperParams(statistics_tokens=tokens, subject_weight=0.0)
         with frozen(model):
-            spectra = load_spectra(read_architecture(model), tokenizer, [11], hparams, tmp_path)
+            prepared = Prepared.of(model, tokenizer, RoSEHyperParams.from_hparams("smollm2-135m"))
+            spectra = load_spectra(prepared, [11], hparams, tmp_path)
         found[tokens] = spectra[11]
     few, whole = found[512], found[8192]
     cosines = torch.linalg.svdvals(few.directions[:2] @ whole.directions[:2].T)

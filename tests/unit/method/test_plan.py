@@ -15,6 +15,7 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.plan import Plan, make_columns, make_plan
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.sinks import usual_norm, without_sinks
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import EditRequest, as_requests
@@ -180,7 +181,7 @@ def test_what_a_sink_is_does_not_depend_on_the_other_facts(tiny_tokenizer: Any) 
     model = build_model("llama-untied")
     editable, hparams = read_architecture(model), settings()
     with frozen(model):
-        usual = usual_norm(editable, tiny_tokenizer, hparams)
+        usual = usual_norm(Prepared.of(model, tiny_tokenizer, hparams))
         lines = generic_lines(tiny_tokenizer, None, 512)
         norms = []
         for line in lines:

@@ -25,11 +25,11 @@ from rose_easyedit.memory import FactMemory
 from rose_easyedit.method.edit import compute_edit, solve_edit
 from rose_easyedit.method.extend import extend
 from rose_easyedit.method.neighbourhood import held_out_queries
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.self_check import CheckedFact, Drift, Measured, warnings_of
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.method.stage2.calibration import scaled
 from rose_easyedit.method.verification import generic_texts, self_check, share_of_way, spread
-from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import as_requests
 from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.tracking.curves import FACT_MEASURES, log_edit
@@ -294,9 +294,8 @@ def test_values_beyond_the_model_are_caught(tiny_tokenizer: Any) -> None:
     layers = dict(zip(hparams.layers, delta.layers.values(), strict=True))
     for scale, wanted in [(1e38, "numbers that are not finite"), (1e10, "of its way")]:
         with frozen(model):
-            checked = self_check(
-                read_architecture(model), tiny_tokenizer, targets, scaled(layers, scale), hparams
-            )
+            prepared = Prepared.of(model, tiny_tokenizer, hparams)
+            checked = self_check(prepared, targets, scaled(layers, scale))
         assert wanted in checked["warnings"][0]
         assert "3 of 3 facts" in checked["warnings"][0]
 
