@@ -56,7 +56,7 @@ def ask(arguments: Namespace) -> None:
     check_question(arguments)
     delta = EditDelta.load(arguments.delta)
     model, tokenizer = load_base(delta, arguments)
-    told = delta.provenance.get("hparams", {}).get("template_arguments")
+    told = delta.provenance.hparams.get("template_arguments")
     source = {"delta": arguments.delta}
     answer(arguments, model, tokenizer, lambda: delta.applied(model), source, told)
 
@@ -148,7 +148,7 @@ def info(arguments: Namespace) -> None:
 
     delta = EditDelta.load(arguments.delta)
     details = {
-        name: delta.provenance.get(name)
+        name: getattr(delta.provenance, name) or None
         for name in ("architecture", "dtype", "versions", "hparams")
     }
     report = {
@@ -187,23 +187,23 @@ def save_edit(delta: EditDelta, out: Path, seconds: float, arguments: Namespace)
 
 def damage_of(delta: EditDelta | None) -> list[str]:
     """What an edit's check of itself warned of."""
-    checked = delta.provenance.get("self_check") if delta is not None else None
-    return checked["warnings"] if checked else []
+    checked = delta.provenance.self_check if delta is not None else None
+    return list(checked.warnings) if checked else []
 
 
 def _facts(delta: EditDelta) -> dict[str, Any]:
     """The facts of an edit with what became of them, what its check found, and its log."""
-    requests = delta.provenance.get("requests", [])
-    losses = delta.provenance.get("losses") or [None] * len(requests)
-    checked = delta.provenance.get("self_check")
-    written = checked["facts"] if checked else [{} for _ in requests]
+    requests = delta.provenance.requests
+    losses: Sequence[float | None] = delta.provenance.losses or [None] * len(requests)
+    checked = delta.provenance.self_check
+    written = checked.facts if checked else [{} for _ in requests]
     return {
         "facts": [
             {**request, "loss": loss, **of_fact}
             for request, loss, of_fact in zip(requests, losses, written, strict=True)
         ],
-        "self_check": checked and {n: checked[n] for n in ("drift", "limits", "warnings")},
-        "log": delta.provenance.get("log", []),
+        "self_check": checked and {n: getattr(checked, n) for n in ("drift", "limits", "warnings")},
+        "log": delta.provenance.log,
     }
 
 

@@ -108,7 +108,7 @@ def diagnose(
     if faults := [f"there is no {name}; give at least one" for name, of in given if not of]:
         raise RoSEError.of("There is nothing to diagnose:", faults)
     settings = settings or DiagnosisSettings()
-    hparams = [RoSEHyperParams.from_dict(delta.provenance["hparams"]) for delta in edits.values()]
+    hparams = [RoSEHyperParams.from_dict(delta.provenance.hparams) for delta in edits.values()]
     targets = [targets_of(delta, facts) for delta in edits.values()]
     prepared = Prepared.of(model, tokenizer, hparams[0])
     precision = prepared.autocast

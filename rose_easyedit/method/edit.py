@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.factors import Factors
+from rose_easyedit.edits.provenance import LayerReport, Provenance
 from rose_easyedit.errors import DamageError, RoSEError, first_line
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.neighbourhood import held_out_queries, preserved_queries
@@ -113,16 +114,17 @@ def solve_targets(prepared: Prepared, targets: Targets, *, check: bool = True) -
             _report(prepared.editable, layer, solved[layer], update)
             for layer, update in updates.items()
         ]
-        checked = {"self_check": self_check(prepared, targets, updates)} if check else {}
+        checked = self_check(prepared, targets, updates) if check else None
     return EditDelta(
         layers={prepared.editable.weight_name(n): update for n, update in updates.items()},
         base=prepared.base,
-        provenance={
-            **_provenance(prepared, targets, report),
-            "disturbance": disturbance,
-            **calibration,
-            **checked,
-        },
+        provenance=replace(
+            _provenance(prepared, targets),
+            layers=report,
+            disturbance=disturbance,
+            calibration=calibration,
+            self_check=checked,
+        ),
         targets=targets.values.float().cpu(),
     )
 
@@ -181,12 +183,12 @@ def _solved(
 
 def _calibrated(
     prepared: Prepared, targets: Targets, updates: dict[int, Factors]
-) -> tuple[dict[int, Factors], dict[str, Any]]:
+) -> tuple[dict[int, Factors], dict[str, float] | None]:
     """The updates within the locality budget, if there is one, and what the edit says of it."""
     editable, hparams = prepared.editable, prepared.hparams
     budget = hparams.alignment.locality_budget
     if budget is None:
-        return updates, {}
+        return updates, None
     queries = held_out_queries(
         prepared.tokenizer,
         targets.plan.requests,
@@ -201,20 +203,18 @@ def _calibrated(
         )
     check_ids(editable.model, (query.ids for query in queries))
     updates, found = calibrate(editable, queries, updates, budget, batch=hparams.micro_batch)
-    return updates, {"calibration": asdict(found)}
+    return updates, asdict(found)
 
 
-def _report(
-    editable: EditableModel, layer: int, solved: Solved, update: Factors
-) -> dict[str, float]:
+def _report(editable: EditableModel, layer: int, solved: Solved, update: Factors) -> LayerReport:
     """What an edit says of one of its layers: the update's norm and its loss by rounding, too."""
-    return {
-        "layer": layer,
-        "columns": solved.columns,
-        "residual": solved.residual,
-        "update_norm": float(update.dense().norm()),
-        "rounding_loss": _rounding_loss(editable.weight(layer), update, solved.keys),
-    }
+    return LayerReport(
+        layer=layer,
+        columns=solved.columns,
+        residual=solved.residual,
+        update_norm=float(update.dense().norm()),
+        rounding_loss=_rounding_loss(editable.weight(layer), update, solved.keys),
+    )
 
 
 @torch.no_grad()
@@ -229,24 +229,22 @@ def _rounding_loss(weight: Tensor, update: Factors, keys: Tensor) -> float:
     return float((keys.double() @ stored.T - effect).norm() / effect.norm().clamp(min=1e-30))
 
 
-def _provenance(
-    prepared: Prepared, targets: Targets, report: list[dict[str, float]]
-) -> dict[str, Any]:
+def _provenance(prepared: Prepared, targets: Targets) -> Provenance:
+    """What is on record of an edit before it is solved for."""
     model, hparams = prepared.model, prepared.hparams
-    return {
-        "requests": [request.as_dict() for request in targets.plan.requests],
-        "hparams": hparams.as_dict(),
-        "architecture": model.config.get_text_config().model_type,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "groups": targets.groups,
-        "losses": targets.losses,
-        "steps": targets.shifts.steps,
-        "curves": targets.shifts.curves,
-        "layers": report,
-        "log": targets.log,
-        "versions": {
+    return Provenance(
+        requests=[request.as_dict() for request in targets.plan.requests],
+        hparams=hparams.as_dict(),
+        architecture=model.config.get_text_config().model_type,
+        dtype=str(model.dtype).removeprefix("torch."),
+        groups=targets.groups,
+        losses=targets.losses,
+        steps=targets.shifts.steps,
+        curves=targets.shifts.curves,
+        log=targets.log,
+        versions={
             "python": platform.python_version(),
             **{name: version(name) for name in ("rose-easyedit", "torch", "transformers")},
         },
-        "template_arguments": arguments_used(prepared.tokenizer, hparams.template_arguments),
-    }
+        template_arguments=arguments_used(prepared.tokenizer, hparams.template_arguments),
+    )

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.factors import Factors
+from rose_easyedit.edits.provenance import SelfCheckRecord
 from rose_easyedit.errors import DamageError
 from rose_easyedit.forward.activations import hooked, with_updates
 from rose_easyedit.forward.oom import within_memory
@@ -48,7 +48,7 @@ _MICRO_BATCHES = 4
 
 def self_check(
     prepared: Prepared, targets: Targets, updates: Mapping[int, Factors]
-) -> dict[str, Any]:
+) -> SelfCheckRecord:
     """What an edit says of itself, in its record; damage is warned of, or refused.
 
     Args:
@@ -69,7 +69,7 @@ def self_check(
     for text in found:
         logger.warning("%s", text)
     limits = asdict(hparams.self_check)
-    return {**measured.as_dict(), "limits": limits, "warnings": found}
+    return SelfCheckRecord(**measured.as_dict(), limits=limits, warnings=found)
 
 
 def measure(prepared: Prepared, targets: Targets, updates: Mapping[int, Factors]) -> Measured:

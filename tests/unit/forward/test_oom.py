@@ -148,8 +148,8 @@ def test_an_edit_that_runs_out_of_memory_is_the_same_edit(
     assert max(seen) > most and min(seen) <= most
     assert whole.targets is not None and halved.targets is not None
     torch.testing.assert_close(halved.targets, whole.targets, atol=1e-3, rtol=1e-3)
-    assert halved.provenance["steps"] == whole.provenance["steps"]
-    assert halved.provenance["losses"] == pytest.approx(whole.provenance["losses"], abs=1e-3)
+    assert halved.provenance.steps == whole.provenance.steps
+    assert halved.provenance.losses == pytest.approx(whole.provenance.losses, abs=1e-3)
     assert same_weights(model, weights)
 
 

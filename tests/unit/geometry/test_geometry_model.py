@@ -319,7 +319,7 @@ def test_the_deviation_is_0_where_the_hidden_state_is_the_target(
     reached = EditDelta(
         delta.layers,
         delta.base,
-        {**delta.provenance, "groups": [[0], [1], [2]]},
+        replace(delta.provenance, groups=[[0], [1], [2]]),
         hidden[0, place.query.subject].expand(3, -1),
     )
     found = diagnose(model, tiny_tokenizer, GEOMETRY_FACTS, {"it": reached}, SETTINGS)
@@ -534,8 +534,8 @@ def test_rivals_differ_in_one_thing(integration: str, tiny_tokenizer: Any) -> No
         hierarchy={"integration": integration},
         alignment={"constraint": "covariance", "statistics_tokens": 64},
     )
-    assert constraint.provenance["groups"] == whole.provenance["groups"]
-    assert constraint.provenance["losses"] == whole.provenance["losses"]
+    assert constraint.provenance.groups == whole.provenance.groups
+    assert constraint.provenance.losses == whole.provenance.losses
     for name, factors in constraint.layers.items():
         torch.testing.assert_close(factors.dense(), whole.layers[name].dense())
 

@@ -204,7 +204,7 @@ def test_an_edit_logs_its_sinks(tiny_tokenizer: Any, caplog: pytest.LogCaptureFi
     hparams = settings(contexts=["", "He plays with "], sink_ratio=10.0)
     with caplog.at_level(logging.WARNING, logger="rose_easyedit"):
         delta = compute_edit(model, tiny_tokenizer, [fact, with_words, FACTS[2]], hparams)
-    (line,) = delta.provenance["log"]
+    (line,) = delta.provenance.log
     assert line.startswith("'Marie' (subject 'Marie'): ") and "1 of 2 contexts" in line
     assert line in caplog.text
     with pytest.raises(RoSEError, match="(?s)attention sink.*'Marie' .subject.*in every context"):

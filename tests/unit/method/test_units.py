@@ -89,6 +89,6 @@ def test_what_a_layer_lacks_is_told_in_units(family: str, tiny_tokenizer: Any) -
     targets = compute_targets(model, tiny_tokenizer, FACTS[:1], hparams)
     edit = solve_edit(model, tiny_tokenizer, targets, hparams, check=False)
     lacking = (targets.values - targets.unedited[0]) / targets.unit  # [contexts, d]
-    first = edit.provenance["layers"][0]
-    assert first["columns"] == len(lacking) == 3
-    assert first["residual"] == pytest.approx(float(lacking.norm(dim=1).mean()), rel=1e-4)
+    first = edit.provenance.layers[0]
+    assert first.columns == len(lacking) == 3
+    assert first.residual == pytest.approx(float(lacking.norm(dim=1).mean()), rel=1e-4)
