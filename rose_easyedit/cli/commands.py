@@ -32,20 +32,24 @@ def edit(arguments: Namespace) -> int:
     requests = named_requests(arguments.requests)
     hparams = edit_settings(arguments)
 
-    from rose_easyedit.method.edit import solve_edit
+    from rose_easyedit.method.edit import solve_targets
+    from rose_easyedit.method.prepared import Prepared
     from rose_easyedit.method.stage1.store import ShiftStore, default_folder
-    from rose_easyedit.method.stage1.targets import compute_targets
+    from rose_easyedit.method.stage1.targets import find_targets
     from rose_easyedit.models.loading import load_model
+    from rose_easyedit.requests import as_requests
 
     dtype = arguments.dtype or ("float16" if hparams.fp16 else "auto")
     with launched() as ranks:
         model, tokenizer = load_model(hparams.model_name, own_device(hparams.device), dtype)
         start = time.perf_counter()
         store = ShiftStore(default_folder())
-        targets = compute_targets(model, tokenizer, requests, hparams, store, ranks=ranks)
+        facts = as_requests(requests)
+        prepared = Prepared.of(model, tokenizer, hparams)
+        targets = find_targets(prepared, facts, store, ranks=ranks)
     if not ranks.is_first:
         return DONE
-    delta = solve_edit(model, tokenizer, targets, hparams)
+    delta = solve_targets(prepared, targets)
     return save_edit(delta, out, time.perf_counter() - start, arguments)
 
 
