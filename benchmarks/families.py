@@ -83,7 +83,7 @@ def edited(
     targets = compute_targets(model, tokenizer, [fact.to_request() for fact in facts], hparams)
     delta = solve_edit(model, tokenizer, targets, hparams)
     seconds = time.process_time() - start
-    losses = delta.provenance["losses"]
+    losses = delta.provenance.losses
     with delta.applied(model):
         result = evaluate_edit(model, tokenizer, facts, baseline=before)
     return result, {"cpu_seconds": seconds, "loss": sum(losses) / len(losses)}

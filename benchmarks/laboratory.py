@@ -91,13 +91,14 @@ def run(laboratory: Laboratory, facts_per_subject: int, subjects: int, out: Any)
         ]
         for strength in sweep.strengths:
             chosen = hparams.with_overrides(alignment=strength)
-            results, diagnoses, losses = [], [], []
+            results, diagnoses = [], []
+            losses: list[float] = []
             for group, baseline, wanted in zip(groups, baselines, targets, strict=True):
                 delta = solve_edit(model, tokenizer, wanted, chosen)
                 with delta.applied(model):
                     results.append(evaluate_edit(model, tokenizer, group, baseline=baseline))
                 diagnoses.append(diagnose(model, tokenizer, group, {name: delta}, MEASURING))
-                losses += delta.provenance["losses"]
+                losses += delta.provenance.losses
             line = {
                 "method": name,
                 "alignment": strength,

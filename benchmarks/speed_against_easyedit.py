@@ -154,7 +154,7 @@ def ours(
         precision,
         steps_of(hparams),
         len(requests),
-        lambda: seconds_of(run, edit, "compute_targets"),
+        lambda: seconds_of(run, edit, "find_targets"),
     )
 
 

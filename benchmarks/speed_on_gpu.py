@@ -141,7 +141,7 @@ def main() -> None:
         def measured(n: int, hparams: Any = hparams) -> Seconds:
             requests = made_up_requests(n)
             run = partial(edit.compute_edit, model, tokenizer, requests, hparams)
-            return seconds_of(run, edit, "compute_targets", clock)
+            return seconds_of(run, edit, "find_targets", clock)
 
         with TemporaryDirectory() as cache, mock.patch.dict(os.environ, ROSE_EASYEDIT_CACHE=cache):
             print(f"{row:24} {2:5} {'first':>6} {measured(2).total:9.2f} s", flush=True)

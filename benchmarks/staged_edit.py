@@ -19,9 +19,9 @@ from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method import edit
 from rose_easyedit.method.extend import extend
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.store import ShiftStore
 from rose_easyedit.method.stage2.statistics import load_spectra
-from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.models.loading import load_model
 from rose_easyedit.models.precision import computing_dtype
 from rose_easyedit.requests import EditRequest
@@ -70,15 +70,8 @@ class Editor:
         self.precision = stage_precision(self.hparams, self.model)
         cold = Meter()
         with frozen(self.model), cold.stage(COLD):
-            load_spectra(
-                read_architecture(self.model),
-                self.tokenizer,
-                self.hparams.layers,
-                self.hparams.alignment,
-                folder,
-                self.hparams.precision,
-                arguments=self.hparams.template_arguments,
-            )
+            prepared = Prepared.of(self.model, self.tokenizer, self.hparams)
+            load_spectra(prepared, prepared.hparams.layers, self.hparams.alignment, folder)
         self.cold = cold.costs[COLD]
         one_step = {"fact_steps": 1, "subject_steps": 1}
         hparams = self.hparams

@@ -35,24 +35,28 @@ def edit(arguments: Namespace) -> int:
     requests = named_requests(arguments.requests)
     hparams = edit_settings(arguments)
 
-    from rose_easyedit.method.edit import solve_edit
+    from rose_easyedit.method.edit import solve_targets
+    from rose_easyedit.method.prepared import Prepared
     from rose_easyedit.method.stage1.store import ShiftStore, default_folder
-    from rose_easyedit.method.stage1.targets import compute_targets
+    from rose_easyedit.method.stage1.targets import find_targets
     from rose_easyedit.models.loading import load_model
+    from rose_easyedit.requests import as_requests
 
     dtype = arguments.dtype or ("float16" if hparams.fp16 else "auto")
     with launched() as ranks, output.told_in_report():
         model, tokenizer = load_model(hparams.model_name, own_device(hparams.device), dtype)
         start = time.perf_counter()
         store = ShiftStore(default_folder())
+        facts = as_requests(requests)
+        prepared = Prepared.of(model, tokenizer, hparams)
         try:
-            targets = compute_targets(model, tokenizer, requests, hparams, store, ranks=ranks)
+            targets = find_targets(prepared, facts, store, ranks=ranks)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(_GOES_ON) from stop
     if not ranks.is_first:
         return DONE
     with output.told_in_report():
-        delta = solve_edit(model, tokenizer, targets, hparams)
+        delta = solve_targets(prepared, targets)
     return save_edit(delta, out, time.perf_counter() - start, arguments)
 
 
@@ -63,7 +67,7 @@ def ask(arguments: Namespace) -> None:
     check_question(arguments)
     delta = EditDelta.load(arguments.delta)
     model, tokenizer = load_base(delta, arguments)
-    told = delta.provenance.get("hparams", {}).get("template_arguments")
+    told = delta.provenance.hparams.get("template_arguments")
     source = {"delta": arguments.delta}
     answer(arguments, model, tokenizer, lambda: delta.applied(model), source, told)
 
@@ -155,7 +159,7 @@ def info(arguments: Namespace) -> None:
 
     delta = EditDelta.load(arguments.delta)
     details = {
-        name: delta.provenance.get(name)
+        name: getattr(delta.provenance, name) or None
         for name in ("architecture", "dtype", "versions", "hparams")
     }
     report = {
@@ -194,23 +198,23 @@ def save_edit(delta: EditDelta, out: Path, seconds: float, arguments: Namespace)
 
 def damage_of(delta: EditDelta | None) -> list[str]:
     """What an edit's check of itself warned of."""
-    checked = delta.provenance.get("self_check") if delta is not None else None
-    return checked["warnings"] if checked else []
+    checked = delta.provenance.self_check if delta is not None else None
+    return list(checked.warnings) if checked else []
 
 
 def _facts(delta: EditDelta) -> dict[str, Any]:
     """The facts of an edit with what became of them, what its check found, and its log."""
-    requests = delta.provenance.get("requests", [])
-    losses = delta.provenance.get("losses") or [None] * len(requests)
-    checked = delta.provenance.get("self_check")
-    written = checked["facts"] if checked else [{} for _ in requests]
+    requests = delta.provenance.requests
+    losses: Sequence[float | None] = delta.provenance.losses or [None] * len(requests)
+    checked = delta.provenance.self_check
+    written = checked.facts if checked else [{} for _ in requests]
     return {
         "facts": [
             {**request, "loss": loss, **of_fact}
             for request, loss, of_fact in zip(requests, losses, written, strict=True)
         ],
-        "self_check": checked and {n: checked[n] for n in ("drift", "limits", "warnings")},
-        "log": delta.provenance.get("log", []),
+        "self_check": checked and {n: getattr(checked, n) for n in ("drift", "limits", "warnings")},
+        "log": delta.provenance.log,
     }
 
 

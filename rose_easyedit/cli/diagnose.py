@@ -59,14 +59,14 @@ def _diagnose(arguments: Namespace, settings: DiagnosisSettings, folder: Path) -
     from rose_easyedit.geometry.rivals import edit_name, rivals
 
     targets_of(delta, facts)  # refuses an edit that lacks what is measured now, and not later
-    edits = {edit_name(RoSEHyperParams.from_dict(delta.provenance["hparams"])): delta}
+    edits = {edit_name(RoSEHyperParams.from_dict(delta.provenance.hparams)): delta}
     if arguments.compare:
         edits |= rivals(model, tokenizer, delta)
     found = diagnosis.diagnose(model, tokenizer, facts, edits, settings)
     numbers = {
         "delta": arguments.delta,
-        "hparams": {name: edit.provenance["hparams"] for name, edit in edits.items()},
-        "versions": delta.provenance["versions"],
+        "hparams": {name: edit.provenance.hparams for name, edit in edits.items()},
+        "versions": delta.provenance.versions,
         **found.as_dict(),
     }
     text = json.dumps(numbers, ensure_ascii=False, indent=1)
@@ -99,12 +99,12 @@ def _facts_and_edit(
             "to compute another edit."
         )
     delta = EditDelta.load(arguments.delta)
-    if missing := [name for name in _NEEDED if name not in delta.provenance]:
+    if missing := delta.provenance.missing(_NEEDED):
         raise RoSEError(
             f"{arguments.delta} does not say its {', '.join(missing)}, which a diagnosis needs; "
             "compute the edit again."
         )
-    requests = delta.provenance["requests"]
+    requests = delta.provenance.requests
     selection = select_facts(
         requests, arguments.requests, split=arguments.split, option="--requests"
     )

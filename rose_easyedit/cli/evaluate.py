@@ -31,7 +31,7 @@ def evaluate(arguments: Namespace) -> None:
         require_harness()
     delta = EditDelta.load(arguments.delta)
     selection = select_facts(
-        delta.provenance.get("requests", []),
+        delta.provenance.requests,
         arguments.data,
         split=arguments.split,
         skip_bad=arguments.skip_bad,
@@ -61,7 +61,7 @@ def _evaluate(
     from rose_easyedit.evaluation.evaluate import Baseline, evaluate_edit
     from rose_easyedit.evaluation.harness import run_harness
 
-    told = delta.provenance.get("hparams", {}).get("template_arguments") or {}
+    told = delta.provenance.hparams.get("template_arguments") or {}
     settings, notes = _settings(arguments, told), list(selection.notes)
     if tokenizer.chat_template is None:
         notes.append('the model has no chat template: it was asked "Question: ... Answer:"')
@@ -82,7 +82,7 @@ def _evaluate(
         result = evaluate_edit(
             model, tokenizer, selection.asked, baseline=baseline, edited=selection.edited
         )
-    name = arguments.model or delta.provenance.get("hparams", {}).get("model_name", "a model")
+    name = arguments.model or delta.provenance.hparams.get("model_name", "a model")
     return {
         "title": f"Evaluation of {Path(arguments.delta).name}",
         "delta": arguments.delta,

@@ -89,7 +89,7 @@ def export(arguments: Namespace) -> int:
     with output.told_in_report():
         size = memory.save(out, replace=arguments.force).stat().st_size
     delta = memory.delta()
-    log = delta.provenance["log"] if delta else []
+    log = list(delta.provenance.log) if delta else []
     report = {"out": str(out), "bytes": size, "log": log, "warnings": damage_of(delta)}
     output.show(report, arguments.json, export_report)
     return WARNED if report["warnings"] else DONE

@@ -93,12 +93,12 @@ def load_base(delta: EditDelta, arguments: Namespace) -> tuple[Any, Any]:
     """
     from rose_easyedit.models.loading import load_model
 
-    settings = delta.provenance.get("hparams", {})
+    settings = delta.provenance.hparams
     name = arguments.model or settings.get("model_name")
     if name is None:
         raise RoSEError("The edit does not say which model it is for; add --model NAME.")
     device = arguments.device if arguments.device is not None else settings.get("device", "cpu")
-    precision = delta.provenance.get("dtype", "auto")
+    precision = delta.provenance.dtype or "auto"
     dtype = arguments.dtype or precision
     model, tokenizer = load_model(name, device, dtype)
     if not delta.is_of(model):

@@ -13,6 +13,7 @@ from torch import Tensor
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.forward.activations import frozen
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage2.constraints import EIGENVALUE_FLOOR, Spectrum
 from rose_easyedit.method.stage2.statistics import load_spectra
 from rose_easyedit.models.architectures import EditableModel
@@ -43,15 +44,9 @@ def second_moments(
         RoSEError: the text cannot be read or is empty.
     """
     text = replace(hparams.alignment, subject_weight=0.0)
+    prepared = Prepared.of(editable.model, tokenizer, hparams)
     with frozen(editable.model):
-        spectra = load_spectra(
-            editable,
-            tokenizer,
-            layers,
-            text,
-            precision=hparams.precision,
-            arguments=hparams.template_arguments,
-        )
+        spectra = load_spectra(prepared, layers, text)
     return {
         editable.weight_name(layer).removesuffix(".weight"): moment_of(spectrum, invertible).cpu()
         for layer, spectrum in spectra.items()

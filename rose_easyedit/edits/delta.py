@@ -15,6 +15,7 @@ from torch import Tensor
 from rose_easyedit.edits.applied import AppliedEdit
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.edits.file import EditRecord, read_edit, write_edit
+from rose_easyedit.edits.provenance import Provenance
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.models.fingerprint import weights_fingerprint
 from rose_easyedit.models.lock import model_lock
@@ -35,23 +36,28 @@ class EditDelta:
     Attributes:
         layers: weight name, as in the model's state dict, to its low-rank update.
         base: SHA-256 of the edited weights before the edit.
-        provenance: plain data: requests, settings, versions, seed, losses per fact, log.
+        provenance: what it says of itself; plain data of it are read (`Provenance.from_dict`).
         targets: z_s, the hidden state after the target layer that each group of requests was to
-            get, [n, d]; the groups are those of `provenance["groups"]`, in order. They say how far
+            get, [n, d]; the groups are those of `provenance.groups`, in order. They say how far
             a query lands from what was meant (`geometry`); None if the edit is not of that kind.
     """
 
     layers: dict[str, Factors]
     base: str
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Provenance)
     targets: Tensor | None = None
     _records: weakref.WeakKeyDictionary[Any, AppliedEdit] = field(
         default_factory=weakref.WeakKeyDictionary, init=False, repr=False
     )
 
+    def __post_init__(self) -> None:
+        # an edit that was made elsewhere may bring plain data
+        if not isinstance(self.provenance, Provenance):
+            self.provenance = Provenance.from_dict(self.provenance)
+
     def __repr__(self) -> str:
         """One line: facts, subjects, layers, size and base."""
-        requests = self.provenance.get("requests") or []
+        requests = self.provenance.requests
         about = {request.get("subject") for request in requests}
         numbers = [re.findall(r"\d+", name) for name in self.layers]
         layers = ", ".join(found[0] if found else "?" for found in numbers)
@@ -205,7 +211,7 @@ class EditDelta:
         Raises:
             RoSEError: there is a file of that name, which is not to be replaced.
         """
-        record = EditRecord(self.layers, self.base, self.provenance, self.targets)
+        record = EditRecord(self.layers, self.base, self.provenance.as_dict(), self.targets)
         return write_edit(Path(path), record, replace=replace)
 
     @classmethod
@@ -216,7 +222,8 @@ class EditDelta:
             RoSEError: there is no such file, it is damaged, or it is no edit.
         """
         found = read_edit(Path(path))
-        return cls(found.layers, found.base, found.provenance, found.targets)
+        provenance = Provenance.from_dict(found.provenance)
+        return cls(found.layers, found.base, provenance, found.targets)
 
     def _weights_of(self, model: PreTrainedModel) -> Mapping[str, Tensor]:
         """The weights that the edit changes, without gradients, checked by name and shape."""

@@ -71,7 +71,7 @@ def gguf_names(row: Architecture, weights: Iterable[str]) -> dict[str, str]:
 
 
 def _row(delta: EditDelta) -> Architecture:
-    family = delta.provenance.get("architecture")
+    family = delta.provenance.architecture
     row = ARCHITECTURES.get(str(family))
     if row is None or row.gguf is None:
         able = ", ".join(sorted(name for name, row in ARCHITECTURES.items() if row.gguf))

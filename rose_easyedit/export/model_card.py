@@ -82,7 +82,7 @@ def model_card(delta: EditDelta, form: ExportForm, result: Mapping[str, Any] | N
     Raises:
         RoSEError: the result is of another edit, or none of an evaluation.
     """
-    requests = delta.provenance.get("requests", [])
+    requests = delta.provenance.requests
     subjects = {request["subject"] for request in requests}
     parts = [
         _head(delta, form),
@@ -94,7 +94,7 @@ def model_card(delta: EditDelta, form: ExportForm, result: Mapping[str, Any] | N
             ("subject", "prompt", "target"),
             [(r["subject"], r["prompt"], r["target_new"]) for r in requests],
         ),
-        "\n".join(f"- note: {escaped(line)}" for line in delta.provenance.get("log", [])),
+        "\n".join(f"- note: {escaped(line)}" for line in delta.provenance.log),
         "## Use",
         form.use,
         "## Base model",
@@ -129,7 +129,7 @@ def load_result(path: str | Path, delta: EditDelta) -> dict[str, Any]:
 
 def base_name(delta: EditDelta) -> Any:
     """What other tools call the base model of an edit; None if that is not on record."""
-    name = delta.provenance.get("hparams", {}).get("model_name")
+    name = delta.provenance.hparams.get("model_name")
     return PACKAGED[name].on_hub if isinstance(name, str) and name in PACKAGED else name
 
 
@@ -155,7 +155,7 @@ def _head(delta: EditDelta, form: ExportForm) -> str:
 
 def _base(delta: EditDelta) -> str:
     known = delta.provenance
-    name = known.get("hparams", {}).get("model_name", "not on record")
+    name = known.hparams.get("model_name", "not on record")
     terms = ""
     if isinstance(name, str) and name in PACKAGED:
         terms = PACKAGED[name].terms
@@ -166,20 +166,20 @@ def _base(delta: EditDelta) -> str:
         name = Path(name).name  # where it lay is nobody's concern
     rows = [
         ("model", name),
-        ("architecture", known.get("architecture", "not on record")),
-        ("type of its weights", known.get("dtype", "not on record")),
+        ("architecture", known.architecture or "not on record"),
+        ("type of its weights", known.dtype or "not on record"),
         ("SHA-256 of the weights that the edit changes, before it", delta.base),
         ("SHA-256 of the edit", delta.fingerprint),
         *((name, f"changed, rank {factors.rank}") for name, factors in delta.layers.items()),
-        *((f"{name} (computed with)", value) for name, value in known.get("versions", {}).items()),
+        *((f"{name} (computed with)", value) for name, value in known.versions.items()),
     ]
     return "\n\n".join(part for part in (_table(("", ""), rows), terms) if part)
 
 
 def _settings(delta: EditDelta) -> Iterable[tuple[str, Any]]:
     """What the edit was asked for, and what its locality budget, if it has one, made of it."""
-    calibration = {"calibration": delta.provenance.get("calibration", {})}
-    for name, value in {**delta.provenance.get("hparams", {}), **calibration}.items():
+    calibration = {"calibration": delta.provenance.calibration or {}}
+    for name, value in {**delta.provenance.hparams, **calibration}.items():
         if name == "model_name":  # see `_base`
             continue
         if isinstance(value, dict):
@@ -190,19 +190,19 @@ def _settings(delta: EditDelta) -> Iterable[tuple[str, Any]]:
 
 def _checked(delta: EditDelta) -> str:
     """What the edit found out about itself when it was made."""
-    checked = delta.provenance.get("self_check")
+    checked = delta.provenance.self_check
     if not checked:
         return "This edit has not checked itself."
-    requests, losses = delta.provenance["requests"], delta.provenance["losses"]
+    requests, losses = delta.provenance.requests, delta.provenance.losses
     facts = [
         (request["prompt"], request["target_new"], loss, *(fact[n] for n in _OF_FACT))
-        for request, loss, fact in zip(requests, losses, checked["facts"], strict=True)
+        for request, loss, fact in zip(requests, losses, checked.facts, strict=True)
     ]
-    limits = checked["limits"]
+    limits = checked.limits
     most = {"generic": limits["most_drift"], "neighbours": limits["most_neighbour_drift"]}
     drift = [
         (name, *(found[n] for n in ("kl", "top1", "prompts")), most[name])
-        for name, found in checked["drift"].items()
+        for name, found in checked.drift.items()
     ]
     parts = [
         "When it was made, by what it then did to the base model. Losses are -log P of a target "
@@ -212,7 +212,7 @@ def _checked(delta: EditDelta) -> str:
         f"{limits['least_reached']:g} is damage.",
         _table(("prompt", "target", "learned", "reached", "written", "answered"), facts),
         _table(("drift of", "KL, nats", "next token kept", "prompts", "damage above"), drift),
-        "\n".join(f"- warning: {escaped(warning)}" for warning in checked["warnings"]),
+        "\n".join(f"- warning: {escaped(warning)}" for warning in checked.warnings),
     ]
     return "\n\n".join(filter(None, parts))
 

@@ -21,10 +21,9 @@ from rose_easyedit.geometry.edits import EditGeometry, targets_of
 from rose_easyedit.geometry.places import read_probe
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.similarity import KeySimilarity, key_similarity
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage2.statistics import load_spectra
-from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.models.lock import one_at_a_time
-from rose_easyedit.models.precision import precision_context
 
 
 @dataclass(frozen=True)
@@ -109,17 +108,16 @@ def diagnose(
     if faults := [f"there is no {name}; give at least one" for name, of in given if not of]:
         raise RoSEError.of("There is nothing to diagnose:", faults)
     settings = settings or DiagnosisSettings()
-    editable = read_architecture(model)
-    hparams = [RoSEHyperParams.from_dict(delta.provenance["hparams"]) for delta in edits.values()]
+    hparams = [RoSEHyperParams.from_dict(delta.provenance.hparams) for delta in edits.values()]
     targets = [targets_of(delta, facts) for delta in edits.values()]
+    prepared = Prepared.of(model, tokenizer, hparams[0])
+    precision = prepared.autocast
     with frozen(model):
-        probe = read_probe(editable, tokenizer, facts, hparams[0])
-        # one of the unedited model, whose copies serve all that is asked of it
-        precision = precision_context(hparams[0].precision, model)
+        probe = read_probe(prepared, facts)
         subjects = [fact.subject for fact in facts]
         n_facts = Counter(subjects)
         gradients = fact_gradients(
-            editable,
+            prepared.editable,
             # a fact that is alone with its subject conflicts with none
             [
                 contexts if n_facts[subject] > 1 else []
@@ -129,14 +127,7 @@ def diagnose(
             batch=hparams[0].micro_batch,
             precision=precision,
         )
-        spectra = load_spectra(
-            editable,
-            tokenizer,
-            hparams[0].layers,
-            hparams[0].alignment,
-            precision=hparams[0].precision,
-            arguments=hparams[0].template_arguments,
-        )
+        spectra = load_spectra(prepared, hparams[0].layers, hparams[0].alignment)
         benches: dict[int, Bench] = {}
         measured: list[EditGeometry] = []
         for (name, delta), own, values in zip(edits.items(), hparams, targets, strict=True):

@@ -144,7 +144,7 @@ def targets_of(delta: EditDelta, facts: Sequence[Fact]) -> Tensor:
         RoSEError: the edit has no targets, or with every fact that is none of the edit's.
     """
     targets = values_of(delta)
-    requests, groups = delta.provenance["requests"], delta.provenance["groups"]
+    requests, groups = delta.provenance.requests, delta.provenance.groups
     written = [EditRequest.from_mapping(record) for record in requests]
     rows = {written[i].identity: row for row, group in enumerate(groups) for i in group}
     wanted = [fact.to_request().identity for fact in facts]

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.forward.activations import read_subject_states
 from rose_easyedit.method.contexts import statement_forms
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.sinks import usual_norm
-from rose_easyedit.models.architectures import EditableModel
 from rose_easyedit.text.chat import Arguments, find_content, render_turn
 from rose_easyedit.text.locate_subject import TokenQuery, tokenize
 from rose_easyedit.text.token_ids import check_ids
@@ -109,24 +108,19 @@ def locate(
     return places, log
 
 
-def read_probe(
-    editable: EditableModel,
-    tokenizer: PreTrainedTokenizerBase,
-    facts: Sequence[Fact],
-    hparams: RoSEHyperParams,
-) -> Probe:
+def read_probe(prepared: Prepared, facts: Sequence[Fact]) -> Probe:
     """Reads the unedited model at every query, and leaves out those whose subject is a sink.
 
     Args:
-        editable: the unedited model; call inside `activations.frozen`.
-        tokenizer: its tokenizer.
+        prepared: the unedited model, and the settings of the edit: contexts, target layer, and
+            what counts as a sink; call inside `activations.frozen`.
         facts: F facts.
-        hparams: those of the edit: contexts, target layer, and what counts as a sink.
 
     Raises:
         RoSEError: with every fact whose subject is a sink in every context, or when no query is
             left.
     """
+    editable, tokenizer, hparams = prepared.editable, prepared.tokenizer, prepared.hparams
     places, log = locate(tokenizer, facts, hparams.template_arguments)
     requests = [fact.to_request() for fact in facts]
     contexts = [  # the very contexts of stage 1
@@ -145,7 +139,7 @@ def read_probe(
         hidden_layer=hparams.target_layer,
         batch=hparams.micro_batch,
     )
-    usual = usual_norm(editable, tokenizer, hparams)
+    usual = usual_norm(prepared)
     usable = (states.hidden.norm(dim=1) <= hparams.sink_ratio * usual).tolist()
     asked = torch.tensor(usable[: len(places)], dtype=torch.bool, device=states.keys.device)
     marks = iter(usable[len(places) :])

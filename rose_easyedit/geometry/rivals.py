@@ -35,17 +35,16 @@ def rivals(
     Returns:
         The two rivals, by name.
     """
-    own = RoSEHyperParams.from_dict(delta.provenance["hparams"])
+    own = RoSEHyperParams.from_dict(delta.provenance.hparams)
     integration = "hierarchical" if own.hierarchy.integration == "joint" else "joint"
     constraint = "protected" if own.alignment.constraint == "covariance" else "covariance"
     other_targets = own.with_overrides(hierarchy={"integration": integration})
     other_constraint = own.with_overrides(alignment={"constraint": constraint})
-    found = compute_targets(model, tokenizer, delta.provenance["requests"], other_targets)
+    found = compute_targets(model, tokenizer, delta.provenance.requests, other_targets)
     values = values_of(delta).to(found.values.device)
-    groups, losses = delta.provenance["groups"], delta.provenance["losses"]
-    shifts = Shifts(
-        values, [[losses[i] for i in group] for group in groups], delta.provenance["steps"]
-    )
+    groups, losses = delta.provenance.groups, delta.provenance.losses
+    steps = list(delta.provenance.steps)
+    shifts = Shifts(values, [[losses[i] for i in group] for group in groups], steps)
     kept = replace(
         found,
         values=values,

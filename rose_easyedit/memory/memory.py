@@ -290,8 +290,8 @@ class FactMemory:
         if delta.base != self._store.bind(delta.base):
             raise RoSEError(f"{str(path)!r} is an edit of another model than this memory's.")
         facts_of(model, delta)
-        changes = self._store.put(as_requests(delta.provenance["requests"]))
-        if not differences(self._store.settings, delta.provenance["hparams"]):
+        changes = self._store.put(as_requests(delta.provenance.requests))
+        if not differences(self._store.settings, delta.provenance.hparams):
             missing = {group_key(group): group for group in self._store.snapshot().missing}
             common = missing.keys() & targets.keys()
             self._store.keep((missing[key], stored(targets[key])) for key in common)
@@ -346,7 +346,7 @@ class FactMemory:
 
     def _checked_base(self) -> tuple[Any, Any]:
         """The model, once it is certain that it is the one whose targets are kept, and unedited."""
-        from rose_easyedit.method.edit import base_fingerprint
+        from rose_easyedit.method.prepared import base_fingerprint
 
         model, tokenizer = self.base()
         self._take_off(model)

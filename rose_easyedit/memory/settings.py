@@ -75,14 +75,10 @@ def fitting_model(
             )
         return hparams, pair
 
-    from rose_easyedit.method.locating.automatic import with_layers
-    from rose_easyedit.method.stage1.targets import check_layers
-    from rose_easyedit.models.architectures import read_architecture
+    from rose_easyedit.method.prepared import Prepared
 
     model, tokenizer = load_model(hparams.model_name, place, dtype) if pair[0] is None else pair
-    hparams = with_layers(model, tokenizer, hparams)
-    check_layers(read_architecture(model), hparams)
-    return hparams, (model, tokenizer)
+    return Prepared.of(model, tokenizer, hparams).hparams, (model, tokenizer)
 
 
 def check_same(kept: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,10 +87,13 @@ def load_solved(memory: Path, key: str) -> EditDelta | None:
     except (RoSEError, OSError) as error:
         logger.warning("the kept edit of the memory is computed again: %s", error)
         return None
-    if delta.provenance.pop(_KEY, None) != key:
+    record = delta.provenance
+    if record.others.get(_KEY) != key:
         return None
-    for line in [*delta.provenance["log"], *delta.provenance["self_check"]["warnings"]]:
+    checked = record.self_check
+    for line in [*record.log, *(checked.warnings if checked else ())]:
         logger.warning("%s", line)
+    delta.provenance = replace(record, others={k: v for k, v in record.others.items() if k != _KEY})
     return delta
 
 
@@ -102,7 +106,8 @@ def keep_solved(memory: Path, key: str, delta: EditDelta) -> None:
         delta: its edit; not changed.
     """
     try:
-        record = {**delta.provenance, _KEY: key}
+        others = {**delta.provenance.others, _KEY: key}
+        record = replace(delta.provenance, others=others)
         EditDelta(delta.layers, delta.base, record, delta.targets).save(_path(memory))
     except (RoSEError, OSError) as error:
         logger.warning("the edit of the memory is not kept for the next question: %s", error)

@@ -8,7 +8,8 @@ keys, and each moves what the other has set, as it moves any prompt that it shou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rose_easyedit.config.compare import differences
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.factors import Factors
+from rose_easyedit.edits.provenance import Provenance
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.extend import facts_of, requests_of, solve_together
 from rose_easyedit.models.lock import one_at_a_time
@@ -72,7 +74,7 @@ def add(one: EditDelta, other: EditDelta) -> EditDelta:
     for whole, all_there in ((one, facts[1] <= facts[0]), (other, facts[0] <= facts[1])):
         if all_there:
             note = "an edit that has no other facts was added, and is counted once"
-            record = {**whole.provenance, "log": [*whole.provenance.get("log", []), note]}
+            record = replace(whole.provenance, log=[*whole.provenance.log, note])
             return EditDelta(dict(whole.layers), whole.base, record, whole.targets)
     subjects = [{request.subject for request in several} for several in requests]
     if shared := sorted(subjects[0] & subjects[1]):
@@ -97,22 +99,26 @@ def _sum(one: Factors, other: Factors) -> Factors:
     return Factors(left, right, one.transposed).compressed()
 
 
-def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def _joined(one: Provenance, other: Provenance) -> Provenance:
     """What is on record of a sum; curves and residuals are of no one solve and left out."""
-    n_first, n_second = len(one["requests"]), len(other["requests"])
+    n_first, n_second = len(one.requests), len(other.requests)
     note = (
         f"edits of {n_first} and {n_second} facts were added, neither solved against the keys of "
         "the other"
     )
-    both = ("requests", "losses", "steps")
-    return {
-        **{name: one[name] for name in ("architecture", "dtype", "versions") if name in one},
-        "hparams": one["hparams"],
-        **{name: [*one[name], *other[name]] for name in both},
-        "groups": [*one["groups"], *([n_first + i for i in group] for group in other["groups"])],
-        "replaced": [*one.get("replaced", []), *other.get("replaced", [])],
-        "log": [*one.get("log", []), *other.get("log", []), note],
-    }
+    moved = ([n_first + i for i in group] for group in other.groups)
+    return Provenance(
+        requests=[*one.requests, *other.requests],
+        hparams=one.hparams,
+        architecture=one.architecture,
+        dtype=one.dtype,
+        groups=[*one.groups, *moved],
+        losses=[*one.losses, *other.losses],
+        steps=[*one.steps, *other.steps],
+        log=[*one.log, *other.log, note],
+        versions=one.versions,
+        replaced=[*one.replaced, *other.replaced],
+    )
 
 
 def _unlike(deltas: Sequence[EditDelta]) -> list[str]:
@@ -132,7 +138,7 @@ def _unlike(deltas: Sequence[EditDelta]) -> list[str]:
             )
         faults += [
             f"edits 1 and {number} differ in their settings: {difference}"
-            for difference in differences(first.provenance["hparams"], delta.provenance["hparams"])
+            for difference in differences(first.provenance.hparams, delta.provenance.hparams)
         ]
     return faults
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -15,25 +15,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.factors import Factors
+from rose_easyedit.edits.provenance import LayerReport, Provenance
 from rose_easyedit.errors import DamageError, RoSEError, first_line
 from rose_easyedit.forward.activations import frozen
-from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.neighbourhood import held_out_queries, preserved_queries
 from rose_easyedit.method.plan import Columns, make_columns
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.cached_targets import CachedTarget, GroupKey
 from rose_easyedit.method.stage1.ranks import Ranks
 from rose_easyedit.method.stage1.store import ShiftStore
-from rose_easyedit.method.stage1.targets import Targets, check_layers, compute_targets
+from rose_easyedit.method.stage1.targets import Targets, find_targets
 from rose_easyedit.method.stage2.calibration import calibrate
 from rose_easyedit.method.stage2.constraints import CONSTRAINTS, Spectrum
 from rose_easyedit.method.stage2.layers import Solved, solve_layers
 from rose_easyedit.method.stage2.statistics import load_spectra
 from rose_easyedit.method.verification import self_check
-from rose_easyedit.models.architectures import EditableModel, read_architecture
-from rose_easyedit.models.fingerprint import weights_fingerprint
+from rose_easyedit.models.architectures import EditableModel
 from rose_easyedit.models.lock import one_at_a_time
-from rose_easyedit.models.offload import stored_weight
-from rose_easyedit.requests import EditRequest
+from rose_easyedit.requests import EditRequest, as_requests
 from rose_easyedit.text.chat import arguments_used
 from rose_easyedit.text.token_ids import check_ids
 
@@ -71,8 +70,9 @@ def compute_edit(
         RoSEError: faulty requests or settings, or a model that cannot be edited; with all faults
             found and before anything is computed, where that can be known.
     """
-    targets = compute_targets(model, tokenizer, requests, hparams, store, cached, ranks)
-    return solve_edit(model, tokenizer, targets, hparams)
+    facts = as_requests(requests)
+    prepared = Prepared.of(model, tokenizer, hparams)
+    return solve_targets(prepared, find_targets(prepared, facts, store, cached, ranks))
 
 
 @one_at_a_time
@@ -99,68 +99,66 @@ def solve_edit(
             that.
         RoSEError: the constraint leaves no direction to write in, or its text cannot be read.
     """
-    editable = read_architecture(model)
-    hparams = with_layers(model, tokenizer, hparams)
-    # Columns to preserve must leave directions to write in.
-    most = 2 * editable.key_width(hparams.layers[0]) // 3
-    n_preserved = min(hparams.alignment.preserved_columns, most)
-    preserved = preserved_queries(
-        tokenizer, targets.plan.requests, hparams, n_preserved, editable.context_length
-    )
-    check_ids(model, (query.ids for query in preserved))
-    columns = make_columns(targets.plan, targets.per_fact, preserved)
-    with frozen(model):
-        spectra = (
-            load_spectra(
-                editable,
-                tokenizer,
-                hparams.layers,
-                hparams.alignment,
-                precision=hparams.precision,
-                leading=CONSTRAINTS[hparams.alignment.constraint].leading(
-                    hparams.alignment, editable.key_width(hparams.layers[0])
-                ),
-                arguments=hparams.template_arguments,
-            )
-            if hparams.alignment.needs_statistics
-            else {}
-        )
-        solved, disturbance = _solved(editable, columns, targets, spectra, hparams)
+    return solve_targets(Prepared.of(model, tokenizer, hparams), targets, check=check)
+
+
+def solve_targets(prepared: Prepared, targets: Targets, *, check: bool = True) -> EditDelta:
+    """As `solve_edit`, of what is prepared for an edit."""
+    columns = _columns(prepared, targets)
+    with frozen(prepared.model):
+        spectra = _spectra(prepared)
+        solved, disturbance = _solved(prepared, columns, targets, spectra)
         updates = {layer: found.update for layer, found in solved.items()}
-        updates, calibration = _calibrated(editable, tokenizer, targets, updates, hparams)
-        report = [_report(editable, layer, solved[layer], updates[layer]) for layer in updates]
-        checked = {}
-        if check:
-            checked = {"self_check": self_check(editable, tokenizer, targets, updates, hparams)}
-    names = {layer: editable.weight_name(layer) for layer in updates}
-    about = _provenance(model, targets, hparams, report)
-    told = {"template_arguments": arguments_used(tokenizer, hparams.template_arguments)}
+        updates, calibration = _calibrated(prepared, targets, updates)
+        report = [
+            _report(prepared.editable, layer, solved[layer], update)
+            for layer, update in updates.items()
+        ]
+        checked = self_check(prepared, targets, updates) if check else None
     return EditDelta(
-        layers={names[layer]: update for layer, update in updates.items()},
-        base=base_fingerprint(model, hparams),
-        provenance=about | told | {"disturbance": disturbance} | calibration | checked,
+        layers={prepared.editable.weight_name(n): update for n, update in updates.items()},
+        base=prepared.base,
+        provenance=replace(
+            _provenance(prepared, targets),
+            layers=report,
+            disturbance=disturbance,
+            calibration=calibration,
+            self_check=checked,
+        ),
         targets=targets.values.float().cpu(),
     )
 
 
-def base_fingerprint(model: PreTrainedModel, hparams: RoSEHyperParams) -> str:
-    """What an edit with these settings will say of its base: SHA-256 of the weights to be edited.
+def _columns(prepared: Prepared, targets: Targets) -> Columns:
+    """Where the targets are written, and the places near them that shall stay."""
+    editable, tokenizer, hparams = prepared.editable, prepared.tokenizer, prepared.hparams
+    # Columns to preserve must leave directions to write in.
+    most = 2 * editable.key_width(hparams.layers[0]) // 3
+    n_preserved = min(hparams.alignment.preserved_columns, most)
+    requests = targets.plan.requests
+    preserved = preserved_queries(
+        tokenizer, requests, hparams, n_preserved, editable.context_length
+    )
+    check_ids(prepared.model, (query.ids for query in preserved))
+    return make_columns(targets.plan, targets.per_fact, preserved)
+
+
+def _spectra(prepared: Prepared) -> Mapping[int, Spectrum]:
+    """The spectra of generic keys, as many directions as the constraint needs; none if it does not.
 
     Raises:
-        RoSEError: the model cannot be edited, or lacks one of the layers.
+        RoSEError: as `load_spectra`.
     """
-    editable = read_architecture(model)
-    check_layers(editable, hparams)
-    names = map(editable.weight_name, hparams.layers)
-    return weights_fingerprint((name, stored_weight(model, name)) for name in names)
+    layers, alignment = prepared.hparams.layers, prepared.hparams.alignment
+    if not alignment.needs_statistics:
+        return {}
+    width = prepared.editable.key_width(layers[0])
+    leading = CONSTRAINTS[alignment.constraint].leading(alignment, width)
+    return load_spectra(prepared, layers, alignment, leading=leading)
 
 
 def _solved(
-    editable: EditableModel,
-    columns: Columns,
-    targets: Targets,
-    spectra: Mapping[int, Spectrum],
-    hparams: RoSEHyperParams,
+    prepared: Prepared, columns: Columns, targets: Targets, spectra: Mapping[int, Spectrum]
 ) -> tuple[dict[int, Solved], float | None]:
     """As `solve_layers`.
 
@@ -172,7 +170,7 @@ def _solved(
         "alignment.strength, or use precision: weights"
     )
     try:
-        found = solve_layers(editable, columns, targets.values, targets.unit, spectra, hparams)
+        found = solve_layers(prepared, columns, targets.values, targets.unit, spectra)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         reason = first_line(str(error))
         raise DamageError(f"The updates cannot be solved for ({reason}), so {advice}.") from error
@@ -184,18 +182,15 @@ def _solved(
 
 
 def _calibrated(
-    editable: EditableModel,
-    tokenizer: PreTrainedTokenizerBase,
-    targets: Targets,
-    updates: dict[int, Factors],
-    hparams: RoSEHyperParams,
-) -> tuple[dict[int, Factors], dict[str, Any]]:
+    prepared: Prepared, targets: Targets, updates: dict[int, Factors]
+) -> tuple[dict[int, Factors], dict[str, float] | None]:
     """The updates within the locality budget, if there is one, and what the edit says of it."""
+    editable, hparams = prepared.editable, prepared.hparams
     budget = hparams.alignment.locality_budget
     if budget is None:
-        return updates, {}
+        return updates, None
     queries = held_out_queries(
-        tokenizer,
+        prepared.tokenizer,
         targets.plan.requests,
         hparams,
         _CALIBRATION_PROMPTS,
@@ -208,20 +203,18 @@ def _calibrated(
         )
     check_ids(editable.model, (query.ids for query in queries))
     updates, found = calibrate(editable, queries, updates, budget, batch=hparams.micro_batch)
-    return updates, {"calibration": asdict(found)}
+    return updates, asdict(found)
 
 
-def _report(
-    editable: EditableModel, layer: int, solved: Solved, update: Factors
-) -> dict[str, float]:
+def _report(editable: EditableModel, layer: int, solved: Solved, update: Factors) -> LayerReport:
     """What an edit says of one of its layers: the update's norm and its loss by rounding, too."""
-    return {
-        "layer": layer,
-        "columns": solved.columns,
-        "residual": solved.residual,
-        "update_norm": float(update.dense().norm()),
-        "rounding_loss": _rounding_loss(editable.weight(layer), update, solved.keys),
-    }
+    return LayerReport(
+        layer=layer,
+        columns=solved.columns,
+        residual=solved.residual,
+        update_norm=float(update.dense().norm()),
+        rounding_loss=_rounding_loss(editable.weight(layer), update, solved.keys),
+    )
 
 
 @torch.no_grad()
@@ -236,26 +229,22 @@ def _rounding_loss(weight: Tensor, update: Factors, keys: Tensor) -> float:
     return float((keys.double() @ stored.T - effect).norm() / effect.norm().clamp(min=1e-30))
 
 
-def _provenance(
-    model: PreTrainedModel,
-    targets: Targets,
-    hparams: RoSEHyperParams,
-    report: list[dict[str, float]],
-) -> dict[str, Any]:
-    requests, groups = targets.plan.requests, targets.groups
-    return {
-        "requests": [request.as_dict() for request in requests],
-        "hparams": hparams.as_dict(),
-        "architecture": model.config.get_text_config().model_type,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "groups": groups,
-        "losses": targets.losses,
-        "steps": targets.shifts.steps,
-        "curves": targets.shifts.curves,
-        "layers": report,
-        "log": targets.log,
-        "versions": {
+def _provenance(prepared: Prepared, targets: Targets) -> Provenance:
+    """What is on record of an edit before it is solved for."""
+    model, hparams = prepared.model, prepared.hparams
+    return Provenance(
+        requests=[request.as_dict() for request in targets.plan.requests],
+        hparams=hparams.as_dict(),
+        architecture=model.config.get_text_config().model_type,
+        dtype=str(model.dtype).removeprefix("torch."),
+        groups=targets.groups,
+        losses=targets.losses,
+        steps=targets.shifts.steps,
+        curves=targets.shifts.curves,
+        log=targets.log,
+        versions={
             "python": platform.python_version(),
             **{name: version(name) for name in ("rose-easyedit", "torch", "transformers")},
         },
-    }
+        template_arguments=arguments_used(prepared.tokenizer, hparams.template_arguments),
+    )

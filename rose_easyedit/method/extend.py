@@ -18,9 +18,10 @@ from rose_easyedit.config.compare import missing_settings
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method.edit import solve_edit
+from rose_easyedit.method.edit import solve_targets
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.cached_targets import CachedTarget, GroupKey, group_key
-from rose_easyedit.method.stage1.targets import compute_targets
+from rose_easyedit.method.stage1.targets import find_targets
 from rose_easyedit.models.fingerprint import weights_fingerprint
 from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.models.offload import stored_weight
@@ -131,7 +132,7 @@ def cached_targets(delta: EditDelta) -> dict[GroupKey, CachedTarget]:
         RoSEError: the edit does not keep them, or what it says of them does not fit together.
     """
     requests = requests_of(delta)
-    losses, steps = delta.provenance["losses"], delta.provenance["steps"]
+    losses, steps = delta.provenance.losses, delta.provenance.steps
     assert delta.targets is not None  # as `requests_of` has checked
     try:
         return {
@@ -139,7 +140,7 @@ def cached_targets(delta: EditDelta) -> dict[GroupKey, CachedTarget]:
                 value, [losses[i] for i in group], n_steps
             )
             for group, value, n_steps in zip(
-                delta.provenance["groups"], delta.targets, steps, strict=True
+                delta.provenance.groups, delta.targets, steps, strict=True
             )
         }
     except (IndexError, TypeError, ValueError) as error:
@@ -189,29 +190,29 @@ def solve_together(
     Raises:
         RoSEError: the first edit lacks settings that its version did not have yet.
     """
-    if lacking := missing_settings(deltas[0].provenance["hparams"]):
+    if lacking := missing_settings(deltas[0].provenance.hparams):
         raise RoSEError.of(
             "This edit was made by a version without some of today's settings, whose defaults "
             "would change the facts that it has already; compute one edit of all the facts, or go "
             "on with the version that made it. It lacks:",
             lacking,
         )
-    hparams = RoSEHyperParams.from_dict(deltas[0].provenance["hparams"])
+    hparams = RoSEHyperParams.from_dict(deltas[0].provenance.hparams)
     cached: dict[GroupKey, CachedTarget] = {}
     earlier: list[Mapping[str, str]] = []
     for delta in deltas:
         cached = {**cached_targets(delta), **cached}
-        earlier += delta.provenance.get("replaced", [])
-    targets = compute_targets(model, tokenizer, requests, hparams, cached=cached)
+        earlier += delta.provenance.replaced
+    prepared = Prepared.of(model, tokenizer, hparams)
+    targets = find_targets(prepared, as_requests(requests), cached=cached)
     changes = _net([*earlier, *replaced], {request.place: request for request in requests})
     lines = [
         f"{c['subject']!r}: {c['prompt']!r} was to be {c['old']!r} and is now {c['new']!r}; "
         "the later one holds"
         for c in changes
     ]
-    solved = solve_edit(model, tokenizer, replace(targets, log=[*targets.log, *lines]), hparams)
-    solved.provenance["replaced"] = changes
-    return solved
+    solved = solve_targets(prepared, replace(targets, log=[*targets.log, *lines]))
+    return replace(solved, provenance=replace(solved.provenance, replaced=changes))
 
 
 def _net(
@@ -264,7 +265,7 @@ def requests_of(delta: EditDelta) -> list[EditRequest]:
         RoSEError: it does not.
     """
     needed = ("requests", "hparams", "groups", "losses", "steps")
-    missing = [name for name in needed if name not in delta.provenance]
+    missing = delta.provenance.missing(needed)
     if delta.targets is None:
         missing.append("targets")
     if missing:
@@ -272,7 +273,7 @@ def requests_of(delta: EditDelta) -> list[EditRequest]:
             f"This edit does not say what it was made of (it lacks {', '.join(missing)}), so it "
             "cannot be solved again or combined; compute one of all the facts."
         )
-    return [EditRequest.from_mapping(record) for record in delta.provenance["requests"]]
+    return [EditRequest.from_mapping(record) for record in delta.provenance.requests]
 
 
 def _named(request: EditRequest) -> dict[str, str]:

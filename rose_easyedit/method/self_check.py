@@ -89,9 +89,34 @@ def warnings_of(
         labels: what each fact is called.
         limits: what is no damage yet.
     """
+    left = list(range(len(labels)))
+    found = []
+    for what, advice, fault in _sorts_of_damage(limits):
+        faults = {i: text for i in left if (text := fault(learned[i], measured.facts[i]))}
+        left = [i for i in left if i not in faults]
+        if faults:
+            named = shorten_faults([f"{labels[i]} ({text})" for i, text in faults.items()])
+            found.append(
+                f"{len(faults)} of {len(labels)} facts {what}: {'; '.join(named)}. To mend it, "
+                f"{advice}."
+            )
+    return found + [
+        text
+        for name, drift in measured.drift.items()
+        if (text := _drift_warning(name, drift, _most_drift(name, limits)))
+    ]
+
+
+def _sorts_of_damage(
+    limits: SelfCheckHyperParams,
+) -> list[tuple[str, str, Callable[[float, CheckedFact], str]]]:
+    """What can be wrong with a fact, what mends it, and what of a fact at fault says so.
+
+    The first sort that applies to a fact is what is wrong with it.
+    """
     missed = 1 - limits.least_reached
     unanswered = "the target does not follow, or " if limits.must_answer else ""
-    sorts: list[tuple[str, str, Callable[[float, CheckedFact], str]]] = [
+    return [
         (
             "gave numbers that are not finite",
             "lower the learning rates and hierarchy.clamp_norm, or use precision: weights",
@@ -118,22 +143,6 @@ def warnings_of(
                 else ""
             ),
         ),
-    ]
-    left = list(range(len(labels)))
-    found = []
-    for what, advice, fault in sorts:
-        faults = {i: text for i in left if (text := fault(learned[i], measured.facts[i]))}
-        left = [i for i in left if i not in faults]
-        if faults:
-            named = shorten_faults([f"{labels[i]} ({text})" for i, text in faults.items()])
-            found.append(
-                f"{len(faults)} of {len(labels)} facts {what}: {'; '.join(named)}. To mend it, "
-                f"{advice}."
-            )
-    return found + [
-        text
-        for name, drift in measured.drift.items()
-        if (text := _drift_warning(name, drift, _most_drift(name, limits)))
     ]
 
 

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.factors import Factors
+from rose_easyedit.edits.provenance import SelfCheckRecord
 from rose_easyedit.errors import DamageError
 from rose_easyedit.forward.activations import hooked, with_updates
 from rose_easyedit.forward.oom import within_memory
@@ -26,11 +26,11 @@ from rose_easyedit.forward.prefixes import Prefixes
 from rose_easyedit.forward.replay import capture
 from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.neighbourhood import held_out_queries
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.self_check import CheckedFact, Drift, Measured, warnings_of
 from rose_easyedit.method.stage1.targets import Targets
 from rose_easyedit.method.stage2.drift import NextTokens
 from rose_easyedit.models.architectures import EditableModel, first_tensor
-from rose_easyedit.models.precision import precision_context
 from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.text.names import Names
 
@@ -47,26 +47,21 @@ _MICRO_BATCHES = 4
 
 
 def self_check(
-    editable: EditableModel,
-    tokenizer: PreTrainedTokenizerBase,
-    targets: Targets,
-    updates: Mapping[int, Factors],
-    hparams: RoSEHyperParams,
-) -> dict[str, Any]:
+    prepared: Prepared, targets: Targets, updates: Mapping[int, Factors]
+) -> SelfCheckRecord:
     """What an edit says of itself, in its record; damage is warned of, or refused.
 
     Args:
-        editable: the unedited model; call inside `frozen`.
-        tokenizer: its tokenizer.
+        prepared: the unedited model and the settings; call inside `frozen`.
         targets: what the edit was to reach.
         updates: layer to its update, as it will be written.
-        hparams: the settings of the edit.
 
     Raises:
         DamageError: the edit is damaged and the settings refuse that, with every damage found.
         RoSEError: as `measure`.
     """
-    measured = measure(editable, tokenizer, targets, updates, hparams)
+    hparams = prepared.hparams
+    measured = measure(prepared, targets, updates)
     labels = [request.label for request in targets.plan.requests]
     found = warnings_of(measured, targets.losses, labels, hparams.self_check)
     if found and hparams.on_damage == "refuse":
@@ -74,29 +69,21 @@ def self_check(
     for text in found:
         logger.warning("%s", text)
     limits = asdict(hparams.self_check)
-    return {**measured.as_dict(), "limits": limits, "warnings": found}
+    return SelfCheckRecord(**measured.as_dict(), limits=limits, warnings=found)
 
 
-def measure(
-    editable: EditableModel,
-    tokenizer: PreTrainedTokenizerBase,
-    targets: Targets,
-    updates: Mapping[int, Factors],
-    hparams: RoSEHyperParams,
-) -> Measured:
+def measure(prepared: Prepared, targets: Targets, updates: Mapping[int, Factors]) -> Measured:
     """What an edit does to its own statements and to what it is not about.
 
     Args:
-        editable: the unedited model; call inside `frozen`.
-        tokenizer: its tokenizer.
+        prepared: the unedited model and the settings; call inside `frozen`.
         targets: what the edit was to reach.
         updates: layer to its update, as it will be written.
-        hparams: the settings of the edit.
 
     Raises:
         RoSEError: the generic text cannot be read, or the memory does not hold one sequence.
     """
-    autocast = precision_context(hparams.precision, editable.model)
+    editable, tokenizer, hparams = prepared.editable, prepared.tokenizer, prepared.hparams
     neighbours = held_out_queries(
         tokenizer, targets.plan.requests, hparams, _PROMPTS, editable.context_length
     )
@@ -105,7 +92,7 @@ def measure(
         "generic": generic_texts(tokenizer, subjects, hparams, editable.context_length),
         "neighbours": [query.ids for query in neighbours],
     }
-    with autocast():
+    with prepared.autocast():
         return Measured(
             facts=facts_written(editable, targets, updates, hparams),
             drift={

@@ -156,14 +156,15 @@ def _locality_rows(result: EvaluationResult) -> list[list[Any]]:
 
 def _log_files(tracker: Tracker, delta: EditDelta, folder: Path) -> None:
     provenance = delta.provenance
-    requests = json.dumps(provenance["requests"], ensure_ascii=False, indent=1)
-    path = write_whole(folder / REQUESTS_FILE, requests.encode())
-    tracker.log_artifact("requests", INPUT_KIND, path, {"facts": len(provenance["requests"])})
+    requests = provenance.requests
+    text = json.dumps(requests, ensure_ascii=False, indent=1)
+    path = write_whole(folder / REQUESTS_FILE, text.encode())
+    tracker.log_artifact("requests", INPUT_KIND, path, {"facts": len(requests)})
     metadata = {
         "base": delta.base,
         "layers": list(delta.layers),
         "parameters": delta.n_parameters,
-        "hparams": provenance["hparams"],
-        "versions": provenance["versions"],
+        "hparams": provenance.hparams,
+        "versions": provenance.versions,
     }
     tracker.log_artifact("edit", "edit", folder / DELTA_FILE, metadata)

@@ -136,7 +136,7 @@ def test_edit_makes_one_edit_per_request_and_restores(editor: Any, hparams: Any)
     assert [m["pre"]["rewrite_acc"] for m in metrics] == [[0.0]] * 3
     assert [m["post"]["rewrite_acc"] for m in metrics] == [[1.0]] * 3
     assert [m["requested_rewrite"]["target_new"] for m in metrics] == FACTS["target_new"]
-    written = [delta.provenance["requests"][0]["subject"] for delta in weights.deltas]
+    written = [delta.provenance.requests[0]["subject"] for delta in weights.deltas]
     assert written == FACTS["subject"]
     with pytest.raises(RoSEError, match="3 edits"):
         _ = weights.delta
@@ -173,7 +173,7 @@ def test_several_batches_are_several_edits(editor: Any, hparams: Any) -> None:
     before = snapshot(editor.model, editor.tok)
     metrics, _, weights = editor.batch_edit(**FACTS, verbose=False)
     assert_same(snapshot(editor.model, editor.tok), before)
-    assert [len(delta.provenance["requests"]) for delta in weights.deltas] == [2, 1]
+    assert [len(delta.provenance.requests) for delta in weights.deltas] == [2, 1]
     # the release on PyPI forgets the metrics of all batches but the last
     assert len(metrics) == (3 if knows_sequential_edit() else 1)
     assert hparams.batch_size == 2
@@ -273,10 +273,10 @@ def test_normal_edit_takes_each_subject_for_its_own_request(
     subjects = ["Marie Curie", "Ada Lovelace"]
     prompt = " met ".join(subjects)
     _, _, weights = editor.normal_edit([prompt] * 2, targets, subject=subjects)
-    written = [(r["subject"], r["target_new"]) for r in weights.delta.provenance["requests"]]
+    written = [(r["subject"], r["target_new"]) for r in weights.delta.provenance.requests]
     assert written == list(zip(subjects, targets, strict=True))
     _, _, weights = editor.normal_edit([prompt], targets[:1], subject=subjects[0])
-    assert weights.delta.provenance["requests"][0]["subject"] == subjects[0]
+    assert weights.delta.provenance.requests[0]["subject"] == subjects[0]
 
 
 def test_edit_dataset(editor: Any, workplace: Path) -> None:
@@ -291,7 +291,7 @@ def test_edit_dataset(editor: Any, workplace: Path) -> None:
     metrics, _, weights = editor.edit_dataset(CounterFactDataset(path), verbose=False)
     assert_same(snapshot(editor.model, editor.tok), before)
     assert [m["post"]["rewrite_acc"] for m in metrics] == [[1.0]] * 3
-    assert len(weights.delta.provenance["requests"]) == 3
+    assert len(weights.delta.provenance.requests) == 3
 
 
 def test_missing_subjects_are_named_together_with_other_faults(editor: Any) -> None:
@@ -340,7 +340,7 @@ def test_a_folder_is_loaded_whatever_it_is_called(
     editor = BaseEditor.from_hparams(hparams)
     metrics, _, weights = editor.batch_edit(**FACTS, verbose=False)
     assert metrics[-1]["post"]["rewrite_acc"] == [1.0]
-    assert weights.delta.provenance["hparams"]["model_name"] == str(folder)
+    assert weights.delta.provenance.hparams["model_name"] == str(folder)
     assert hparams.model_name == str(folder)
 
 

@@ -184,7 +184,7 @@ def test_two_targets_of_one_prompt_contradict_each_other_in_one_edit_only(editor
 def test_a_text_is_one_prompt_and_not_its_letters(name: str, editor: Any) -> None:
     given = {name: values[0] for name, values in FACTS.items()}
     _, _, written = getattr(editor, name)(**given, **QUIET)
-    assert written.delta.provenance["requests"][0]["prompt"] == FACTS["prompts"][0]
+    assert written.delta.provenance.requests[0]["prompt"] == FACTS["prompts"][0]
 
 
 @pytest.fixture

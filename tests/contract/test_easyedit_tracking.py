@@ -44,7 +44,7 @@ def test_an_edit_goes_to_the_open_run(editor: Any, open_run: Any) -> None:
     locality = {"neighbour": {"prompt": ["Albert Einstein"] * 3, "ground_truth": ["German"] * 3}}
     _, _, weights = editor.batch_edit(**FACTS, locality_inputs=locality, verbose=False)
     values = logged(open_run)
-    curves = weights.delta.provenance["curves"]
+    curves = weights.delta.provenance.curves
     assert values["fact/step"] == len(curves["facts"]["loss"]) - 1
     assert values["subject/active_facts"] == curves["subjects"]["facts"][-1]
     assert values["layer"] == 2
@@ -58,7 +58,7 @@ def test_an_edit_goes_to_the_open_run(editor: Any, open_run: Any) -> None:
 
 def test_the_edits_of_a_call_follow_each_other(editor: Any, open_run: Any) -> None:
     _, _, weights = editor.edit(**FACTS, verbose=False)
-    lengths = [len(d.provenance["curves"]["facts"]["loss"]) for d in weights.deltas]
+    lengths = [len(d.provenance.curves["facts"]["loss"]) for d in weights.deltas]
     assert logged(open_run)["fact/step"] == sum(lengths) - 1
 
 

@@ -32,14 +32,14 @@ def edited(laboratory: Any, people: int, facts: int, **overrides: Any) -> EditDe
 
 def test_a_sound_edit_is_not_warned_of(laboratory: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        checked = edited(laboratory, 1, 1).provenance["self_check"]
-    assert checked["warnings"] == []
+        checked = edited(laboratory, 1, 1).provenance.self_check
+    assert checked.warnings == []
     assert not caplog.messages
-    assert checked["facts"][0]["answered"] and checked["facts"][0]["reached"] > 0.9
+    assert checked.facts[0]["answered"] and checked.facts[0]["reached"] > 0.9
 
 
 def test_the_default_moves_nothing_else(laboratory: Any) -> None:
-    warnings = edited(laboratory, 4, 2).provenance["self_check"]["warnings"]
+    warnings = edited(laboratory, 4, 2).provenance.self_check.warnings
     assert not any("the edit moves" in text for text in warnings)
 
 
@@ -64,7 +64,7 @@ def test_a_damaged_edit_is_warned_of(
     laboratory: Any, overrides: dict[str, Any], wanted: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        warnings = edited(laboratory, 4, 2, **overrides).provenance["self_check"]["warnings"]
+        warnings = edited(laboratory, 4, 2, **overrides).provenance.self_check.warnings
     assert any(wanted in text for text in warnings), warnings
     assert all(text in caplog.messages for text in warnings)
 

@@ -109,9 +109,9 @@ def test_the_default_writes_its_facts_and_keeps_the_rest(gemma: Any) -> None:
         assert contains_target(statement, fact["target_new"])
         assert contains_target(answer, fact["target_new"])
     assert sum(a.split()[:2] == b.split()[:2] for a, b in zip(before, kept, strict=True)) >= 2
-    checked = delta.provenance["self_check"]
-    assert checked["warnings"] == []
-    assert checked["drift"]["generic"]["kl"] < 0.05 and checked["drift"]["neighbours"]["kl"] < 0.2
-    assert all(fact["answered"] for fact in checked["facts"])
-    residuals = [layer["residual"] for layer in delta.provenance["layers"]]
+    checked = delta.provenance.self_check
+    assert checked.warnings == []
+    assert checked.drift["generic"]["kl"] < 0.05 and checked.drift["neighbours"]["kl"] < 0.2
+    assert all(fact["answered"] for fact in checked.facts)
+    residuals = [layer.residual for layer in delta.provenance.layers]
     assert residuals[-1] < 0.8 * residuals[0]

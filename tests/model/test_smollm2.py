@@ -20,9 +20,9 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.forward.generation import generate_greedy
 from rose_easyedit.method.edit import compute_edit, solve_edit
 from rose_easyedit.method.extend import extend
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.method.stage2.statistics import load_spectra
-from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.models.embedded import write_gguf
 from rose_easyedit.models.loading import load_model
 
@@ -112,23 +112,23 @@ def test_the_edit_from_disk_is_the_edit(
 
 
 def test_the_losses_and_the_layers_are_on_record(rose: EditDelta) -> None:
-    assert len(rose.provenance["losses"]) == 4
+    assert len(rose.provenance.losses) == 4
     # the last draw of the displaced loss, in nats a token
-    assert max(rose.provenance["losses"]) < 1.0
-    residuals = [layer["residual"] for layer in rose.provenance["layers"]]
-    assert [layer["layer"] for layer in rose.provenance["layers"]] == [7, 8, 9, 10, 11]
+    assert max(rose.provenance.losses) < 1.0
+    residuals = [layer.residual for layer in rose.provenance.layers]
+    assert [layer.layer for layer in rose.provenance.layers] == [7, 8, 9, 10, 11]
     assert residuals == sorted(residuals, reverse=True)
-    assert max(layer["rounding_loss"] for layer in rose.provenance["layers"]) < 1e-4
+    assert max(layer.rounding_loss for layer in rose.provenance.layers) < 1e-4
 
 
 def test_a_sound_edit_finds_nothing_wrong_with_itself(rose: EditDelta) -> None:
-    checked = rose.provenance["self_check"]
-    assert checked["warnings"] == []
-    assert all(fact["answered"] and fact["least_reached"] > 0.8 for fact in checked["facts"])
-    assert max(fact["written"] for fact in checked["facts"]) < 0.5
+    checked = rose.provenance.self_check
+    assert checked.warnings == []
+    assert all(fact["answered"] and fact["least_reached"] > 0.8 for fact in checked.facts)
+    assert max(fact["written"] for fact in checked.facts) < 0.5
     # an edit of so few facts moves what follows other texts by hundredths of a nat
-    assert checked["drift"]["generic"]["kl"] < 0.1
-    assert checked["drift"]["neighbours"]["kl"] < 0.2
+    assert checked.drift["generic"]["kl"] < 0.1
+    assert checked.drift["neighbours"]["kl"] < 0.2
 
 
 def test_the_subject_stays_itself(smollm2: tuple[Any, Any]) -> None:
@@ -261,7 +261,8 @@ def test_a_few_hundred_tokens_fix_the_outlier_directions(
     for tokens in (512, 8192):
         hparams = AlignmentHyperParams(statistics_tokens=tokens, subject_weight=0.0)
         with frozen(model):
-            spectra = load_spectra(read_architecture(model), tokenizer, [11], hparams, tmp_path)
+            prepared = Prepared.of(model, tokenizer, RoSEHyperParams.from_hparams("smollm2-135m"))
+            spectra = load_spectra(prepared, [11], hparams, tmp_path)
         found[tokens] = spectra[11]
     few, whole = found[512], found[8192]
     cosines = torch.linalg.svdvals(few.directions[:2] @ whole.directions[:2].T)

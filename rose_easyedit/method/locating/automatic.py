@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -29,7 +29,10 @@ _FORMAT = 3
 
 
 def with_layers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, hparams: RoSEHyperParams
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    hparams: RoSEHyperParams,
+    computation: Callable[[], str] | None = None,
 ) -> RoSEHyperParams:
     """The settings with their layers named, where `layers` is "auto".
 
@@ -37,13 +40,15 @@ def with_layers(
         model: a causal language model that can be edited; it is left as it is.
         tokenizer: its tokenizer.
         hparams: any settings; those that name layers are returned as they are.
+        computation: gives the model's `computation_fingerprint`, where it is known or wanted
+            again; None finds it.
 
     Raises:
         RoSEError: tracing cannot tell where this model reads its subjects, with the reason.
     """
     if hparams.layers != AUTO:
         return hparams
-    key = computation_fingerprint(model)
+    key = computation() if computation else computation_fingerprint(model)
     path = cache_dir() / "layers" / f"{_FORMAT}-{key}.json"
     layers = _kept(path, key, model.config.get_text_config().num_hidden_layers)
     if layers is None:

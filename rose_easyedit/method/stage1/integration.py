@@ -53,26 +53,34 @@ def optimise(setting: Setting, groups: Sequence[Group], start: Tensor, level: Le
         FactError: a loss is not finite and the settings refuse that, with the group's name.
         RoSEError: the memory does not hold one sequence.
     """
-    n_turns = _n_turns(setting, level)
-
-    def attempt(chunk: list[int], micro_batch: int) -> list[tuple[list[int], Shifts]]:
-        """A chunk, in as many parts as the micro-batch makes of it."""
-        parts = []
-        with counted_if_done(setting.on_step) as on_step:
-            narrow = replace(setting, micro_batch=micro_batch, on_step=on_step)
-            for places in chunks(narrow, [groups[i] for i in chunk], level):
-                part = [chunk[place] for place in places]
-                members = [groups[i] for i in part]
-                turns = _capture(narrow, members, n_turns)
-                parts.append((part, _optimise_chunk(narrow, members, turns, start[part], level)))
-        return parts
-
     micro_batch = setting.micro_batch
     found = []
     for chunk in chunks(setting, groups, level):
-        parts, micro_batch = within_memory(partial(attempt, chunk), micro_batch)
+        attempt = partial(_attempt, setting, groups, start, level, chunk)
+        parts, micro_batch = within_memory(attempt, micro_batch)
         found += parts
     return Shifts.of_parts(found)
+
+
+def _attempt(
+    setting: Setting,
+    groups: Sequence[Group],
+    start: Tensor,
+    level: Level,
+    chunk: Sequence[int],
+    micro_batch: int,
+) -> list[tuple[list[int], Shifts]]:
+    """A chunk of the groups, in as many parts as a micro-batch makes of it."""
+    parts = []
+    n_turns = _n_turns(setting, level)
+    with counted_if_done(setting.on_step) as on_step:
+        narrow = replace(setting, micro_batch=micro_batch, on_step=on_step)
+        for places in chunks(narrow, [groups[i] for i in chunk], level):
+            part = [chunk[place] for place in places]
+            members = [groups[i] for i in part]
+            turns = _capture(narrow, members, n_turns)
+            parts.append((part, _optimise_chunk(narrow, members, turns, start[part], level)))
+    return parts
 
 
 def _n_turns(setting: Setting, level: Level) -> int:
@@ -236,11 +244,10 @@ class _Run:
         for piece in self._turns[turn]:
             noise = self._noise.draw(piece.names, self.point.device)
             displaced = (self.point[piece.group] + noise) * self._unit
-            facts, drift = _loss(piece, displaced, self._setting.autocast)
-            (n_turns * (facts.sum() + hparams.kl_factor * drift)).backward()
-            current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.detach().cpu())
+            facts, drift = _backward(self._setting, piece, displaced, n_turns)
+            current.index_add_(0, piece.fact[piece.fact >= 0].cpu(), facts.cpu())
             if len(piece.before):
-                drifts.append(torch.stack([drift.detach(), piece.kept_weight]))
+                drifts.append(torch.stack([drift, piece.kept_weight]))
         failed = _failed(current, self._fact_group, self._groups, hparams.on_failure)
         going_on = ~(self._converged | failed)
         self._trajectory.add(
@@ -262,6 +269,13 @@ class _Run:
         """Leaves the rows of groups that have converged out of the steps to come."""
         gone = self._converged.to(self.point.device)
         self._turns = [_present(piece.without(gone) for piece in pieces) for pieces in self._turns]
+
+
+def _backward(setting: Setting, piece: Piece, shift: Tensor, n_turns: int) -> tuple[Tensor, Tensor]:
+    """Adds a piece's gradients, as if each turn were a step's all; gives what `_loss` gives."""
+    facts, drift = _loss(piece, shift, setting.autocast)
+    (n_turns * (facts.sum() + setting.hparams.kl_factor * drift)).backward()
+    return facts.detach(), drift.detach()
 
 
 def _capture(setting: Setting, groups: Sequence[Group], n_turns: int) -> list[list[Piece]]:

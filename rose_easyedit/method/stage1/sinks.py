@@ -9,17 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import FactError
 from rose_easyedit.forward.activations import StopForward, run_batch
 from rose_easyedit.forward.batches import batches
 from rose_easyedit.forward.oom import within_memory
 from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.plan import Plan
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.models.architectures import EditableModel, first_tensor
-from rose_easyedit.models.precision import precision_context
 from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.text.token_ids import check_ids
 
@@ -27,31 +25,29 @@ from rose_easyedit.text.token_ids import check_ids
 _ORDINARY_TOKENS = 512
 
 
-def usual_norm(
-    editable: EditableModel, tokenizer: PreTrainedTokenizerBase, hparams: RoSEHyperParams
-) -> float:
+def usual_norm(prepared: Prepared) -> float:
     """The norm of an ordinary token's hidden state at the target layer, by generic text.
 
     It is the same for every batch, so whether a subject is an attention sink is the fact's own
     affair.
 
     Args:
-        editable: the model; call inside `activations.frozen`.
-        tokenizer: its tokenizer.
-        hparams: the target layer, the text and the precision.
+        prepared: the model, and the settings that say which layer and which text it is; call
+            inside `activations.frozen`.
 
     Raises:
         RoSEError: the text cannot be read or is empty, or the memory does not hold one line of it.
     """
+    editable, hparams = prepared.editable, prepared.hparams
     text = hparams.alignment.statistics_text
-    lines = generic_lines(tokenizer, text, _ORDINARY_TOKENS)
+    lines = generic_lines(prepared.tokenizer, text, _ORDINARY_TOKENS)
     lines = [line[: editable.context_length] for line in lines]
     check_ids(editable.model, lines)
 
     def read(batch: int) -> float:
         return median_norm(editable, lines, hparams.target_layer, batch)
 
-    with precision_context(hparams.precision, editable.model)():
+    with prepared.autocast():
         return within_memory(read, hparams.micro_batch)[0]
 
 

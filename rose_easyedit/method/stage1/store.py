@@ -32,7 +32,7 @@ from rose_easyedit.method.stage1.integration import chunks
 from rose_easyedit.method.stage1.pieces import Group
 from rose_easyedit.method.stage1.setting import Level, Setting
 from rose_easyedit.method.stage1.shifts import Shifts
-from rose_easyedit.models.fingerprint import computation_fingerprint, weights_fingerprint
+from rose_easyedit.models.fingerprint import weights_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def default_folder() -> Path:
     return cache_dir() / "shifts"
 
 
-def level_key(setting: Setting, level: Level) -> str:
+def level_key(setting: Setting, level: Level, computation: str) -> str:
     """Of all that an optimisation depends on but its groups."""
     hierarchy = asdict(setting.hparams)
     for name in ("integration", "fact_steps", "subject_steps"):
@@ -62,7 +62,7 @@ def level_key(setting: Setting, level: Level) -> str:
         "format": FORMAT,
         "versions": [version(name) for name in ("torch", "transformers")],
         "edits": EDITS,
-        "model": computation_fingerprint(setting.editable.model),
+        "model": computation,
         "device": setting.editable.device.type,
         "threads": torch.get_num_threads(),  # they change the order of sums
         "autocast": autocast,
@@ -95,6 +95,7 @@ class ShiftStore:
         groups: Sequence[Group],
         start: Tensor,
         level: Level,
+        computation: str,
     ) -> Shifts:
         """The shifts of groups, chunk by chunk: read, or else optimised and kept.
 
@@ -104,8 +105,9 @@ class ShiftStore:
             groups: n groups.
             start: where each begins, [n, d].
             level: steps, rate and smoothing.
+            computation: the model's `computation_fingerprint`.
         """
-        of_level = level_key(setting, level)
+        of_level = level_key(setting, level, computation)
         setting = replace(setting, unfinished=_Unfinished(self, of_level))
         parts = []
         for chunk in chunks(setting, groups, level):

@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.config.hparams import HierarchyHyperParams, RoSEHyperParams
-from rose_easyedit.errors import FactError, RoSEError
+from rose_easyedit.errors import FactError
 from rose_easyedit.forward.activations import frozen, read_subject_states
 from rose_easyedit.method.kept import kept_queries
-from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.method.plan import Plan, check_kept, check_tokens, make_plan
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.cached_targets import CachedTarget, GroupKey, group_key, joined
 from rose_easyedit.method.stage1.failures import usable, without_failures
 from rose_easyedit.method.stage1.integration import optimise
@@ -29,9 +29,7 @@ from rose_easyedit.method.stage1.shifts import Shifts
 from rose_easyedit.method.stage1.sinks import usual_norm, without_sinks
 from rose_easyedit.method.stage1.store import ShiftStore
 from rose_easyedit.method.stage1.units import subject_unit
-from rose_easyedit.models.architectures import EditableModel, read_architecture
 from rose_easyedit.models.lock import one_at_a_time
-from rose_easyedit.models.precision import precision_context
 from rose_easyedit.requests import EditRequest, as_requests
 
 logger = logging.getLogger(__name__)
@@ -74,10 +72,6 @@ class Targets:
         return losses
 
 
-# The shifts need gradients, even where the caller has turned them off, and tensors that can be kept
-# for them; those of inference mode cannot.
-@torch.inference_mode(False)
-@torch.enable_grad()
 @one_at_a_time
 def compute_targets(
     model: PreTrainedModel,
@@ -106,76 +100,129 @@ def compute_targets(
         RoSEError: as `compute_edit`.
     """
     facts = as_requests(requests)
-    hparams.check()
-    editable = read_architecture(model)
-    hparams = with_layers(model, tokenizer, hparams)
-    check_layers(editable, hparams)
-    plan = make_plan(tokenizer, facts, hparams, editable.context_length)
-    check_tokens(model, plan)
+    return find_targets(Prepared.of(model, tokenizer, hparams), facts, store, cached, ranks)
+
+
+# The shifts need gradients, even where the caller has turned them off, and tensors that can be kept
+# for them; those of inference mode cannot.
+@torch.inference_mode(False)
+@torch.enable_grad()
+def find_targets(
+    prepared: Prepared,
+    requests: Sequence[EditRequest],
+    store: ShiftStore | None = None,
+    cached: Mapping[GroupKey, CachedTarget] | None = None,
+    ranks: Ranks | None = None,
+) -> Targets:
+    """As `compute_targets`, of what is prepared for an edit; `requests` are checked facts."""
+    hparams = prepared.hparams
+    plan = make_plan(prepared.tokenizer, requests, hparams, prepared.editable.context_length)
+    check_tokens(prepared.model, plan)
     per_fact = hparams.hierarchy.integration == "independent"
-    groups = _groups(plan, per_fact)
-    keys = [group_key(facts[index] for index in group) for group in groups]
-    cached = cached or {}
-    at_hand = {i: cached[key] for i, key in enumerate(keys) if key in cached}
-    new = [i for i in range(len(groups)) if i not in at_hand]
-    if hparams.kept_queries:  # only now: what is too long is refused before anything is generated
-        sought = {facts[index].subject for i in new for index in groups[i]}
-        about = [fact for fact in facts if fact.subject in sought]
-        plan = replace(plan, kept=plan.kept | kept_queries(model, tokenizer, about, hparams))
-        check_kept(model, plan)
-    with frozen(model):
-        usual = usual_norm(editable, tokenizer, hparams)
-        unit = subject_unit(editable, tokenizer, hparams)
-        unedited, plan, log = _base_hidden(editable, plan, hparams, usual)
-        asked = sorted(index for i in new for index in groups[i])
-        found, kept = _shared(ranks or Ranks(), editable, plan.only(asked), unit, hparams, store)
-    if asked and not kept and not at_hand:
+    groups = _Groups.of(plan, per_fact, cached or {})
+    asked = groups.asked
+    # only now: what is too long is refused before anything is generated
+    plan = _with_answers(prepared, plan, asked)
+    with frozen(prepared.model):
+        usual = usual_norm(prepared)
+        unit = subject_unit(prepared)
+        unedited, plan, log = _base_hidden(prepared, plan, usual)
+        found, kept = _shared(ranks or Ranks(), prepared, plan.only(asked), unit, store)
+    if asked and not kept and not groups.at_hand:
         raise FactError(
             "The loss of every fact is not finite, so there is nothing to write; lower the "
             "learning rates or use precision: weights."
         )
     lost = set(asked).difference(asked[place] for place in kept)
     log += [
-        f"{plan.requests[index].label}: its loss is not finite; it is left out and not edited"
+        f"{requests[index].label}: its loss is not finite; it is left out and not edited"
         for index in sorted(lost)
     ]
     for line in log:
         logger.warning("%s", line)
-    alive = [i for i, group in enumerate(groups) if not lost.issuperset(group)]
-    new = [place for place, i in enumerate(alive) if i not in at_hand]
-    at_hand = {place: at_hand[i] for place, i in enumerate(alive) if i in at_hand}
-    remaining = [index for index in range(len(facts)) if index not in lost]
+    remaining = [index for index in range(len(requests)) if index not in lost]
     plan, unedited = plan.only(remaining), [unedited[index] for index in remaining]
-    hidden = torch.stack([contexts.mean(0) for contexts in unedited])
-    hidden = torch.stack([hidden[group].mean(0) for group in _groups(plan, per_fact)])
-    values, shifts = joined(hidden, found, new, at_hand)
+    groups = groups.without(lost)
+    values, shifts = joined(_means(plan, per_fact, unedited), found, groups.new, groups.at_hand)
     return Targets(plan, values, per_fact, unit, shifts, log, unedited)
 
 
+@dataclass(frozen=True)
+class _Groups:
+    """The groups of a plan.
+
+    Attributes:
+        requests: of each group, by index.
+        at_hand: group to its target, where that was found before.
+    """
+
+    requests: Sequence[Sequence[int]]
+    at_hand: Mapping[int, CachedTarget]
+
+    @classmethod
+    def of(cls, plan: Plan, per_fact: bool, cached: Mapping[GroupKey, CachedTarget]) -> _Groups:
+        """The groups of a plan, with the targets that some of them have already."""
+        groups = _groups(plan, per_fact)
+        keys = [group_key(plan.requests[index] for index in group) for group in groups]
+        return cls(groups, {i: cached[key] for i, key in enumerate(keys) if key in cached})
+
+    @property
+    def new(self) -> list[int]:
+        """The groups that are to be optimised."""
+        return [i for i in range(len(self.requests)) if i not in self.at_hand]
+
+    @property
+    def asked(self) -> list[int]:
+        """The requests of those, in ascending order."""
+        return sorted(index for i in self.new for index in self.requests[i])
+
+    def without(self, lost: set[int]) -> _Groups:
+        """The groups that have a request left, which keep their numbers; `lost` are of new ones."""
+        alive = [i for i, group in enumerate(self.requests) if not lost.issuperset(group)]
+        return _Groups(
+            [[index for index in self.requests[i] if index not in lost] for i in alive],
+            {place: self.at_hand[i] for place, i in enumerate(alive) if i in self.at_hand},
+        )
+
+
+def _with_answers(prepared: Prepared, plan: Plan, asked: Sequence[int]) -> Plan:
+    """The plan with what the model says of the subjects of some requests, where that is kept."""
+    if not prepared.hparams.kept_queries:
+        return plan
+    model, tokenizer = prepared.model, prepared.tokenizer
+    subjects = {plan.requests[index].subject for index in asked}
+    about = [request for request in plan.requests if request.subject in subjects]
+    kept = kept_queries(model, tokenizer, about, prepared.hparams)
+    plan = replace(plan, kept=plan.kept | kept)
+    check_kept(model, plan)
+    return plan
+
+
+def _means(plan: Plan, per_fact: bool, unedited: Sequence[Tensor]) -> Tensor:
+    """The unedited hidden state of each group, [n, d], over requests over their contexts."""
+    hidden = torch.stack([contexts.mean(0) for contexts in unedited])
+    return torch.stack([hidden[group].mean(0) for group in _groups(plan, per_fact)])
+
+
 def integrate(
-    editable: EditableModel,
-    plan: Plan,
-    unit: Tensor,
-    hparams: RoSEHyperParams,
-    store: ShiftStore | None = None,
+    prepared: Prepared, plan: Plan, unit: Tensor, store: ShiftStore | None = None
 ) -> tuple[Shifts, list[int]]:
     """Stage 1 (HKI): the shift of each subject, or of each fact with `independent`, [n, d].
 
     Args:
-        editable: the model; call inside `activations.frozen`.
+        prepared: the model and the settings; call inside `activations.frozen`.
         plan: the usable queries.
         unit: of each coordinate of a shift, [d].
-        hparams: the method's settings.
         store: where shifts found before are.
 
     Returns:
         The shifts, and which requests they are for: all, unless the settings leave out those
         whose loss is not finite.
     """
-    hierarchy = hparams.hierarchy
+    hierarchy = prepared.hparams.hierarchy
     if not plan.requests:
         return Shifts.none(len(unit)), []
-    run = partial(_optimised, _setting(editable, unit, hparams), store)
+    run = partial(_optimised, _setting(prepared, unit), store, prepared.computation)
     if hierarchy.integration == "joint":
         return _of_subjects(run, plan, _zeros(len(plan.subjects), unit), hierarchy)
     level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate, name="facts")
@@ -194,22 +241,24 @@ def integrate(
 Run = Callable[[Sequence[Group], Tensor, Level], Shifts]
 
 
-def _setting(editable: EditableModel, unit: Tensor, hparams: RoSEHyperParams) -> Setting:
-    """What both levels have in common, the copies of the weights among it."""
+def _setting(prepared: Prepared, unit: Tensor) -> Setting:
+    """What both levels have in common."""
+    hparams = prepared.hparams
     return Setting(
-        editable=editable,
+        editable=prepared.editable,
         layer=hparams.target_layer,
         unit=unit,
         hparams=hparams.hierarchy,
         micro_batch=hparams.micro_batch,
         seed=hparams.seed,
-        autocast=precision_context(hparams.precision, editable.model),
+        autocast=prepared.autocast,
     )
 
 
 def _optimised(
     setting: Setting,
     store: ShiftStore | None,
+    computation: Callable[[], str],
     groups: Sequence[Group],
     start: Tensor,
     level: Level,
@@ -221,7 +270,7 @@ def _optimised(
         setting = replace(setting, on_step=bar.update)
         if store is None:
             return optimise(setting, groups, start, level)
-        return store.through(optimise, setting, groups, start, level)
+        return store.through(optimise, setting, groups, start, level, computation())
 
 
 def _of_subjects(
@@ -256,12 +305,7 @@ def _subject_groups(plan: Plan) -> list[Group]:
 
 
 def _shared(
-    ranks: Ranks,
-    editable: EditableModel,
-    plan: Plan,
-    unit: Tensor,
-    hparams: RoSEHyperParams,
-    store: ShiftStore | None,
+    ranks: Ranks, prepared: Prepared, plan: Plan, unit: Tensor, store: ShiftStore | None
 ) -> tuple[Shifts, list[int]]:
     """Stage 1 by several processes, each for whole subjects of its own; in all of them, the result.
 
@@ -269,19 +313,13 @@ def _shared(
         As `integrate`.
     """
     if ranks.count == 1:
-        return integrate(editable, plan, unit, hparams, store)
+        return integrate(prepared, plan, unit, store)
     subjects = list(plan.subjects.values())
     own = ranks.shares([len(facts) for facts in subjects])[ranks.rank]
     mine = sorted(index for subject in own for index in subjects[subject])
-
-    def work() -> dict[str, Tensor]:
-        found, places = integrate(editable, plan.only(mine), unit, hparams, store)
-        kept = torch.tensor([mine[place] for place in places], dtype=torch.long, device="cpu")
-        return {**found.as_tensors(), "kept": kept}
-
-    sent = ranks.exchange(work)
+    sent = ranks.exchange(partial(_share, prepared, plan, mine, unit, store))
     kept = sorted(index for tensors in sent for index in tensors["kept"].tolist())
-    per_fact = hparams.hierarchy.integration == "independent"
+    per_fact = prepared.hparams.hierarchy.integration == "independent"
     place_of = {group[0]: place for place, group in enumerate(_of_plan(plan, kept, per_fact))}
     parts = [
         (
@@ -291,6 +329,15 @@ def _shared(
         for tensors in sent
     ]
     return Shifts.of_parts(parts), kept
+
+
+def _share(
+    prepared: Prepared, plan: Plan, mine: list[int], unit: Tensor, store: ShiftStore | None
+) -> dict[str, Tensor]:
+    """What one process finds for its own requests of a plan, and which these are."""
+    found, places = integrate(prepared, plan.only(mine), unit, store)
+    kept = torch.tensor([mine[place] for place in places], dtype=torch.long, device="cpu")
+    return {**found.as_tensors(), "kept": kept}
 
 
 def _of_plan(plan: Plan, kept: Sequence[int], per_fact: bool) -> list[list[int]]:
@@ -310,12 +357,13 @@ def _zeros(n: int, unit: Tensor) -> Tensor:
 
 
 def _base_hidden(
-    editable: EditableModel, plan: Plan, hparams: RoSEHyperParams, usual: float
+    prepared: Prepared, plan: Plan, usual: float
 ) -> tuple[list[Tensor], Plan, list[str]]:
     """h_L of each request in each of its usable contexts [contexts, d], and the usable plan."""
-    with precision_context(hparams.precision, editable.model)():
+    hparams = prepared.hparams
+    with prepared.autocast():
         states = read_subject_states(
-            editable,
+            prepared.editable,
             plan.queries,
             key_layer=hparams.layers[0],
             hidden_layer=hparams.target_layer,
@@ -325,13 +373,3 @@ def _base_hidden(
     n_statements = [len(queries) for queries in plan.statements]
     of_statements = states.hidden[rows[: sum(n_statements)]].split(n_statements)
     return list(of_statements), plan, log
-
-
-def check_layers(editable: EditableModel, hparams: RoSEHyperParams) -> None:
-    """Refuses settings that name a layer which the model does not have."""
-    last = max([*hparams.layers, hparams.target_layer])
-    if last >= editable.n_layers:
-        raise RoSEError(
-            f"Layer {last} is asked for, but the model has {editable.n_layers} layers "
-            f"(0 to {editable.n_layers - 1}); set layers and z_layer within them."
-        )

@@ -9,15 +9,12 @@ nothing; there each coordinate has a unit of its own.
 from __future__ import annotations
 
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.forward.activations import read_subject_states
 from rose_easyedit.method.contexts import naming_form
 from rose_easyedit.method.generic import generic_subjects
-from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.models.precision import precision_context
+from rose_easyedit.method.prepared import Prepared
 
 # A subject whose hidden state is so many times the usual length is an attention sink.
 _SINK = 3.0
@@ -25,23 +22,20 @@ _SINK = 3.0
 _LEAST = 0.1
 
 
-def subject_unit(
-    editable: EditableModel, tokenizer: PreTrainedTokenizerBase, hparams: RoSEHyperParams
-) -> Tensor:
+def subject_unit(prepared: Prepared) -> Tensor:
     """The spread of h_L over generic subjects, [d], float32.
 
     It is that of each coordinate where the target layer has a norm behind its down projection, and
     otherwise the root mean square over the coordinates, the same for all.
 
     Args:
-        editable: the model; call inside `activations.frozen`.
-        tokenizer: its tokenizer.
-        hparams: the target layer, the precision, and the file of subjects, if it is not the
-            built-in one.
+        prepared: the model, and the settings that say which layer it is and where other subjects
+            than the built-in ones are; call inside `activations.frozen`.
 
     Raises:
         RoSEError: the model cannot tell the subjects apart, or their file cannot be read.
     """
+    editable, tokenizer, hparams = prepared.editable, prepared.tokenizer, prepared.hparams
     names = generic_subjects(hparams.alignment.statistics_subjects, tokenizer.name_or_path)
     named = [naming_form(name).tokenize(tokenizer, name) for name in names]
     queries = [query for query in named if len(query.key_prefix) <= editable.context_length]
@@ -51,7 +45,7 @@ def subject_unit(
             "subjects, by which an edit is scaled; name a file of shorter ones "
             "(statistics_subjects)."
         )
-    with precision_context(hparams.precision, editable.model)():
+    with prepared.autocast():
         states = read_subject_states(
             editable,
             queries,

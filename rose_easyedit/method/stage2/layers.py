@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.forward.activations import SubjectStates, with_updates
 from rose_easyedit.forward.layerwise import Reader, Stack
 from rose_easyedit.method.plan import Columns
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage2.closed_form import align
 from rose_easyedit.method.stage2.constraints import Spectrum
 from rose_easyedit.method.stage2.post_norm import gain_before_norm
 from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.models.precision import precision_context
 from rose_easyedit.text.locate_subject import TokenQuery
 
 # The effect of rounding is judged by so many columns.
@@ -45,17 +45,16 @@ class Solved:
 
 
 def solve_layers(
-    editable: EditableModel,
+    prepared: Prepared,
     columns: Columns,
     targets: Tensor,
     scale: Tensor,
     spectra: Mapping[int, Spectrum],
-    hparams: RoSEHyperParams,
 ) -> tuple[dict[int, Solved], float | None]:
     """Stage 2 (IGA): the update of each layer, the residual shared over the layers still to come.
 
     Args:
-        editable: the model.
+        prepared: the model, and the settings with their layers and constraint.
         columns: N that move and P that are preserved. The preserved shall gain nothing; what
             earlier layers did to them all the same is not taken back, so the rank of an update
             stays at the number of the others.
@@ -63,7 +62,6 @@ def solve_layers(
         scale: of each coordinate of a hidden state, [d] (`units.subject_unit`); where a layer
             cannot give all, what is missed counts in it.
         spectra: of generic keys, where the constraint needs them.
-        hparams: layers and constraint.
 
     Returns:
         Layer to what was found for it, and how far the updates move the preserved columns: the mean
@@ -74,54 +72,74 @@ def solve_layers(
         RoSEError: the constraint leaves no direction to write in, or the memory does not hold one
             sequence.
     """
+    hparams = prepared.hparams
     found: dict[int, Solved] = {}
     values = targets[columns.target.to(targets.device)]
     merge = _merging(columns, len(targets)).to(targets) if hparams.key_columns == "merged" else None
-    n_layers = len(hparams.layers)
-    autocast = precision_context(hparams.precision, editable.model)
-    first, last = hparams.layers[0], hparams.target_layer
-
-    def begin(queries: Sequence[TokenQuery], batch: int) -> tuple[Reader, SubjectStates]:
-        def start(batch: int) -> tuple[Stack, SubjectStates]:
-            with autocast():
-                return Stack.before(editable, queries, first, last, batch)
-
-        return Reader.begin(start, batch)
-
-    def updated() -> AbstractContextManager[None]:
-        return with_updates(editable, {layer: solved.update for layer, solved in found.items()})
-
-    moving, states = begin(columns.queries, hparams.micro_batch)
+    moving, states = _begin(prepared, columns.queries, hparams.micro_batch)
     kept, staying = states.keys[:0], None
     if columns.preserved:
-        staying, preserved = begin(columns.preserved, moving.batch)
+        staying, preserved = _begin(prepared, columns.preserved, moving.batch)
         kept, unmoved = preserved.keys, preserved.hidden
     for place, layer in enumerate(tqdm(hparams.layers, desc="layers", leave=False, disable=None)):
         if found:
-            with updated(), autocast():
+            with _updated(prepared, found), prepared.autocast():
                 states = moving.states(layer)
                 kept = staying.keys(layer) if staying is not None else kept
         gap = values - states.hidden  # [N, d]
-        wanted = _before_norm(editable, layer, gap / (n_layers - place), states.outputs, scale)
+        share = gap / (len(hparams.layers) - place)
         keys = states.keys
+        wanted = _before_norm(prepared.editable, layer, share, states.outputs, scale)
         if merge is not None:
             keys, wanted = merge @ keys, merge @ wanted
-        judged = keys[:_JUDGED].clone()
-        keys = torch.cat([keys, kept])  # [N + P, d_ff]
-        wanted = nn.functional.pad(wanted, (0, 0, 0, len(kept)))  # what is kept gains nothing
-        factors = align(keys, wanted, spectra.get(layer), hparams.alignment)
-        update = Factors(factors.left, factors.right, editable.is_transposed(layer)).compressed()
         found[layer] = Solved(
-            update,
-            keys=judged,
-            columns=len(keys),
+            _solve_layer(prepared, layer, keys, wanted, kept, spectra.get(layer)),
+            keys=keys[:_JUDGED].clone(),
+            columns=len(keys) + len(kept),
             residual=float((gap / scale).norm(dim=1).mean()),
         )
     if staying is None:
         return found, None
-    with updated(), autocast():
+    with _updated(prepared, found), prepared.autocast():
         moved = staying.states(layer).hidden - unmoved
     return found, float(moved.norm(dim=1).mean())
+
+
+def _begin(
+    prepared: Prepared, queries: Sequence[TokenQuery], batch: int
+) -> tuple[Reader, SubjectStates]:
+    """A reader of some columns before the first layer, and what they hold there."""
+    return Reader.begin(partial(_stack, prepared, queries), batch)
+
+
+def _stack(
+    prepared: Prepared, queries: Sequence[TokenQuery], batch: int
+) -> tuple[Stack, SubjectStates]:
+    first, last = prepared.hparams.layers[0], prepared.hparams.target_layer
+    with prepared.autocast():
+        return Stack.before(prepared.editable, queries, first, last, batch)
+
+
+def _updated(prepared: Prepared, found: Mapping[int, Solved]) -> AbstractContextManager[None]:
+    """The model as if the updates that were found were in its weights."""
+    updates = {layer: solved.update for layer, solved in found.items()}
+    return with_updates(prepared.editable, updates)
+
+
+def _solve_layer(
+    prepared: Prepared,
+    layer: int,
+    keys: Tensor,
+    wanted: Tensor,
+    kept: Tensor,
+    spectrum: Spectrum | None,
+) -> Factors:
+    """One layer's update: keys [N, d_ff] gain `wanted` [N, d], those kept [P, d_ff] nothing."""
+    keys = torch.cat([keys, kept])  # [N + P, d_ff]
+    wanted = nn.functional.pad(wanted, (0, 0, 0, len(kept)))
+    factors = align(keys, wanted, spectrum, prepared.hparams.alignment)
+    transposed = prepared.editable.is_transposed(layer)
+    return Factors(factors.left, factors.right, transposed).compressed()
 
 
 def _merging(columns: Columns, n_targets: int) -> Tensor:

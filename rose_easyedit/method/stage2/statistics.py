@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from rose_easyedit.config.hparams import AlignmentHyperParams
 from rose_easyedit.config.paths import cache_dir
@@ -28,11 +27,10 @@ from rose_easyedit.forward.activations import read_keys
 from rose_easyedit.forward.batches import batches
 from rose_easyedit.forward.oom import is_out_of_memory, within_memory
 from rose_easyedit.method.generic import Passage, generic_passages
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage2.constraints import Spectrum
 from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.models.fingerprint import computation_fingerprint
-from rose_easyedit.models.precision import computing_dtype, precision_context
-from rose_easyedit.text.chat import Arguments
+from rose_easyedit.models.precision import computing_dtype
 from rose_easyedit.text.token_ids import check_ids
 
 logger = logging.getLogger(__name__)
@@ -46,54 +44,36 @@ _FIRST = 512
 
 
 def load_spectra(
-    editable: EditableModel,
-    tokenizer: PreTrainedTokenizerBase,
+    prepared: Prepared,
     layers: Sequence[int],
     hparams: AlignmentHyperParams,
     folder: Path | None = None,
-    precision: str = "weights",
     leading: int | None = None,
-    arguments: Arguments | None = None,
 ) -> dict[int, Spectrum]:
     """The spectrum of each layer, from disk where a whole and matching file is there.
 
     Args:
-        editable: the model; call inside `activations.frozen`.
-        tokenizer: its tokenizer.
-        layers: the edited layers.
+        prepared: the model, and the precision in which it reads; call inside `activations.frozen`.
+        layers: whose keys are read.
         hparams: the text and how many tokens of it.
         folder: where the files are; None takes the user's cache folder.
-        precision: in which the model reads the text, as `precision_context` has it.
         leading: how many directions are wanted, those of the largest eigenvalues; None is all.
-        arguments: what the chat template is told (`chat.arguments_used`).
 
     Raises:
         RoSEError: the text cannot be read or is empty, or the memory does not hold one passage.
     """
-    passages = generic_passages(tokenizer, hparams, arguments)
-    check_ids(editable.model, (passage.ids for passage in passages))
-    n_keys = sum(1 if passage.last_only else len(passage.ids) for passage in passages)
-    if leading is not None and leading * _KEYS_PER_DIRECTION > n_keys:
-        logger.warning(
-            "%d directions shall be protected, and the generic text has %d keys to tell them by, "
-            "fewer than %d each; give more text (statistics_text, statistics_tokens) or protect "
-            "fewer (protected_share)",
-            leading,
-            n_keys,
-            _KEYS_PER_DIRECTION,
-        )
-    folder = folder or cache_dir() / "statistics"
-    base = computation_fingerprint(editable.model)
-    read_in = computing_dtype(precision, editable.model)
-    # which sum in another order
-    computed_by = f"{editable.device.type}:{torch.get_num_threads()}"
-    keys = {layer: _key(f"{base}:{read_in}:{computed_by}:{layer}", passages) for layer in layers}
-    paths = {layer: folder / f"{key}.safetensors" for layer, key in keys.items()}
+    editable = prepared.editable
+    arguments = prepared.hparams.template_arguments
+    passages = generic_passages(prepared.tokenizer, hparams, arguments)
+    check_ids(prepared.model, (passage.ids for passage in passages))
+    if leading is not None:
+        _warn_of_few_keys(passages, leading)
+    paths = _paths(prepared, passages, layers, folder or cache_dir() / "statistics")
     stored = {layer: _load(path, leading) for layer, path in paths.items()}
     spectra = {layer: spectrum for layer, spectrum in stored.items() if spectrum is not None}
     missing = [layer for layer in layers if layer not in spectra]
     if missing:
-        with precision_context(precision, editable.model)():
+        with prepared.autocast():
             found, _ = within_memory(partial(_collect, editable, passages, missing), _BATCH)
         for layer in missing:
             spectrum = spectrum_on(editable.device, found.pop(layer))
@@ -107,6 +87,32 @@ def load_spectra(
         layer: Spectrum(spectrum.eigenvalues.to(device), spectrum.directions.to(device))
         for layer, spectrum in spectra.items()
     }
+
+
+def _warn_of_few_keys(passages: Sequence[Passage], leading: int) -> None:
+    """Says so where the passages have too few keys to tell the leading directions by."""
+    n_keys = sum(1 if passage.last_only else len(passage.ids) for passage in passages)
+    if leading * _KEYS_PER_DIRECTION > n_keys:
+        logger.warning(
+            "%d directions shall be protected, and the generic text has %d keys to tell them by, "
+            "fewer than %d each; give more text (statistics_text, statistics_tokens) or protect "
+            "fewer (protected_share)",
+            leading,
+            n_keys,
+            _KEYS_PER_DIRECTION,
+        )
+
+
+def _paths(
+    prepared: Prepared, passages: Sequence[Passage], layers: Sequence[int], folder: Path
+) -> dict[int, Path]:
+    """The file of each layer, named by everything that its spectrum depends on."""
+    base, device = prepared.computation(), prepared.editable.device
+    read_in = computing_dtype(prepared.hparams.precision, prepared.model)
+    # which sum in another order
+    computed_by = f"{device.type}:{torch.get_num_threads()}"
+    keys = {layer: _key(f"{base}:{read_in}:{computed_by}:{layer}", passages) for layer in layers}
+    return {layer: folder / f"{key}.safetensors" for layer, key in keys.items()}
 
 
 def spectrum_of(keys: Tensor) -> Spectrum:

@@ -455,7 +455,7 @@ def test_a_place_that_takes_no_file_is_found_out_before_the_work(
 
     (workplace / "shut").mkdir(exist_ok=True)
     monkeypatch.setattr(Path, "touch", full)
-    monkeypatch.setattr("rose_easyedit.method.stage1.targets.compute_targets", compute)
+    monkeypatch.setattr("rose_easyedit.method.stage1.targets.find_targets", compute)
     assert main(_edit_words(workplace, out)) == code
     assert part in capsys.readouterr().err
 

@@ -158,7 +158,7 @@ def test_another_model_is_refused_before_anything_is_measured(
         monkeypatch.setattr(f"rose_easyedit.geometry.{name}", None)
 
     delta = EditDelta.load(workplace / "e.safetensors")
-    model, tokenizer = load_model(delta.provenance["hparams"]["model_name"])
+    model, tokenizer = load_model(delta.provenance.hparams["model_name"])
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight.mul_(2)
     model.save_pretrained(tmp_path / "other")
@@ -254,7 +254,7 @@ def test_an_edit_that_says_too_little_is_refused(
     workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     edit = EditDelta.load(workplace / "e.safetensors")
-    said = {name: edit.provenance[name] for name in ("requests", "groups", "hparams")}
+    said = {name: getattr(edit.provenance, name) for name in ("requests", "groups", "hparams")}
     bare = EditDelta(edit.layers, edit.base, said, edit.targets).save(tmp_path / "bare")
     assert main(_words(workplace, "bare", "--delta", str(bare))) == 2
     assert "does not say its losses, steps, versions" in capsys.readouterr().err

@@ -57,7 +57,7 @@ def test_a_fact_from_adding_to_forgetting(place: Path, capsys: pytest.CaptureFix
     assert asked["before"] != asked["after"]
     out = report(capsys, *words("export", out="edit.safetensors"))
     assert out["bytes"] == (place / "edit.safetensors").stat().st_size
-    (held,) = EditDelta.load("edit.safetensors").provenance["requests"]
+    (held,) = EditDelta.load("edit.safetensors").provenance.requests
     assert held["target_new"] == "Rome"
     report(capsys, *words("forget", subject="Marie Curie"))
     assert report(capsys, *words("list"))["facts"] == []

@@ -65,7 +65,7 @@ def edited(overrides: dict[str, Any]) -> Stage:
     def stage(model: Any, tokenizer: Any, folder: Path) -> Any:
         delta = compute_edit(model, tokenizer, FACTS, hparams(**overrides))
         assert all(f.left.dtype == f.right.dtype == torch.float32 for f in delta.layers.values())
-        return delta.fingerprint, delta.provenance["losses"], delta.provenance["calibration"]
+        return delta.fingerprint, delta.provenance.losses, delta.provenance.calibration
 
     return stage
 

@@ -16,6 +16,7 @@ from tiny_models import build_model, same_weights, weights_of
 
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.factors import Factors
+from rose_easyedit.edits.file import EditRecord, write_edit
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.models.fingerprint import model_fingerprint, weights_fingerprint
 
@@ -384,7 +385,7 @@ def test_the_file_is_plain_safetensors_with_the_record_in_its_header(tmp_path: P
     delta = make_delta(build_model("llama-tied"))
     with safe_open(delta.save(tmp_path / "a.safetensors"), framework="pt") as file:
         record = json.loads(file.metadata()["rose_easyedit.delta/2"])
-        assert record["provenance"] == delta.provenance
+        assert record["provenance"] == delta.provenance.as_dict()
         assert len(list(file.keys())) == 2 * len(delta.layers) + 1  # and the targets
 
 
@@ -587,13 +588,20 @@ def test_targets_that_are_none(targets: torch.Tensor, message: str, tmp_path: Pa
         ("log", [1]),
         ("versions", None),
         ("dtype", 3),
+        ("version", 2),
+        ("layers", [{"layer": 1}]),
+        ("disturbance", "none"),
+        ("calibration", 1.0),
     ],
 )
 def test_a_record_of_other_types_is_refused(entry: str, value: Any, tmp_path: Path) -> None:
     delta = make_delta(build_model("llama-tied"))
-    edit = EditDelta(delta.layers, delta.base, {**delta.provenance, entry: value}, delta.targets)
+    record = {**delta.provenance.as_dict(), entry: value}
+    with pytest.raises(RoSEError, match=f"(?s)cannot be read.*{entry[:7]}"):
+        EditDelta(delta.layers, delta.base, record)
+    edit = EditRecord(delta.layers, delta.base, record, delta.targets)
     with pytest.raises(RoSEError, match=f"(?s)is damaged.*{entry[:7]}"):
-        EditDelta.load(edit.save(tmp_path / "a"))
+        EditDelta.load(write_edit(tmp_path / "a", edit))
 
 
 def test_what_a_file_says_of_a_weight_is_part_of_its_checksum(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_run_writes_its_files_and_tells_its_tracker(tmp_path: Path) -> None:
     assert report["metrics"] == main_metrics(result["summary"])
     assert list(report["seconds"]) == ["model", "baseline", "edit", "evaluation", "geometry"]
     delta = EditDelta.load(folder / "delta.safetensors")
-    assert RoSEHyperParams.from_dict(delta.provenance["hparams"]) == config.hparams
+    assert RoSEHyperParams.from_dict(delta.provenance.hparams) == config.hparams
     written = OmegaConf.load(folder / "config.yaml")
     assert written.hparams.layers == [1, 2] and written.data.subjects == 1
     assert json.loads((folder / "diagnosis.json").read_text())["summary"]["facts"] == 4

@@ -13,6 +13,7 @@ from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch import Tensor
 
 from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.provenance import Provenance
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.export.save import save_merged, save_peft_lora
 from rose_easyedit.method.edit import compute_edit
@@ -92,7 +93,7 @@ def test_the_adapter_names_a_base_that_peft_can_load(
     from tiny_edits import make_delta
 
     delta = make_delta(build_model("llama-tied"), "llama-tied")
-    delta.provenance = {"hparams": {"model_name": name}}
+    delta.provenance = Provenance(hparams={"model_name": name})
     config = json.loads((save_peft_lora(delta, tmp_path / "a") / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == base
 

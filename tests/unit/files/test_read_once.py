@@ -15,8 +15,8 @@ from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage2.statistics import load_spectra
-from rose_easyedit.models.architectures import read_architecture
 
 
 def overwrite(path: Path) -> None:
@@ -65,8 +65,8 @@ def test_statistics_are_what_was_read(
 
     def spectrum() -> Any:
         with frozen(model):
-            editable = read_architecture(model)
-            return load_spectra(editable, tiny_tokenizer, [0], few, tmp_path, leading=leading)[0]
+            prepared = Prepared.of(model, tiny_tokenizer, settings())
+            return load_spectra(prepared, [0], few, tmp_path, leading=leading)[0]
 
     computed, read = spectrum(), spectrum()
     (path,) = tmp_path.iterdir()

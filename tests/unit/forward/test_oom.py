@@ -19,12 +19,12 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.forward.layerwise import Stack
 from rose_easyedit.forward.oom import counted_if_done, is_out_of_memory, within_memory
 from rose_easyedit.method.edit import compute_edit, solve_edit
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1 import integration, targets
 from rose_easyedit.method.stage1.pieces import Piece
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.method.stage2 import statistics
 from rose_easyedit.method.stage2.constraints import Spectrum
-from rose_easyedit.models.architectures import read_architecture
 
 ON_A_GPU = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nTry this.")
 IN_A_SOLVE = RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `create`")
@@ -148,8 +148,8 @@ def test_an_edit_that_runs_out_of_memory_is_the_same_edit(
     assert max(seen) > most and min(seen) <= most
     assert whole.targets is not None and halved.targets is not None
     torch.testing.assert_close(halved.targets, whole.targets, atol=1e-3, rtol=1e-3)
-    assert halved.provenance["steps"] == whole.provenance["steps"]
-    assert halved.provenance["losses"] == pytest.approx(whole.provenance["losses"], abs=1e-3)
+    assert halved.provenance.steps == whole.provenance.steps
+    assert halved.provenance.losses == pytest.approx(whole.provenance.losses, abs=1e-3)
     assert same_weights(model, weights)
 
 
@@ -263,12 +263,12 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str, Callable[...,
 
 
 def test_statistics_that_run_out_of_memory_are_the_same(narrow: Any, tiny_tokenizer: Any) -> None:
-    editable = read_architecture(build_model("llama-untied"))
-    hparams = settings(alignment={"protected_directions": 4, "statistics_tokens": 400}).alignment
+    hparams = settings(alignment={"protected_directions": 4, "statistics_tokens": 400})
+    prepared = Prepared.of(build_model("llama-untied"), tiny_tokenizer, hparams)
 
     def collect() -> dict[int, Spectrum]:
-        with frozen(editable.model), tempfile.TemporaryDirectory() as folder:
-            return statistics.load_spectra(editable, tiny_tokenizer, [1], hparams, Path(folder))
+        with frozen(prepared.model), tempfile.TemporaryDirectory() as folder:
+            return statistics.load_spectra(prepared, [1], hparams.alignment, Path(folder))
 
     whole = collect()
     seen = narrow(statistics, "read_keys", lambda _, batch, *__: len(batch.ids))

@@ -27,6 +27,7 @@ from rose_easyedit.geometry.rivals import rivals
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.suffix import Suffixes, decoded_at, losses_at, unit_directions
 from rose_easyedit.method.edit import compute_edit
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.models.architectures import first_tensor, read_architecture
 from rose_easyedit.models.precision import precision_context
 from rose_easyedit.text.locate_subject import TokenQuery
@@ -121,9 +122,10 @@ def statements(tokenizer: Any) -> list[list[TokenQuery]]:
 
 def read_probe_of(model: Any, tokenizer: Any, sink_ratio: float = 50.0) -> Any:
     how = hparams()
+    prepared = Prepared.of(model, tokenizer, how)
     how.sink_ratio = sink_ratio  # as the settings would not take a ratio below 1
     with frozen(model):
-        return read_probe(read_architecture(model), tokenizer, GEOMETRY_FACTS, how)
+        return read_probe(prepared, GEOMETRY_FACTS)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -317,7 +319,7 @@ def test_the_deviation_is_0_where_the_hidden_state_is_the_target(
     reached = EditDelta(
         delta.layers,
         delta.base,
-        {**delta.provenance, "groups": [[0], [1], [2]]},
+        replace(delta.provenance, groups=[[0], [1], [2]]),
         hidden[0, place.query.subject].expand(3, -1),
     )
     found = diagnose(model, tiny_tokenizer, GEOMETRY_FACTS, {"it": reached}, SETTINGS)
@@ -479,9 +481,8 @@ def test_contexts_are_those_of_stage_1(
 
     model = build_model("llama-tied")
     how = hparams(restatements=1, chat_contexts=1)
-    found = read_probe(
-        read_architecture(model), tiny_tokenizer, GEOMETRY_FACTS, how.with_overrides(sink_ratio=1e9)
-    )
+    prepared = Prepared.of(model, tiny_tokenizer, how.with_overrides(sink_ratio=1e9))
+    found = read_probe(prepared, GEOMETRY_FACTS)
     plans: list[Any] = []
     made = targets.make_plan
     monkeypatch.setattr(targets, "make_plan", lambda *a: plans.append(made(*a)) or plans[-1])
@@ -533,8 +534,8 @@ def test_rivals_differ_in_one_thing(integration: str, tiny_tokenizer: Any) -> No
         hierarchy={"integration": integration},
         alignment={"constraint": "covariance", "statistics_tokens": 64},
     )
-    assert constraint.provenance["groups"] == whole.provenance["groups"]
-    assert constraint.provenance["losses"] == whole.provenance["losses"]
+    assert constraint.provenance.groups == whole.provenance.groups
+    assert constraint.provenance.losses == whole.provenance.losses
     for name, factors in constraint.layers.items():
         torch.testing.assert_close(factors.dense(), whole.layers[name].dense())
 

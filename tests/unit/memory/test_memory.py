@@ -80,7 +80,7 @@ def test_the_edit_is_that_of_all_facts_at_once(
     delta, wanted = memory.delta(), compute_edit(*pair, FACTS, QUICK)
     assert optimised[3:] == []
     assert delta is not None and delta.base == wanted.base
-    assert delta.provenance["groups"] == wanted.provenance["groups"]
+    assert delta.provenance.groups == wanted.provenance.groups
     for name, factors in wanted.layers.items():
         torch.testing.assert_close(
             delta.layers[name].dense(), factors.dense(), rtol=1e-3, atol=1e-5
@@ -128,7 +128,7 @@ def test_what_is_forgotten_is_not_answered(path: Path, pair: tuple[Any, Any]) ->
     memory.forget("Ada Lovelace")
     wanted = compute_edit(*pair, FACTS[:1], QUICK)
     delta = memory.delta()
-    assert delta is not None and delta.provenance["requests"] == wanted.provenance["requests"]
+    assert delta is not None and delta.provenance.requests == wanted.provenance.requests
     memory.forget("Marie Curie")
     assert memory.delta() is None
     before = weights_of(pair[0])
@@ -161,7 +161,7 @@ def test_a_fact_that_cannot_be_written_is_named_and_leaves_the_others_alone(
     assert memory.list()[-1].fault in fault
     assert [entry.state for entry in memory.list()] == ["ready"] * 3 + ["refused"]
     delta = memory.delta()
-    assert delta is not None and len(delta.provenance["requests"]) == 3
+    assert delta is not None and len(delta.provenance.requests) == 3
     memory.add(FACTS[0])  # of the same subject, without a word about the other
     with pytest.raises(RoSEError, match="are kept, but"):
         memory.add(long)
@@ -220,7 +220,7 @@ def test_a_fact_that_the_settings_leave_out_is_refused_and_the_others_are_writte
         memory.add(FACTS)
     assert [entry.state for entry in memory.list()] == ["ready", "ready", "refused"]
     delta = memory.delta()
-    assert delta is not None and len(delta.provenance["requests"]) == 2
+    assert delta is not None and len(delta.provenance.requests) == 2
 
 
 def test_a_memory_of_an_earlier_version_gets_the_settings_that_it_lacks(
@@ -358,7 +358,7 @@ def test_a_named_model_is_loaded_when_it_is_needed(path: Path) -> None:
     FactMemory.open(path, "tiny-random", hparams=hparams).add(FACTS[2])
     memory = FactMemory.open(path)  # the name and the settings are in the file
     delta = memory.delta()
-    assert delta is not None and delta.provenance["hparams"]["model_name"] == "tiny-random"
+    assert delta is not None and delta.provenance.hparams["model_name"] == "tiny-random"
 
 
 def test_an_edit_goes_out_and_comes_in(

@@ -13,7 +13,7 @@ from tiny_models import FACTS, build_model, settings
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory import FactMemory
-from rose_easyedit.method import edit
+from rose_easyedit.method import edit, prepared
 
 QUICK = settings(hierarchy={"fact_steps": 2, "subject_steps": 2})
 
@@ -33,13 +33,13 @@ def cache(own_cache: Path) -> Path:
 def solved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The facts of each edit that is solved."""
     seen: list[int] = []
-    solve = edit.solve_edit
+    solve = edit.solve_targets
 
-    def spy(model: Any, tokenizer: Any, targets: Any, *rest: Any) -> EditDelta:
+    def spy(prepared: Any, targets: Any) -> EditDelta:
         seen.append(len(targets.plan.requests))
-        return solve(model, tokenizer, targets, *rest)
+        return solve(prepared, targets)
 
-    monkeypatch.setattr(edit, "solve_edit", spy)
+    monkeypatch.setattr(edit, "solve_targets", spy)
     return seen
 
 
@@ -76,9 +76,9 @@ def test_other_facts_are_solved_anew_and_take_its_place(
     another(path, pair).update({**FACTS[2], "target_new": "Polish"})
     delta = another(path, pair).delta()
     assert solved == [2, 3, 3]
-    assert delta is not None and delta.provenance["requests"][-1]["target_new"] == "Polish"
+    assert delta is not None and delta.provenance.requests[-1]["target_new"] == "Polish"
     another(path, pair).forget("Ada Lovelace")
-    assert len(another(path, pair).delta().provenance["requests"]) == 2  # type: ignore[union-attr]
+    assert len(another(path, pair).delta().provenance.requests) == 2  # type: ignore[union-attr]
     assert len(list(cache.iterdir())) == 1
 
 
@@ -152,8 +152,12 @@ def test_an_empty_memory_computes_nothing_of_an_edit(
         raise AssertionError("an edit was begun")
 
     memory = another(path, pair)
-    for name in ("compute_edit", "solve_edit", "compute_targets", "base_fingerprint"):
-        monkeypatch.setattr(edit, name, fail)
+    for module, names in (
+        (edit, ("compute_edit", "solve_edit", "find_targets", "solve_targets")),
+        (prepared, ("base_fingerprint",)),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, fail)
     assert memory.ask("They met", max_new_tokens=3)
     with pytest.raises(RoSEError, match="no fact to write"):
         memory.save(path.with_name("edit.safetensors"))

@@ -80,7 +80,7 @@ def test_an_edit_records_the_layers_that_were_found(
 ) -> None:
     traced(statement=FOUND)
     delta = compute_edit(tiny_llama, tiny_tokenizer, FACTS, AUTO)
-    assert delta.provenance["hparams"]["layers"] == [0, 1]
+    assert delta.provenance.hparams["layers"] == [0, 1]
     assert (
         delta.fingerprint == compute_edit(tiny_llama, tiny_tokenizer, FACTS, settings()).fingerprint
     )

@@ -54,12 +54,12 @@ def test_an_edit_drifts_as_far_as_it_says_and_no_further_than_it_may(
     model = build_model(name)
     before = weights_of(model)
     whole = compute_edit(model, tiny_tokenizer, FACTS, settings())
-    assert "calibration" not in whole.provenance
+    assert whole.provenance.calibration is None
     far = drift(model, tiny_tokenizer, whole, settings())
     hparams = settings(alignment={"locality_budget": far / 3})
     with caplog.at_level(logging.WARNING):
         delta = compute_edit(model, tiny_tokenizer, FACTS, hparams)
-    found = delta.provenance["calibration"]
+    found = delta.provenance.calibration
     assert found["drift"] == pytest.approx(far, rel=1e-3)
     assert 0.0 < found["scale"] < 1.0
     now = drift(model, tiny_tokenizer, delta, hparams)
@@ -76,7 +76,7 @@ def test_a_wide_budget_changes_nothing(tiny_tokenizer: Any) -> None:
     whole = compute_edit(model, tiny_tokenizer, FACTS, settings())
     hparams = settings(alignment={"locality_budget": 1e6})
     delta = compute_edit(model, tiny_tokenizer, FACTS, hparams)
-    assert delta.provenance["calibration"]["scale"] == 1.0
+    assert delta.provenance.calibration["scale"] == 1.0
     for layer, factors in delta.layers.items():
         assert torch.equal(factors.left, whole.layers[layer].left)
 
@@ -96,12 +96,12 @@ def test_an_edit_reports_what_it_writes_and_not_what_it_would_have(tiny_tokenize
     far = drift(model, tiny_tokenizer, whole, settings())
     hparams = settings(alignment={"locality_budget": far / 10})
     delta = compute_edit(model, tiny_tokenizer, FACTS, hparams)
-    layers = zip(delta.layers.values(), delta.provenance["layers"], strict=True)
+    layers = zip(delta.layers.values(), delta.provenance.layers, strict=True)
     for factors, report in layers:
-        assert report["update_norm"] == pytest.approx(float(factors.dense().norm()))
-    before, after = (each.provenance["layers"] for each in (whole, delta))
+        assert report.update_norm == pytest.approx(float(factors.dense().norm()))
+    before, after = (each.provenance.layers for each in (whole, delta))
     for of_whole, of_scaled in zip(before, after, strict=True):
-        assert of_scaled["rounding_loss"] > of_whole["rounding_loss"]
+        assert of_scaled.rounding_loss > of_whole.rounding_loss
 
 
 def test_a_budget_that_lets_nothing_through_is_refused(tiny_tokenizer: Any) -> None:

@@ -70,13 +70,13 @@ def test_a_sum_is_the_sum_of_the_updates_and_keeps_both_archives() -> None:
     wanted = dense(one) + dense(other)
     torch.testing.assert_close(dense(both), wanted, rtol=1e-5, atol=1e-5)
     assert both.base == "base"
-    assert [r["subject"] for r in both.provenance["requests"]] == ["Japan", "Peru"]
-    assert both.provenance["groups"] == [[0], [1]]
-    assert both.provenance["losses"] == [1.0, 2.0] and both.provenance["steps"] == [1, 2]
-    assert both.provenance["log"][:2] == ["log of Japan", "log of Peru"]
-    assert "neither solved against the keys of the other" in both.provenance["log"][2]
+    assert [r["subject"] for r in both.provenance.requests] == ["Japan", "Peru"]
+    assert both.provenance.groups == [[0], [1]]
+    assert both.provenance.losses == [1.0, 2.0] and both.provenance.steps == [1, 2]
+    assert both.provenance.log[:2] == ["log of Japan", "log of Peru"]
+    assert "neither solved against the keys of the other" in both.provenance.log[2]
     assert both.targets is not None and both.targets[:, 0].tolist() == [1.0, 2.0]
-    assert [r["subject"] for r in one.provenance["requests"]] == ["Japan"]
+    assert [r["subject"] for r in one.provenance.requests] == ["Japan"]
 
 
 def test_sums_commute_and_associate() -> None:
@@ -86,7 +86,7 @@ def test_sums_commute_and_associate() -> None:
     torch.testing.assert_close(
         dense(add(add(a, b), c)), dense(a) + dense(b) + dense(c), rtol=1e-5, atol=1e-5
     )
-    assert add(add(a, b), c).provenance["groups"] == [[0], [1], [2]]
+    assert add(add(a, b), c).provenance.groups == [[0], [1], [2]]
 
 
 def test_the_same_facts_count_once() -> None:
@@ -94,20 +94,20 @@ def test_the_same_facts_count_once() -> None:
     both = add(a, b)
     for again in (add(a, made_up("Japan", 1)), add(made_up("Japan", 1), a)):
         assert_equal(again, a)
-        assert again.provenance["requests"] == a.provenance["requests"]
-        assert again.provenance["log"] == [*a.provenance["log"], COUNTED_ONCE]
-    assert a.provenance["log"] == ["log of Japan"]
+        assert again.provenance.requests == a.provenance.requests
+        assert again.provenance.log == [*a.provenance.log, COUNTED_ONCE]
+    assert a.provenance.log == ["log of Japan"]
     assert_equal(add(both, a), both)
     assert_equal(add(b, both), both)
 
 
 def test_a_sum_of_other_targets_or_of_shared_subjects_is_refused() -> None:
     a, rival = made_up("Japan", 1), made_up("Japan", 2)
-    rival.provenance["requests"][0]["target_new"] = "y"
+    rival.provenance.requests[0]["target_new"] = "y"
     with pytest.raises(RoSEError, match="'Japan': 'Japan is' is 'x' in edit 1 and 'y' in edit 2"):
         add(a, rival)
     more = made_up("Japan", 3)
-    more.provenance["requests"][0]["prompt"] = "Who rules Japan"
+    more.provenance.requests[0]["prompt"] = "Who rules Japan"
     with pytest.raises(RoSEError, match=r"would write twice; combine them .*\n  - 'Japan'"):
         add(a, more)
     with pytest.raises(RoSEError, match="- 'Japan'"):

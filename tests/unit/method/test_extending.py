@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def hparams(**overrides: Any) -> Any:
 def assert_alike(one: EditDelta, other: EditDelta, tolerance: float) -> None:
     """The same facts and groups, and updates and targets that differ by no more than a share."""
     for name in ("requests", "groups", "hparams"):
-        assert one.provenance[name] == other.provenance[name]
+        assert getattr(one.provenance, name) == getattr(other.provenance, name)
     assert one.base == other.base
     pairs = [(one.targets, other.targets)]
     pairs += [(one.layers[name].dense(), other.layers[name].dense()) for name in one.layers]
@@ -130,10 +131,10 @@ def test_only_subjects_with_other_facts_are_optimised(
     kept = [1, 2]  # Lovelace and Newton
     assert torch.equal(grown.targets[kept], first.targets[kept])
     for name in ("losses", "steps"):
-        assert len(grown.provenance[name]) == {"losses": 6, "steps": 4}[name]
-    assert grown.provenance["losses"][1:4] == first.provenance["losses"][1:4]
-    assert grown.provenance["steps"][1:3] == first.provenance["steps"][1:3]
-    assert [r["subject"] for r in first.provenance["requests"]].count("Marie Curie") == 1
+        assert len(getattr(grown.provenance, name)) == {"losses": 6, "steps": 4}[name]
+    assert grown.provenance.losses[1:4] == first.provenance.losses[1:4]
+    assert grown.provenance.steps[1:3] == first.provenance.steps[1:3]
+    assert [r["subject"] for r in first.provenance.requests].count("Marie Curie") == 1
 
 
 def test_facts_that_are_there_already_change_nothing(
@@ -142,7 +143,7 @@ def test_facts_that_are_there_already_change_nothing(
     again = extend(*pair, first, requests(BATCHES[1]))
     assert optimised == []
     assert_alike(again, first, tolerance=1e-6)
-    assert again.provenance["replaced"] == []
+    assert again.provenance.replaced == []
 
 
 def test_a_fact_of_its_own_is_not_optimised_again(
@@ -160,13 +161,13 @@ def test_the_later_of_two_contradicting_facts_holds_and_both_are_named(
 ) -> None:
     changed = {**requests(BATCHES[0])[0], "target_new": "Spanish"}
     now = extend(*pair, first, [changed, *requests(BATCHES[2])])
-    kept = [r["target_new"] for r in now.provenance["requests"] if r["subject"] == "Marie Curie"]
+    kept = [r["target_new"] for r in now.provenance.requests if r["subject"] == "Marie Curie"]
     assert kept == ["Spanish", "English"]
-    assert any("'Polish'" in line and "'Spanish'" in line for line in now.provenance["log"])
+    assert any("'Polish'" in line and "'Spanish'" in line for line in now.provenance.log)
     wanted = [changed, *ALL[1:6]]
     assert_alike(now, compute_edit(*pair, wanted, hparams()), tolerance=1e-4)
     later = without(*pair, now, "Isaac Newton")
-    assert any("the later one holds" in line for line in later.provenance["log"])
+    assert any("the later one holds" in line for line in later.provenance.log)
     assert "Polish" not in str(without(*pair, later, "Marie Curie").provenance)
 
 
@@ -176,7 +177,7 @@ def test_update_changes_a_target_and_nothing_else(
     changed = {**requests(BATCHES[0])[1], "target_new": "Paris"}
     now = update(*pair, first, [changed])
     assert optimised[-1] == ["Ada Lovelace"]
-    assert [r["target_new"] for r in now.provenance["requests"]] == [
+    assert [r["target_new"] for r in now.provenance.requests] == [
         *("Polish", "Paris"),
         *("Spanish", "violin"),
     ]
@@ -199,7 +200,7 @@ def test_one_fact_of_a_subject_is_forgotten(
 ) -> None:
     left = without(*pair, first, "Isaac Newton", "Tell me about Isaac Newton")
     assert optimised[-1] == ["Isaac Newton"]
-    assert [r["target_new"] for r in left.provenance["requests"]] == ["Polish", "German", "violin"]
+    assert [r["target_new"] for r in left.provenance.requests] == ["Polish", "German", "violin"]
 
 
 def test_what_is_not_there_cannot_be_forgotten(pair: tuple[Any, Any], first: EditDelta) -> None:
@@ -246,17 +247,17 @@ def test_an_edited_model_is_refused(
 
 def test_an_edit_without_its_targets_is_refused(pair: tuple[Any, Any], first: EditDelta) -> None:
     bare = EditDelta(first.layers, first.base, {"requests": []})
-    with pytest.raises(RoSEError, match="lacks hparams, groups, losses, steps, targets"):
+    with pytest.raises(RoSEError, match="lacks requests, hparams, groups, losses, steps, targets"):
         extend(*pair, bare, ALL)
 
 
 @pytest.mark.parametrize(
-    "lie", [{"losses": []}, {"steps": []}, {"groups": [[99]]}, {"groups": 3}, {"losses": None}]
+    "lie", [{"losses": [1.0]}, {"steps": [1]}, {"groups": [[99]]}, {"groups": 3}]
 )
 def test_an_edit_whose_record_does_not_fit_its_targets_is_refused(
     lie: dict[str, Any], first: EditDelta
 ) -> None:
-    false = EditDelta(first.layers, first.base, {**first.provenance, **lie}, first.targets)
+    false = replace(first, provenance=replace(first.provenance, **lie))
     with pytest.raises(RoSEError, match="does not fit together.*compute one of all the facts"):
         cached_targets(false)
 
@@ -266,7 +267,7 @@ def test_known_targets_are_looked_up_by_their_facts(first: EditDelta) -> None:
     newton = tuple((r.subject, r.prompt, r.target_new) for r in as_requests(requests(BATCHES[1])))
     assert set(map(len, known)) == {1, 2}
     assert torch.equal(known[newton].value, first.targets[2])
-    assert known[newton].losses == first.provenance["losses"][2:]
+    assert known[newton].losses == first.provenance.losses[2:]
 
 
 def test_an_edit_of_an_earlier_version_names_the_settings_that_it_lacks(
@@ -275,7 +276,7 @@ def test_an_edit_of_an_earlier_version_names_the_settings_that_it_lacks(
     older = {name: value for name, value in hparams().as_dict().items() if name != "n_contexts"}
     del older["hierarchy"]["kl_factor"], older["tracking"]
     edit = EditDelta(
-        first.layers, first.base, {**first.provenance, "hparams": older}, first.targets
+        first.layers, first.base, {**first.provenance.as_dict(), "hparams": older}, first.targets
     )
     with pytest.raises(RoSEError, match=r"(?s)lacks:\n  - n_contexts\n  - hierarchy.kl_factor$"):
         extend(*pair, edit, requests(BATCHES[3]))
@@ -295,7 +296,7 @@ def test_what_is_told_of_a_fact_stays(pair: tuple[Any, Any], first: EditDelta) -
     plain = requests(BATCHES[0])[0]
     told = extend(*pair, first, [{**plain, "ground_truth": "French", "case_id": 7}])
     again = extend(*pair, told, [plain])
-    record = again.provenance["requests"][0]
+    record = again.provenance.requests[0]
     assert (record["ground_truth"], record["case_id"]) == ("French", 7)
 
 
@@ -305,9 +306,9 @@ def test_a_change_that_is_taken_back_leaves_no_trace(
     plain = requests(BATCHES[0])[0]
     there = update(*pair, first, [{**plain, "target_new": "Greek"}])
     further = update(*pair, there, [{**plain, "target_new": "Latin"}])
-    assert [(c["old"], c["new"]) for c in further.provenance["replaced"]] == [("Polish", "Latin")]
+    assert [(c["old"], c["new"]) for c in further.provenance.replaced] == [("Polish", "Latin")]
     back = update(*pair, further, [plain])
-    assert back.provenance["replaced"] == []
+    assert back.provenance.replaced == []
 
 
 def test_a_failing_fact_that_may_be_left_out_leaves_the_edit_as_it_was(
@@ -324,4 +325,4 @@ def test_a_failing_fact_that_may_be_left_out_leaves_the_edit_as_it_was(
     monkeypatch.setattr(integration, "_loss", broken)
     larger = extend(*pair, edit, requests(BATCHES[1]))
     assert_alike(larger, edit, 1e-6)
-    assert sum("is left out" in line for line in larger.provenance["log"]) == 2
+    assert sum("is left out" in line for line in larger.provenance.log) == 2

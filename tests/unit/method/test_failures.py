@@ -60,19 +60,19 @@ def test_the_fact_is_left_out_and_the_edit_is_that_of_the_others(
     with caplog.at_level(logging.WARNING):
         delta = compute_edit(broken, tiny_tokenizer, BATCH, hparams)
     wanted = compute_edit(broken, tiny_tokenizer, FACTS, hparams)
-    claimed = [(r["subject"], r["prompt"]) for r in delta.provenance["requests"]]
+    claimed = [(r["subject"], r["prompt"]) for r in delta.provenance.requests]
     assert claimed == [(fact["subject"], fact["prompt"]) for fact in FACTS]
-    assert delta.provenance["groups"] == wanted.provenance["groups"]
-    assert delta.provenance["losses"] == pytest.approx(wanted.provenance["losses"], abs=1e-3)
+    assert delta.provenance.groups == wanted.provenance.groups
+    assert delta.provenance.losses == pytest.approx(wanted.provenance.losses, abs=1e-3)
     assert delta.targets is not None and wanted.targets is not None
     torch.testing.assert_close(delta.targets, wanted.targets, atol=1e-2, rtol=1e-2)
-    assert delta.provenance["log"] == [
+    assert delta.provenance.log == [
         "'We asked Isaac Newton' (subject 'Isaac Newton'): its loss is not finite; it "
         "is left out and not edited",
         "'We asked Marie Curie' (subject 'Marie Curie'): its loss is not finite; it is "
         "left out and not edited",
     ]
-    assert all(line in caplog.text for line in delta.provenance["log"])
+    assert all(line in caplog.text for line in delta.provenance.log)
 
 
 @pytest.mark.parametrize("how", INTEGRATIONS)
@@ -82,7 +82,7 @@ def test_what_is_on_record_is_plain_json(
     hparams = settings(hierarchy={**LEAVE_OUT, "integration": how, "kl_factor": 0.1})
     store = ShiftStore(tmp_path / "shifts")
     deltas = [compute_edit(broken, tiny_tokenizer, BATCH, hparams, store) for _ in range(2)]
-    json.dumps(deltas[0].provenance, allow_nan=False)
+    json.dumps(deltas[0].provenance.as_dict(), allow_nan=False)
     files = [delta.save(tmp_path / f"{i}").read_bytes() for i, delta in enumerate(deltas)]
     assert files[0] == files[1]
     loaded = EditDelta.load(tmp_path / "0")
@@ -108,13 +108,13 @@ def test_a_fact_that_fails_beside_the_others_of_its_subject(
     hierarchy = {**LEAVE_OUT, "loss_threshold": 0.0}
     delta = compute_edit(model, tiny_tokenizer, FACTS, settings(hierarchy=hierarchy))
     assert calls == 3
-    assert [r["prompt"] for r in delta.provenance["requests"]] == [
+    assert [r["prompt"] for r in delta.provenance.requests] == [
         FACTS[0]["prompt"],
         FACTS[2]["prompt"],
     ]
-    assert delta.provenance["groups"] == [[0], [1]]
-    assert delta.provenance["steps"] == [6, 6]
-    (line,) = delta.provenance["log"]
+    assert delta.provenance.groups == [[0], [1]]
+    assert delta.provenance.steps == [6, 6]
+    (line,) = delta.provenance.log
     assert line.startswith("'Tell me about Marie Curie' (subject 'Marie Curie')")
     assert same_weights(model, weights)
 
@@ -169,8 +169,8 @@ def test_a_subject_that_overflows_is_a_failed_fact_and_no_sink(tiny_tokenizer: A
     with pytest.raises(RoSEError, match="(?s)not finite.*on_failure: leave_out.*violin"):
         compute_edit(model, tiny_tokenizer, batch, settings())
     delta = compute_edit(model, tiny_tokenizer, batch, settings(hierarchy=LEAVE_OUT))
-    assert [request["prompt"] for request in delta.provenance["requests"]] == [
+    assert [request["prompt"] for request in delta.provenance.requests] == [
         fact["prompt"] for fact in FACTS[:2]
     ]
-    (line,) = delta.provenance["log"]
+    (line,) = delta.provenance.log
     assert "violin" in line and "its loss is not finite" in line

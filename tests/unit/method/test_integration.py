@@ -333,8 +333,8 @@ def test_the_other_integrations_are_one_level_from_zero(
     assert start.shape == (n_groups, WIDTH) and float(start.abs().max()) == 0
     # a loss per request, in the order of the requests
     losses = [loss for per_group in found.losses for loss in per_group]
-    assert delta.provenance["losses"] == losses
-    assert delta.provenance["groups"] == ([[0, 1], [2]] if how == "joint" else [[0], [1], [2]])
+    assert delta.provenance.losses == losses
+    assert delta.provenance.groups == ([[0, 1], [2]] if how == "joint" else [[0], [1], [2]])
     assert delta.targets is not None and delta.targets.shape == (n_groups, WIDTH)
 
 

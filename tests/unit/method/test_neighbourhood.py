@@ -179,12 +179,12 @@ def test_the_report_says_how_far_they_were_moved(tiny_tokenizer: Any) -> None:
         before = hidden()
         with delta.applied(model):
             moved = (hidden() - before).norm(dim=1).mean()
-    assert delta.provenance["disturbance"] == pytest.approx(float(moved), rel=1e-3)
+    assert delta.provenance.disturbance == pytest.approx(float(moved), rel=1e-3)
 
 
 def test_without_any_nothing_is_said_of_them(tiny_tokenizer: Any) -> None:
     delta = compute_edit(build_model("llama-untied"), tiny_tokenizer, FACTS, settings())
-    assert delta.provenance["disturbance"] is None
+    assert delta.provenance.disturbance is None
 
 
 def test_columns_to_preserve_leave_directions_to_write_in(

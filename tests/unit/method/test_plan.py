@@ -15,6 +15,7 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.plan import Plan, make_columns, make_plan
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.sinks import usual_norm, without_sinks
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import EditRequest, as_requests
@@ -186,7 +187,7 @@ def test_what_a_sink_is_does_not_depend_on_the_other_facts(tiny_tokenizer: Any) 
     model = build_model("llama-untied")
     editable, hparams = read_architecture(model), settings()
     with frozen(model):
-        usual = usual_norm(editable, tiny_tokenizer, hparams)
+        usual = usual_norm(Prepared.of(model, tiny_tokenizer, hparams))
         lines = generic_lines(tiny_tokenizer, None, 512)
         norms = []
         for line in lines:
@@ -209,7 +210,7 @@ def test_an_edit_logs_its_sinks(tiny_tokenizer: Any, caplog: pytest.LogCaptureFi
     hparams = settings(contexts=["", "He plays with "], sink_ratio=10.0)
     with caplog.at_level(logging.WARNING, logger="rose_easyedit"):
         delta = compute_edit(model, tiny_tokenizer, [fact, with_words, FACTS[2]], hparams)
-    (line,) = delta.provenance["log"]
+    (line,) = delta.provenance.log
     assert line.startswith("'Marie' (subject 'Marie'): ") and "1 of 2 contexts" in line
     assert line in caplog.text
     with pytest.raises(RoSEError, match="(?s)attention sink.*'Marie' .subject.*in every context"):

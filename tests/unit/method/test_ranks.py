@@ -46,11 +46,11 @@ def assert_alike(found: EditDelta, wanted: EditDelta) -> None:
     for name, update in wanted.layers.items():
         torch.testing.assert_close(found.layers[name].dense(), update.dense(), rtol=1e-3, atol=1e-5)
     for name in ("requests", "hparams", "groups", "steps", "log", "versions"):
-        assert found.provenance[name] == wanted.provenance[name], name
-    assert found.provenance["losses"] == pytest.approx(wanted.provenance["losses"], rel=1e-3)
-    for level, curve in wanted.provenance["curves"].items():
+        assert getattr(found.provenance, name) == getattr(wanted.provenance, name), name
+    assert found.provenance.losses == pytest.approx(wanted.provenance.losses, rel=1e-3)
+    for level, curve in wanted.provenance.curves.items():
         for measure, values in curve.items():
-            other = found.provenance["curves"][level][measure]
+            other = found.provenance.curves[level][measure]
             assert [v is None for v in other] == [v is None for v in values]
             known = [v or 0.0 for v in values]
             assert [v or 0.0 for v in other] == pytest.approx(known, rel=1e-3, abs=1e-3), measure
@@ -102,7 +102,7 @@ def test_a_share_of_which_nothing_is_left_is_no_failure_of_the_others(tiny_token
             model.model.embed_tokens.weight[german] = float("nan")
     hparams = settings(hierarchy={"fact_steps": 3, "subject_steps": 3, "on_failure": "leave_out"})
     wanted = compute_edit(models[0], tiny_tokenizer, [lost, *FACTS[:2]], hparams)
-    assert len(wanted.provenance["requests"]) == 2 and len(wanted.provenance["log"]) == 1
+    assert len(wanted.provenance.requests) == 2 and len(wanted.provenance.log) == 1
     for found in together(models, tiny_tokenizer, [lost, *FACTS[:2]], hparams):
         assert_alike(found, wanted)
 

@@ -18,6 +18,7 @@ from rose_easyedit.config.compare import differences, missing_settings
 from rose_easyedit.config.hparams import RoSEHyperParams, SelfCheckHyperParams
 from rose_easyedit.easyedit.editor import apply_rose_to_model
 from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.file import EditRecord, write_edit
 from rose_easyedit.errors import DamageError, RoSEError
 from rose_easyedit.export.model_card import LORA, model_card
 from rose_easyedit.forward.activations import frozen
@@ -25,11 +26,11 @@ from rose_easyedit.memory import FactMemory
 from rose_easyedit.method.edit import compute_edit, solve_edit
 from rose_easyedit.method.extend import extend
 from rose_easyedit.method.neighbourhood import held_out_queries
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.self_check import CheckedFact, Drift, Measured, warnings_of
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.method.stage2.calibration import scaled
 from rose_easyedit.method.verification import generic_texts, self_check, share_of_way, spread
-from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.requests import as_requests
 from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.tracking.curves import FACT_MEASURES, log_edit
@@ -78,7 +79,7 @@ def test_the_bare_statement_of_each_fact_is_always_read(
     monkeypatch.setattr("rose_easyedit.method.verification._STATEMENTS", 0)
     model = build_model("llama-untied")
     delta = compute_edit(model, tiny_tokenizer, FACTS, settings(self_check=LENIENT))
-    facts = delta.provenance["self_check"]["facts"]
+    facts = delta.provenance.self_check.facts
     assert len(facts) == len(FACTS)
     assert all(fact["reached"] == fact["least_reached"] for fact in facts)
     with delta.applied(model):
@@ -171,7 +172,7 @@ def test_what_an_edit_says_is_what_the_edited_model_does(name: str, tiny_tokeniz
     targets = compute_targets(model, tiny_tokenizer, FACTS, hparams)
     delta = solve_edit(model, tiny_tokenizer, targets, hparams)
     assert same_weights(model, before)
-    checked = delta.provenance["self_check"]
+    checked = delta.provenance.self_check
     texts = {
         "generic": generic_texts(tiny_tokenizer, ["Marie Curie"], hparams, 256),
         "neighbours": [
@@ -189,14 +190,14 @@ def test_what_an_edit_says_is_what_the_edited_model_does(name: str, tiny_tokeniz
         edited = {kind: read(model, rows) for kind, rows in texts.items()}
         there = [statement(model, query, layer) for query in queries]
         answers = [top_tokens(model, tiny_tokenizer, f["prompt"], f["target_new"]) for f in FACTS]
-    for kind, found_drift in checked["drift"].items():
+    for kind, found_drift in checked.drift.items():
         old, new = unedited[kind], edited[kind]
         kl = float((old.exp() * (old - new)).sum(-1).mean())
         assert found_drift["kl"] == pytest.approx(kl, rel=1e-3)
         same = (old.argmax(-1) == new.argmax(-1)).float().mean()
         assert found_drift["top1"] == pytest.approx(float(same))
         assert found_drift["prompts"] == len(texts[kind])
-    for index, fact in enumerate(checked["facts"]):
+    for index, fact in enumerate(checked.facts):
         mine = [i for i, place in enumerate(places) if place == index]
         ways = [targets.values[value_of[index]] - here[i] for i in mine]
         weigh = targets.unit.square()
@@ -214,9 +215,9 @@ def test_what_an_edit_says_is_what_the_edited_model_does(name: str, tiny_tokeniz
 
 def test_the_same_edit_says_the_same(tiny_tokenizer: Any) -> None:
     records = [
-        compute_edit(build_model("llama-untied"), tiny_tokenizer, FACTS, settings()).provenance[
-            "self_check"
-        ]
+        compute_edit(
+            build_model("llama-untied"), tiny_tokenizer, FACTS, settings()
+        ).provenance.self_check
         for _ in range(2)
     ]
     assert records[0] == records[1]
@@ -241,7 +242,7 @@ def test_damage_is_warned_of_with_the_facts_names(
     hparams = hparams.with_overrides(alignment={"strength": 10.0})
     with caplog.at_level(logging.WARNING):
         delta = compute_edit(build_model("llama-untied"), tiny_tokenizer, FACTS, hparams)
-    (text,) = delta.provenance["self_check"]["warnings"]
+    (text,) = delta.provenance.self_check.warnings
     assert text in caplog.messages
     assert "facts not reached" in text and "(subject 'Ada Lovelace')" in text
 
@@ -255,7 +256,7 @@ def test_a_damaged_edit_is_refused_where_the_settings_say_so(tiny_tokenizer: Any
     assert len(error.value.faults) == 3  # the facts, and both drifts
     assert same_weights(model, before)
     whole = settings(on_damage="refuse", self_check=LENIENT)
-    assert compute_edit(model, tiny_tokenizer, FACTS, whole).provenance["self_check"]
+    assert compute_edit(model, tiny_tokenizer, FACTS, whole).provenance.self_check
 
 
 def test_an_edit_through_easyedit_is_judged_before_a_weight_is_touched(
@@ -271,7 +272,7 @@ def test_an_edit_through_easyedit_is_judged_before_a_weight_is_touched(
     with caplog.at_level(logging.WARNING):
         _, written = apply_rose_to_model(model, tiny_tokenizer, FACTS, settings(self_check=STRICT))
     assert "the edit moves what follows" in caplog.text
-    assert len(written.delta.provenance["self_check"]["warnings"]) == 2
+    assert len(written.delta.provenance.self_check.warnings) == 2
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -289,16 +290,15 @@ def test_values_beyond_the_model_are_caught(tiny_tokenizer: Any) -> None:
     model = build_model("llama-untied")
     targets = compute_targets(model, tiny_tokenizer, FACTS, settings())
     delta = solve_edit(model, tiny_tokenizer, targets, settings(), check=False)
-    assert "self_check" not in delta.provenance
+    assert delta.provenance.self_check is None
     hparams = settings(self_check={**LENIENT, "least_reached": 0.5})
     layers = dict(zip(hparams.layers, delta.layers.values(), strict=True))
     for scale, wanted in [(1e38, "numbers that are not finite"), (1e10, "of its way")]:
         with frozen(model):
-            checked = self_check(
-                read_architecture(model), tiny_tokenizer, targets, scaled(layers, scale), hparams
-            )
-        assert wanted in checked["warnings"][0]
-        assert "3 of 3 facts" in checked["warnings"][0]
+            prepared = Prepared.of(model, tiny_tokenizer, hparams)
+            checked = self_check(prepared, targets, scaled(layers, scale))
+        assert wanted in checked.warnings[0]
+        assert "3 of 3 facts" in checked.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -327,9 +327,9 @@ def test_how_an_edit_is_judged_makes_it_no_other_edit() -> None:
 def test_an_extended_edit_tells_of_all_its_facts(tiny_tokenizer: Any) -> None:
     model = build_model("llama-untied")
     first = compute_edit(model, tiny_tokenizer, FACTS[2:], settings())
-    grown = extend(model, tiny_tokenizer, first, FACTS[:2]).provenance["self_check"]
-    assert len(grown["facts"]) == 3
-    assert all(fact["reached"] > 0 for fact in grown["facts"])
+    grown = extend(model, tiny_tokenizer, first, FACTS[:2]).provenance.self_check
+    assert len(grown.facts) == 3
+    assert all(fact["reached"] > 0 for fact in grown.facts)
 
 
 def test_a_memory_goes_on_with_a_warning(
@@ -364,14 +364,14 @@ def test_what_was_found_goes_where_the_edit_is_told_of(tiny_tokenizer: Any) -> N
     delta = compute_edit(
         build_model("llama-untied"), tiny_tokenizer, FACTS, settings(self_check=STRICT)
     )
-    checked = delta.provenance["self_check"]
+    checked = delta.provenance.self_check
     tracker = Collected()
     log_edit(tracker, delta)
     assert [{n: row[n] for n in FACT_MEASURES} for row in tracker.tables["facts"]] == [
-        {n: fact[n] for n in FACT_MEASURES} for fact in checked["facts"]
+        {n: fact[n] for n in FACT_MEASURES} for fact in checked.facts
     ]
-    assert tracker.totals["check/generic_kl"] == checked["drift"]["generic"]["kl"]
-    assert tracker.totals["check/warnings"] == len(checked["warnings"]) == 2
+    assert tracker.totals["check/generic_kl"] == checked.drift["generic"]["kl"]
+    assert tracker.totals["check/warnings"] == len(checked.warnings) == 2
     assert 0 <= tracker.totals["check/answered"] <= 1
     card = model_card(delta, LORA)
     assert "## Checked by itself" in card
@@ -448,7 +448,7 @@ def test_an_edit_of_an_earlier_version_is_shown(
 ) -> None:
     main(words(workplace, "new.safetensors"))
     delta = EditDelta.load(workplace / "new.safetensors")
-    del delta.provenance["self_check"]
+    delta.provenance = replace(delta.provenance, self_check=None)
     old = delta.save(workplace / "old.safetensors")
     capsys.readouterr()
     assert main(["info", str(old)]) == 0
@@ -472,6 +472,8 @@ def test_an_edit_of_an_earlier_version_is_shown(
 def test_a_file_whose_check_is_none_is_refused(workplace: Path, damage: Any) -> None:
     main(words(workplace, "whole.safetensors", "--force"))
     delta = EditDelta.load(workplace / "whole.safetensors")
-    damage(delta.provenance["self_check"])
+    record = json.loads(json.dumps(delta.provenance.as_dict()))
+    damage(record["self_check"])
+    damaged = EditRecord(delta.layers, delta.base, record, delta.targets)
     with pytest.raises(RoSEError, match="self_check is"):
-        EditDelta.load(delta.save(workplace / "damaged.safetensors"))
+        EditDelta.load(write_edit(workplace / "damaged.safetensors", damaged))

@@ -165,7 +165,7 @@ def test_an_interrupted_edit_goes_on_where_it_was_byte_for_byte(
     counted, step = [], integration._step
     monkeypatch.setattr(integration, "_step", lambda *args: (counted.append(1), step(*args)))
     fresh = edit(pair, None, **changes)
-    assert min(fresh.provenance["steps"]) < max(fresh.provenance["steps"])
+    assert min(fresh.provenance.steps) < max(fresh.provenance.steps)
     whole, at = len(counted), (3, 1, 4, 4)  # within the facts, at the next step, and so on
     for steps in at:
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):

@@ -16,10 +16,10 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.generic import generic_passages
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage2 import statistics
 from rose_easyedit.method.stage2.constraints import Spectrum
 from rose_easyedit.method.stage2.statistics import load_spectra, spectrum_of, spectrum_on
-from rose_easyedit.models.architectures import read_architecture
 
 D_FF = 64
 
@@ -52,7 +52,7 @@ def spectra(
     )
     with frozen(model):
         return load_spectra(
-            read_architecture(model), tokenizer, layers, hparams, folder, leading=leading
+            Prepared.of(model, tokenizer, settings()), layers, hparams, folder, leading=leading
         )
 
 
@@ -61,14 +61,9 @@ def test_what_another_precision_read_is_kept_apart(tiny_tokenizer: Any, tmp_path
     found = {}
     for precision in ("weights", "bfloat16", "weights"):
         with frozen(model):
-            spectra = load_spectra(
-                read_architecture(model),
-                tiny_tokenizer,
-                [0],
-                AlignmentHyperParams(statistics_tokens=400),
-                tmp_path,
-                precision,
-            )
+            prepared = Prepared.of(model, tiny_tokenizer, settings(precision=precision))
+            text = AlignmentHyperParams(statistics_tokens=400)
+            spectra = load_spectra(prepared, [0], text, tmp_path)
         before = found.setdefault(precision, spectra[0])
         assert torch.equal(before.eigenvalues, spectra[0].eigenvalues)
     assert len(list(tmp_path.iterdir())) == 2
@@ -415,7 +410,7 @@ def test_the_users_cache_folder_is_the_default(
         assert torch.equal(factors.dense(), again.layers[name].dense())
     # and what is protected is protected
     with frozen(model):
-        found = load_spectra(read_architecture(model), tiny_tokenizer, [0, 1], hparams.alignment)
+        found = load_spectra(Prepared.of(model, tiny_tokenizer, hparams), [0, 1], hparams.alignment)
     for layer, factors in enumerate(delta.layers.values()):
         touched = factors.dense() @ found[layer].directions[:3].double().T
         assert float(touched.norm()) < 1e-5 * float(factors.dense().norm())

@@ -13,9 +13,9 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.generic import generic_subjects, held_out_subjects
+from rose_easyedit.method.prepared import Prepared
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.method.stage1.units import coordinate_spread, subject_unit
-from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.models.loading import load_model
 
 
@@ -60,7 +60,7 @@ def test_a_unit_scales_with_the_residual_stream() -> None:
                 if name.endswith(("embed_tokens.weight", "o_proj.weight", "down_proj.weight")):
                     weight *= factor
         with frozen(model):
-            units.append(subject_unit(read_architecture(model), tokenizer, settings()))
+            units.append(subject_unit(Prepared.of(model, tokenizer, settings())))
     torch.testing.assert_close(units[1], 10 * units[0], rtol=2e-2, atol=0)
 
 
@@ -89,6 +89,6 @@ def test_what_a_layer_lacks_is_told_in_units(family: str, tiny_tokenizer: Any) -
     targets = compute_targets(model, tiny_tokenizer, FACTS[:1], hparams)
     edit = solve_edit(model, tiny_tokenizer, targets, hparams, check=False)
     lacking = (targets.values - targets.unedited[0]) / targets.unit  # [contexts, d]
-    first = edit.provenance["layers"][0]
-    assert first["columns"] == len(lacking) == 3
-    assert first["residual"] == pytest.approx(float(lacking.norm(dim=1).mean()), rel=1e-4)
+    first = edit.provenance.layers[0]
+    assert first.columns == len(lacking) == 3
+    assert first.residual == pytest.approx(float(lacking.norm(dim=1).mean()), rel=1e-4)

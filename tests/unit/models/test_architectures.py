@@ -77,7 +77,7 @@ def test_the_loss_to_rounding_is_reported(tiny_tokenizer: Any) -> None:
     loss = {}
     for dtype in (torch.float32, torch.bfloat16):
         delta = compute_edit(build_model("llama-tied").to(dtype), tiny_tokenizer, FACTS, settings())
-        loss[dtype] = max(layer["rounding_loss"] for layer in delta.provenance["layers"])
+        loss[dtype] = max(layer.rounding_loss for layer in delta.provenance.layers)
     assert loss[torch.float32] < 1e-5 < 1e-4 < loss[torch.bfloat16] < 0.1
 
 

@@ -16,6 +16,7 @@ from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from rose_easyedit.cli.main import DONE, WRONG_INPUT, main
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.provenance import Provenance
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.plan import make_plan
@@ -131,7 +132,8 @@ class Edit:
     def is_equal(self, other: EditDelta) -> bool:
         """Whether another edit is this one, to the last bit."""
         return (
-            (other.base, other.provenance) == (self.record["base"], self.record["provenance"])
+            other.base == self.record["base"]
+            and other.provenance == Provenance.from_dict(self.record["provenance"])
             and other.layers.keys() == self.delta.layers.keys()
             and all(
                 torch.equal(other.layers[name].left, factors.left)

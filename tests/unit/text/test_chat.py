@@ -97,7 +97,7 @@ def test_an_edit_an_evaluation_a_diagnosis_and_a_memory_are_told_the_same(
         said.clear()
         hparams = quick(template_arguments=told)
         delta = compute_edit(tiny_llama, thinking, [REQUEST], hparams)
-        on_record = delta.provenance["template_arguments"]
+        on_record = delta.provenance.template_arguments
         asking = EvaluationSettings(max_new_tokens=1, template_arguments=told)
         baseline = Baseline.of(tiny_llama, thinking, [FACT], locality=[], settings=asking)
         assert (
@@ -121,8 +121,8 @@ def test_a_template_without_the_switch_gives_the_edit_that_it_always_gave(
     tiny_llama: Any, tiny_tokenizer: Any
 ) -> None:
     delta = compute_edit(tiny_llama, tiny_tokenizer, [REQUEST], quick())
-    assert delta.provenance["template_arguments"] == {}
-    assert delta.provenance["hparams"]["template_arguments"] == {}
+    assert delta.provenance.template_arguments == {}
+    assert delta.provenance.hparams["template_arguments"] == {}
 
 
 def test_a_template_that_tells_the_date_tells_the_same_one_on_any_day(tiny_tokenizer: Any) -> None:

@@ -140,11 +140,11 @@ def test_an_edit_keeps_the_curves_of_its_levels(
 ) -> None:
     hparams = settings(hierarchy={"integration": how})
     delta = compute_edit(build_model("llama-untied"), build_tokenizer("byte-level"), FACTS, hparams)
-    curves = delta.provenance["curves"]
+    curves = delta.provenance.curves
     assert list(curves) == levels
     assert [curves[level]["groups"][0] for level in levels] == [
         3 if level == "facts" else 2 for level in levels
     ]
     assert json.loads(json.dumps(curves)) == curves
     loaded = EditDelta.load(delta.save(tmp_path / "edit.safetensors"))
-    assert loaded.provenance["curves"] == curves
+    assert loaded.provenance.curves == curves

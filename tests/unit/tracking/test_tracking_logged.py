@@ -50,7 +50,7 @@ def test_events_begin_with_the_configuration_and_end_with_how_it_went(folder: Pa
 def test_curves_have_the_numbers_of_the_edit(folder: Path, delta: EditDelta) -> None:
     for level, name in (("facts", "fact"), ("subjects", "subject")):
         points = [e for e in events(folder, "log") if e["axis"] == f"{name}/step"]
-        curve = delta.provenance["curves"][level]
+        curve = delta.provenance.curves[level]
         assert [e["step"] for e in points] == list(range(len(curve["loss"])))
         assert [e["values"][f"{name}/loss"] for e in points] == curve["loss"]
         assert [e["values"].get(f"{name}/kl") for e in points] == curve["drift"]
@@ -58,7 +58,7 @@ def test_curves_have_the_numbers_of_the_edit(folder: Path, delta: EditDelta) -> 
     layers = [e for e in events(folder, "log") if e["axis"] == "layer"]
     assert [e["step"] for e in layers] == [0, 1]
     assert [e["values"]["layer/residual"] for e in layers] == [
-        layer["residual"] for layer in delta.provenance["layers"]
+        layer.residual for layer in delta.provenance.layers
     ]
 
 
