@@ -7,6 +7,7 @@ import sys
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ Examples:
 PAGE = "report.html"
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 _KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
+# What pictures of runs may weigh in all, in bytes: a page of dozens of jobs could not be sent.
+_MOST_OF_PICTURES = 6_000_000
 
 
 def write_sweep_report(folder: Path, out: Path | None = None) -> Path:
@@ -156,15 +159,32 @@ def _facts(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _figures(sweep: Sweep) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Name of each figure, with caption and address of every job's picture of that name."""
-    found: dict[str, list[tuple[str, str]]] = {}
+def _figures(sweep: Sweep) -> list[tuple[str, int, list[tuple[str, str]]]]:
+    """Name of each figure, how many jobs have it, and those shown: caption and address of each.
+
+    The first jobs' are shown, of each figure as many as there is room for.
+    """
+    found: dict[str, list[tuple[str, Path]]] = {}
     for name, path in sweep.figures.items():
-        found.setdefault(name, []).append(("the sweep", _address(path)))
+        found.setdefault(name, []).append(("the sweep", path))
     for row in sweep.rows:
         for name, path in sweep.run(row).figures.items():
-            found.setdefault(name, []).append((label(row), _address(path)))
-    return list(found.items())
+            found.setdefault(name, []).append((label(row), path))
+    each = _MOST_OF_PICTURES / max(1, len(found))
+    return [
+        (
+            name,
+            len(pictures),
+            [(caption, _address(path)) for caption, path in _first(pictures, each)],
+        )
+        for name, pictures in found.items()
+    ]
+
+
+def _first(pictures: Sequence[tuple[str, Path]], most: float) -> Sequence[tuple[str, Path]]:
+    """The first pictures that together weigh no more than so many bytes, one at the least."""
+    weights = accumulate(path.stat().st_size for _, path in pictures)
+    return pictures[: max(1, sum(weight <= most for weight in weights))]
 
 
 def _address(path: Path) -> str:

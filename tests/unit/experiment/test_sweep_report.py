@@ -256,6 +256,30 @@ def test_points_that_are_no_numbers_are_left_out_of_curves(tmp_path: Path) -> No
     assert len(read_curves(path.parent)["fact/loss"]) == len(whole) - 1
 
 
+def test_pictures_of_many_jobs_are_shown_as_far_as_a_page_can_be_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, jobs = ("deviation", "landscape"), [(f"r{n}", [f"seed={n}"]) for n in range(4)]
+    for name, words in jobs:
+        folder = write_run(tmp_path, name, words, a_result(0.5, 0.1)) / "figures"
+        (folder / "radius.png").unlink()
+        for figure in names:
+            (folder / f"{figure}.svg").write_text(f"<svg>{'x' * 995}")  # 1000 bytes
+    end_sweep(tmp_path, jobs)
+
+    def shown() -> tuple[str, list[int]]:
+        page = write_sweep_report(tmp_path).read_text()
+        return page, [page.count(f'alt="{name} of ') for name in names]
+
+    page, counts = shown()
+    assert counts == [4, 4] and "deviation (4)" in page
+    for most, each in ((2 * 2500, 2), (1, 1)):
+        monkeypatch.setattr("rose_easyedit.experiment.report._MOST_OF_PICTURES", most)
+        page, counts = shown()
+        assert counts == [each, each]
+        assert f"deviation (4, the first {each} shown; the others are in their runs" in page
+
+
 def hostile(folder: Path) -> Path:
     """A sweep in which every text is an attack."""
     name = ATTACK.replace("/", "")
