@@ -202,7 +202,7 @@ def test_wrong_input_ends_with_2_and_leaves_no_folder(
 
 def test_a_folder_in_use_is_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(_computing(workplace, ".")) == 2
-    assert "name a new or empty folder" in capsys.readouterr().err
+    assert "is not an empty folder; choose another name" in capsys.readouterr().err
 
 
 def test_without_matplotlib_nothing_is_begun(
