@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_llama
 from test_easyedit import FACTS, REQUESTS, SINGLE_EDIT, differing, editor, hparams, workplace
 from test_easyedit import pytestmark as marks
+from tiny_llama import build_llama
 
 from rose_easyedit import RoSEHyperParams, apply_rose_to_model
 from rose_easyedit.errors import RoSEError

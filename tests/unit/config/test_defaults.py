@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_llama
 from laboratory_texts import make_people, vocabulary
 from laboratory_tokenizer import make_tokenizer
 from laboratory_training import Recipe, train
+from tiny_llama import build_llama
 from tiny_models import FACTS, settings
 
 from rose_easyedit.evaluation.evaluate import Baseline, EvaluationSettings, evaluate_edit

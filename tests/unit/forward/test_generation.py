@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_tokenizer
+from tiny_llama import build_tokenizer
 from tiny_models import build_model
 from tiny_tokenizers import ending_texts
 

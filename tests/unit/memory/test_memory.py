@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_tokenizer
+from tiny_llama import build_tokenizer
 from tiny_models import FACTS, build_model, same_weights, settings, top_tokens, weights_of
 
 from rose_easyedit.config.hparams import RoSEHyperParams

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_tokenizer
+from tiny_llama import build_tokenizer
 from tiny_models import FACTS, build_model, settings
 
 from rose_easyedit.edits.delta import EditDelta

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import build_llama, build_tokenizer
+from tiny_llama import build_llama, build_tokenizer
 
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import compute_edit

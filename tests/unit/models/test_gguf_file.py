@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_tokenizer
 from tiny_gguf import write_gguf
+from tiny_llama import build_tokenizer
 from tiny_models import build_model
 from torch import nn
 

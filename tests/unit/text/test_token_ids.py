@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_llama
+from tiny_llama import build_llama
 from tiny_models import settings
 
 from rose_easyedit.errors import FactError, RoSEError
