@@ -46,7 +46,8 @@ def of_another_method(values: Mapping[str, Any], known: Collection[str]) -> str 
         if preset
         else ""
     )
+    are = "is a setting" if len(unknown) == 1 else "are settings"
     return (
-        f"{', '.join(map(str, unknown[:4]))}{', ...' if len(unknown) > 4 else ''} are settings of "
+        f"{', '.join(map(str, unknown[:4]))}{', ...' if len(unknown) > 4 else ''} {are} of "
         f"{whose}, in other units than RoSE's; {advice}{here}"
     )
