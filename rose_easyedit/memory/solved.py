@@ -6,16 +6,16 @@ damaged, or of something else: other facts or targets, another model, another ve
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.cache.entries import Cache, Entry, key_of
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.config.results_version import EDITS
 from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.file import EditRecord, content_of, edit_of
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory.entries import Snapshot, group_digest
 from rose_easyedit.models.fingerprint import computation_fingerprint
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
-# in the record of a kept edit, and of no other
-_KEY = "kept_as"
+_FORMAT = 2
 
 
 def default_folder() -> Path:
@@ -66,7 +64,7 @@ def solved_key(model: Any, tokenizer: Any, hparams: RoSEHyperParams, snapshot: S
             for number, group in enumerate(snapshot.groups)
         ],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return key_of(parts)
 
 
 def load_solved(memory: Path, key: str) -> EditDelta | None:
@@ -79,16 +77,15 @@ def load_solved(memory: Path, key: str) -> EditDelta | None:
         key: from `solved_key`.
     """
     try:
-        path = _path(memory)
-        if not path.is_file():
-            return None
-        delta = EditDelta.load(path)
-    except (RoSEError, OSError) as error:
-        logger.warning("the kept edit of the memory is computed again: %s", error)
+        cache = Cache(default_folder())
+    except RoSEError as error:
+        logger.warning("the edit of the memory is computed again: %s", error)
         return None
-    if delta.provenance.pop(_KEY, None) != key:
+    kept = cache.read(key, _delta, name=_name(memory))
+    if kept is None:
         return None
-    for line in [*delta.provenance["log"], *delta.provenance["self_check"]["warnings"]]:
+    delta, warnings = kept
+    for line in warnings:
         logger.warning("%s", line)
     return delta
 
@@ -101,14 +98,22 @@ def keep_solved(memory: Path, key: str, delta: EditDelta) -> None:
         key: from `solved_key`.
         delta: its edit; not changed.
     """
+    record, tensors = content_of(
+        EditRecord(delta.layers, delta.base, delta.provenance, delta.targets)
+    )
     try:
-        record = {**delta.provenance, _KEY: key}
-        EditDelta(delta.layers, delta.base, record, delta.targets).save(_path(memory))
-    except (RoSEError, OSError) as error:
+        Cache(default_folder()).write(key, Entry(tensors, record), name=_name(memory))
+    except RoSEError as error:
         logger.warning("the edit of the memory is not kept for the next question: %s", error)
 
 
-def _path(memory: Path) -> Path:
-    """Of the one file for a memory; its name tells nothing but which one that is."""
-    name = hashlib.sha256(str(memory).encode("utf-8", "surrogateescape")).hexdigest()
-    return default_folder() / f"{name[:32]}.safetensors"
+def _delta(entry: Entry) -> tuple[EditDelta, list[str]]:
+    """The edit of an entry, and what it has warned of."""
+    found = edit_of(entry.record, entry.tensors, "the kept edit")
+    warnings = [*found.provenance["log"], *found.provenance["self_check"]["warnings"]]
+    return EditDelta(found.layers, found.base, found.provenance, found.targets), warnings
+
+
+def _name(memory: Path) -> str:
+    """Of the one file for a memory; it tells nothing but which one that is."""
+    return key_of([_FORMAT, str(memory)])
