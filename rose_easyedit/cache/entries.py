@@ -31,7 +31,7 @@ from rose_easyedit.models.fingerprint import weights_fingerprint
 logger = logging.getLogger(__name__)
 
 FORMAT = "rose_easyedit.cache/1"
-# Of a model of 70 billion weights, the statistics of a layer have 3.3 GB.
+# Of a model of 70 billion weights, the statistics of a layer may have 3.3 GB.
 _LARGEST = 16 << 30
 
 Made = TypeVar("Made")

@@ -163,6 +163,31 @@ def test_a_folder_of_ones_own_needs_no_home(
     assert is_there(tmp_path / "shifts", 0)
 
 
+def work(folder: Path, seed: int) -> bool:
+    """Reads and writes entries in an order of its own; whether each was right or missing."""
+    cache, right = Cache(folder), True
+    for turn in range(30):
+        number = (turn * (2 * seed + 1) + seed) % len(KEYS)
+        found = cache.read(KEYS[number], lambda entry: entry.record)
+        right = right and found in (None, number)
+        if found is None:
+            cache.write(KEYS[number], Entry({"a": torch.zeros(1_000)}, number))
+    return right
+
+
+def test_several_processes_use_one_cache(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    children = []
+    for seed in range(3):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if work(root / "shifts", seed) and not caplog.text else 1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    # each may have made room before the others wrote
+    assert 1 <= len(left(root)) <= 5
+    assert all(path.suffix == ".safetensors" for path in (root / "shifts").iterdir())
+
+
 @pytest.mark.parametrize("value", ["much", "-1", "nan", "20 GB"])
 def test_a_limit_that_is_no_number_is_refused_before_anything_is_computed(
     value: str, root: Path, monkeypatch: pytest.MonkeyPatch
