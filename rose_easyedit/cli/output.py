@@ -209,6 +209,8 @@ def _n_subjects(report: Report) -> int:
     return len({fact["subject"] for fact in report["facts"]})
 
 
-def size(n_bytes: int) -> str:
+def size(n_bytes: float) -> str:
     """Bytes in a unit that people read."""
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:.1f} GB"
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.1f} kB"

@@ -141,6 +141,10 @@ Example:
 CACHE = """\
 Show what is kept on this machine so that it need not be computed again, or remove some of it.
 
+Entries have 20 GB together, or what the variable ROSE_EASYEDIT_CACHE_LIMIT says in GB (0 keeps
+nothing, inf has no limit): those that were used least recently make room for new ones. Expanded
+models do not count and stay until they are cleared. ROSE_EASYEDIT_CACHE names the folder.
+
 Examples:
   rose-edit cache
   rose-edit cache --clear shifts evaluation

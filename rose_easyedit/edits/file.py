@@ -33,16 +33,22 @@ def write_edit(path: Path, edit: EditRecord, *, replace: bool = True) -> Path:
     """Writes a file; equal edits are equal files, byte for byte."""
     from safetensors.torch import save
 
+    record, tensors = content_of(edit)
+    # One entry: safetensors writes several in random order, and equal edits are equal files.
+    metadata = {FORMAT: json.dumps(record, ensure_ascii=False, sort_keys=True)}
+    return write_whole(path, save(tensors, metadata), replace=replace)
+
+
+def content_of(edit: EditRecord) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a file holds: the record in its header, and its tensors."""
     tensors = _tensors(edit.layers, edit.targets)
-    record = {
+    record: dict[str, Any] = {
         "base": edit.base,
         "layers": {name: factors.transposed for name, factors in edit.layers.items()},
         "provenance": json.loads(json.dumps(edit.provenance)),  # as it will be read
     }
     record["sha256"] = record_digest(record, tensors)
-    # One entry: safetensors writes several in random order, and equal edits are equal files.
-    metadata = {FORMAT: json.dumps(record, ensure_ascii=False, sort_keys=True)}
-    return write_whole(path, save(tensors, metadata), replace=replace)
+    return record, tensors
 
 
 def read_edit(path: Path) -> EditRecord:
@@ -68,18 +74,7 @@ def read_edit(path: Path) -> EditRecord:
                 f"{', '.join(map(shown, sorted(metadata)[:3])) or 'nothing'}, expected "
                 f"{FORMAT!r})."
             )
-        record = json.loads(metadata[FORMAT])
-        if faults := record_faults(record):
-            raise _damaged(path, faults)
-        layers = {
-            name: Factors(found[f"{name}.left"], found[f"{name}.right"], transposed)
-            for name, transposed in sorted(record["layers"].items(), key=_by_number)
-        }
-        targets = found.get("targets")
-        tensors = _tensors(layers, targets)
-        whole = found.keys() == tensors.keys() and record["sha256"] == record_digest(
-            record, tensors
-        )
+        return edit_of(json.loads(metadata[FORMAT]), found, repr(str(path)))
     except RoSEError:
         raise
     # RuntimeError: nested too deep, or a type of number that PyTorch does not compute with
@@ -87,18 +82,38 @@ def read_edit(path: Path) -> EditRecord:
         raise RoSEError(
             f"{str(path)!r} is damaged or no edit ({shown(str(error))}); save or copy it again."
         ) from error
-    if not whole:
-        raise RoSEError(
-            f"{str(path)!r} is damaged (its content has changed); save or copy it again."
-        )
+
+
+def edit_of(record: Any, found: Mapping[str, Tensor], name: str) -> EditRecord:
+    """What `content_of` gave, checked: it is whole, and of the types that are worked with.
+
+    Args:
+        record: from the header of a file.
+        found: its tensors.
+        name: what the errors call it.
+
+    Raises:
+        RoSEError: it is damaged.
+        KeyError: it has no tensors for some layer.
+    """
+    if faults := record_faults(record):
+        raise _damaged(name, faults)
+    layers = {
+        name: Factors(found[f"{name}.left"], found[f"{name}.right"], transposed)
+        for name, transposed in sorted(record["layers"].items(), key=_by_number)
+    }
+    targets = found.get("targets")
+    tensors = _tensors(layers, targets)
+    if found.keys() != tensors.keys() or record["sha256"] != record_digest(record, tensors):
+        raise RoSEError(f"{name} is damaged (its content has changed); save or copy it again.")
     groups = record["provenance"].get("groups")
     if faults := [*factor_faults(layers), *targets_faults(targets, groups)]:
-        raise _damaged(path, faults)
+        raise _damaged(name, faults)
     return EditRecord(layers, record["base"], record["provenance"], targets)
 
 
-def _damaged(path: Path, faults: Sequence[str]) -> RoSEError:
-    return RoSEError.of(f"{str(path)!r} is damaged; save or copy it again:", faults)
+def _damaged(name: str, faults: Sequence[str]) -> RoSEError:
+    return RoSEError.of(f"{name} is damaged; save or copy it again:", faults)
 
 
 def _by_number(item: tuple[str, Any]) -> list[tuple[int, str]]:

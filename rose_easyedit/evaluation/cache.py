@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from dataclasses import asdict, astuple
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save
-from torch import Tensor
-
+from rose_easyedit.cache.entries import Cache, Entry, key_of
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.config.results_version import EVALUATIONS
 from rose_easyedit.evaluation.facts import LocalityPrompt, Query
@@ -22,17 +17,12 @@ from rose_easyedit.evaluation.measure import Measurement, Questions, measure
 from rose_easyedit.evaluation.queries import as_text
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
-from rose_easyedit.files.tensors import read_tensors
-from rose_easyedit.files.writing import write_whole
 from rose_easyedit.forward.generation import encode
-from rose_easyedit.models.fingerprint import computation_fingerprint, weights_fingerprint
+from rose_easyedit.models.fingerprint import computation_fingerprint
 from rose_easyedit.models.lock import one_at_a_time
 from rose_easyedit.text.chat import in_questions
 
-logger = logging.getLogger(__name__)
-
-FORMAT = "rose_easyedit.evaluation/3"
-_LARGEST = 8 << 30
+FORMAT = "rose_easyedit.evaluation/4"
 
 
 def default_folder() -> Path:
@@ -59,15 +49,13 @@ def measure_once(
         when: As `measure` takes it.
         folder: Where measurements are kept; a damaged file in it is replaced.
     """
-    path = folder / f"{_key(model, tokenizer, questions, settings)}.safetensors"
-    kept = _load(path, questions) if path.is_file() else None
+    cache = Cache(folder)
+    key = _key(model, tokenizer, questions, settings)
+    kept = cache.read(key, partial(_measurement, questions))
     if kept is not None:
         return kept
     measured = measure(model, tokenizer, questions, settings, when)
-    try:
-        _save(path, measured)
-    except OSError as error:
-        logger.warning("the answers of the unedited model are not kept: %s", error)
+    cache.write(key, _entry(measured))
     return measured
 
 
@@ -96,53 +84,32 @@ def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationS
         "kinds": [prompt.kind for prompt in questions.locality],
         "targets": [(astuple(query), target) for query, target in questions.targets],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+    return key_of(parts)
 
 
-def _save(path: Path, measured: Measurement) -> None:
-    record = json.dumps(
-        {
-            "answers": list(measured.answers.values()),
-            "readings": [asdict(reading) for reading in measured.readings.values()],
-            "locality_answers": list(measured.locality_answers),
-        },
-        ensure_ascii=False,
-    )
+def _entry(measured: Measurement) -> Entry:
+    record = {
+        "answers": list(measured.answers.values()),
+        "readings": [asdict(reading) for reading in measured.readings.values()],
+        "locality_answers": list(measured.locality_answers),
+    }
     tensors = {
-        "logprobs": measured.logprobs.contiguous(),
-        "generic": measured.generic.logprobs.contiguous(),
+        "logprobs": measured.logprobs,
+        "generic": measured.generic.logprobs,
         "generic_tokens": measured.generic.tokens,
     }
-    metadata = {FORMAT: record, "sha256": _checksum(path.stem, record, tensors)}
-    write_whole(path, save(tensors, metadata))
+    return Entry(tensors, record)
 
 
-def _load(path: Path, questions: Questions) -> Measurement | None:
-    try:
-        metadata, tensors = read_tensors(path, _LARGEST)
-        if metadata["sha256"] != _checksum(path.stem, metadata[FORMAT], tensors):
-            raise ValueError("its content has changed, or is that of another entry")
-        record = json.loads(metadata[FORMAT])
-        readings = [TargetReading(**reading) for reading in record["readings"]]
-        if (
-            not len(questions.locality)
-            == len(tensors["logprobs"])
-            == len(record["locality_answers"])
-        ):
-            raise ValueError("it is of other questions")
-        return Measurement(
-            answers=dict(zip(questions.queries, record["answers"], strict=True)),
-            readings=dict(zip(questions.targets, readings, strict=True)),
-            logprobs=tensors["logprobs"],
-            locality_answers=tuple(record["locality_answers"]),
-            generic=TextReading(tensors["generic"], tensors["generic_tokens"]),
-        )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        logger.warning("%s is damaged (%s); the unedited model is asked again", path, error)
-        return None
-
-
-def _checksum(key: str, record: str, tensors: dict[str, Tensor]) -> str:
-    """Of what is filed under a key: no entry stands for another one."""
-    numbers = weights_fingerprint(tensors.items())
-    return hashlib.sha256(f"{key}:{numbers}:{record}".encode()).hexdigest()
+def _measurement(questions: Questions, entry: Entry) -> Measurement:
+    record, tensors = entry.record, entry.tensors
+    readings = [TargetReading(**reading) for reading in record["readings"]]
+    if not len(questions.locality) == len(tensors["logprobs"]) == len(record["locality_answers"]):
+        raise ValueError("it is of other questions")
+    return Measurement(
+        answers=dict(zip(questions.queries, record["answers"], strict=True)),
+        readings=dict(zip(questions.targets, readings, strict=True)),
+        logprobs=tensors["logprobs"],
+        locality_answers=tuple(record["locality_answers"]),
+        generic=TextReading(tensors["generic"], tensors["generic_tokens"]),
+    )

@@ -140,17 +140,18 @@ def escaped(text: Any) -> str:
 
 
 def _head(delta: EditDelta, form: ExportForm) -> str:
-    import yaml
+    from huggingface_hub import ModelCardData  # by a card alone: it takes a while to import
 
     on_hub = base_name(delta)
-    head: dict[str, Any] = {}
     # a folder or a file of one's own is no name on the hub
-    if isinstance(on_hub, str) and _ON_HUB.fullmatch(on_hub):
-        if not (on_hub.endswith(".gguf") or Path(on_hub).exists()):
-            head["base_model"] = on_hub
-    head |= {**form.front, "pipeline_tag": "text-generation"}
-    head["tags"] = ["knowledge-editing", "rose-easyedit", *form.front["tags"]]
-    return f"---\n{yaml.safe_dump(head, sort_keys=True)}---"
+    if not isinstance(on_hub, str) or not _ON_HUB.fullmatch(on_hub):
+        on_hub = None
+    elif on_hub.endswith(".gguf") or Path(on_hub).exists():
+        on_hub = None
+    tags = ["knowledge-editing", "rose-easyedit", *form.front["tags"]]
+    front = {**form.front, "tags": tags, "pipeline_tag": "text-generation"}
+    head = ModelCardData(base_model=on_hub, **front)
+    return f"---\n{head.to_yaml()}\n---"
 
 
 def _base(delta: EditDelta) -> str:

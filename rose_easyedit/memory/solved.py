@@ -6,17 +6,17 @@ damaged, or of something else: other facts or targets, another model, another ve
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rose_easyedit.cache.entries import Cache, Entry, key_of
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.config.results_version import EDITS
 from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.file import EditRecord, content_of, edit_of
+from rose_easyedit.edits.provenance import Provenance
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory.entries import Snapshot, group_digest
 from rose_easyedit.models.fingerprint import computation_fingerprint
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
-# in the record of a kept edit, and of no other
-_KEY = "kept_as"
+_FORMAT = 2
 
 
 def default_folder() -> Path:
@@ -67,7 +65,7 @@ def solved_key(model: Any, tokenizer: Any, hparams: RoSEHyperParams, snapshot: S
             for number, group in enumerate(snapshot.groups)
         ],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return key_of(parts)
 
 
 def load_solved(memory: Path, key: str) -> EditDelta | None:
@@ -80,20 +78,16 @@ def load_solved(memory: Path, key: str) -> EditDelta | None:
         key: from `solved_key`.
     """
     try:
-        path = _path(memory)
-        if not path.is_file():
-            return None
-        delta = EditDelta.load(path)
-    except (RoSEError, OSError) as error:
-        logger.warning("the kept edit of the memory is computed again: %s", error)
+        cache = Cache(default_folder())
+    except RoSEError as error:
+        logger.warning("the edit of the memory is computed again: %s", error)
         return None
-    record = delta.provenance
-    if record.others.get(_KEY) != key:
+    kept = cache.read(key, _delta, name=_name(memory))
+    if kept is None:
         return None
-    checked = record.self_check
-    for line in [*record.log, *(checked.warnings if checked else ())]:
+    delta, warnings = kept
+    for line in warnings:
         logger.warning("%s", line)
-    delta.provenance = replace(record, others={k: v for k, v in record.others.items() if k != _KEY})
     return delta
 
 
@@ -105,15 +99,23 @@ def keep_solved(memory: Path, key: str, delta: EditDelta) -> None:
         key: from `solved_key`.
         delta: its edit; not changed.
     """
+    record, tensors = content_of(
+        EditRecord(delta.layers, delta.base, delta.provenance.as_dict(), delta.targets)
+    )
     try:
-        others = {**delta.provenance.others, _KEY: key}
-        record = replace(delta.provenance, others=others)
-        EditDelta(delta.layers, delta.base, record, delta.targets).save(_path(memory))
-    except (RoSEError, OSError) as error:
+        Cache(default_folder()).write(key, Entry(tensors, record), name=_name(memory))
+    except RoSEError as error:
         logger.warning("the edit of the memory is not kept for the next question: %s", error)
 
 
-def _path(memory: Path) -> Path:
-    """Of the one file for a memory; its name tells nothing but which one that is."""
-    name = hashlib.sha256(str(memory).encode("utf-8", "surrogateescape")).hexdigest()
-    return default_folder() / f"{name[:32]}.safetensors"
+def _delta(entry: Entry) -> tuple[EditDelta, list[str]]:
+    """The edit of an entry, and what it has warned of."""
+    found = edit_of(entry.record, entry.tensors, "the kept edit")
+    record = Provenance.from_dict(found.provenance)
+    warnings = [*record.log, *(record.self_check.warnings if record.self_check else ())]
+    return EditDelta(found.layers, found.base, record, found.targets), warnings
+
+
+def _name(memory: Path) -> str:
+    """Of the one file for a memory; it tells nothing but which one that is."""
+    return key_of([_FORMAT, str(memory)])

@@ -1,4 +1,9 @@
-"""Folders in the cache, made once, whole or not at all, and checked whenever they are read."""
+"""Folders in the cache, made once, whole or not at all, and checked whenever they are read.
+
+They are no entries of `rose_easyedit.cache`: libraries load a model from a folder of several files,
+by path, so that it has to stay where it is while somebody uses it. Its key is the name of the
+folder, its digests are in a manifest, and it counts towards no limit.
+"""
 
 from __future__ import annotations
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import resources
-from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rose_easyedit.cache.entries import Cache, Entry, key_of
 from rose_easyedit.config.hparams import AUTO, RoSEHyperParams
 from rose_easyedit.config.paths import cache_dir
-from rose_easyedit.errors import RoSEError
-from rose_easyedit.files.reading import read_json
-from rose_easyedit.files.writing import write_whole
+from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.method.locating.exchanges import Exchange, exchanges
 from rose_easyedit.method.locating.location import Location, locate
 from rose_easyedit.models.fingerprint import computation_fingerprint
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 # Each prompt once.
 _PAIRS = 64
 # The number changes when what is traced, or how layers follow from it, does.
-_FORMAT = 3
+_FORMAT = 4
 
 
 def with_layers(
@@ -48,12 +47,13 @@ def with_layers(
     """
     if hparams.layers != AUTO:
         return hparams
-    key = computation() if computation else computation_fingerprint(model)
-    path = cache_dir() / "layers" / f"{_FORMAT}-{key}.json"
-    layers = _kept(path, key, model.config.get_text_config().num_hidden_layers)
+    cache = Cache(cache_dir() / "layers")
+    of_model = computation() if computation else computation_fingerprint(model)
+    key = key_of([_FORMAT, of_model])
+    layers = cache.read(key, partial(_kept, model.config.get_text_config().num_hidden_layers))
     if layers is None:
         layers = _traced(model, tokenizer)
-        _keep(path, key, layers)
+        cache.write(key, Entry({}, layers))
     return hparams.with_overrides(layers=layers)
 
 
@@ -93,21 +93,10 @@ def _why_not(location: Location) -> str:
     return "causal tracing cannot tell where the subject is read (" + "; ".join(doubts) + ")"
 
 
-def _kept(path: Path, key: str, n_layers: int) -> list[int] | None:
-    """The layers of a file, if it is of this model and holds a list of some that it has."""
-    try:
-        kept = read_json(path)
-    except (OSError, ValueError):
-        return None
-    layers = kept.get("layers") if isinstance(kept, dict) and kept.get("model") == key else None
-    if not isinstance(layers, list) or not layers:
-        return None
+def _kept(n_layers: int, entry: Entry) -> list[int]:
+    """The layers of an entry, which are some that the model has."""
+    layers = entry.record
     fits = all(type(layer) is int and 0 <= layer < n_layers for layer in layers)
-    return layers if fits and layers == sorted(set(layers)) else None
-
-
-def _keep(path: Path, key: str, layers: Sequence[int]) -> None:
-    try:
-        write_whole(path, json.dumps({"model": key, "layers": list(layers)}).encode())
-    except OSError as error:
-        logger.warning("the layers are not kept for the next edit: %s", error)
+    if not (layers and fits and layers == sorted(set(layers))):
+        raise ValueError(f"the layers {shown(layers)} of {n_layers}")
+    return list(layers)

@@ -8,25 +8,18 @@ that was interrupted goes on there.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
+from rose_easyedit.cache.entries import Cache, Entry, key_of
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.config.results_version import EDITS
-from rose_easyedit.files.reading import read_bytes
-from rose_easyedit.files.writing import write_whole
 from rose_easyedit.method.stage1.checkpoint import Checkpoint
 from rose_easyedit.method.stage1.integration import chunks
 from rose_easyedit.method.stage1.pieces import Group
@@ -34,13 +27,8 @@ from rose_easyedit.method.stage1.setting import Level, Setting
 from rose_easyedit.method.stage1.shifts import Shifts
 from rose_easyedit.models.fingerprint import weights_fingerprint
 
-logger = logging.getLogger(__name__)
+FORMAT = "rose_easyedit.shifts/5"
 
-FORMAT = "rose_easyedit.shifts/4"
-
-_LARGEST = 8 << 30
-
-Kept = TypeVar("Kept")
 Optimise = Callable[[Setting, Sequence[Group], Tensor, Level], Shifts]
 
 
@@ -73,20 +61,20 @@ def level_key(setting: Setting, level: Level, computation: str) -> str:
         "hierarchy": hierarchy,
         "level": asdict(level),
     }
-    return _short_digest(parts)
+    return key_of(parts)
 
 
 def chunk_key(key: str, groups: Sequence[Group], start: Tensor) -> str:
     """Of a chunk, from the key of its level, its groups and where they begin, [n, d]."""
     beginning = weights_fingerprint([("start", start)])
-    return _short_digest([key, [asdict(group) for group in groups], beginning])
+    return key_of([key, [asdict(group) for group in groups], beginning])
 
 
 class ShiftStore:
     """A folder of shifts, a file for each chunk that was optimised."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.entries = Cache(folder)
 
     def through(
         self,
@@ -108,7 +96,7 @@ class ShiftStore:
             computation: the model's `computation_fingerprint`.
         """
         of_level = level_key(setting, level, computation)
-        setting = replace(setting, unfinished=_Unfinished(self, of_level))
+        setting = replace(setting, unfinished=_Unfinished(self.entries, of_level))
         parts = []
         for chunk in chunks(setting, groups, level):
             members = [groups[i] for i in chunk]
@@ -124,71 +112,31 @@ class ShiftStore:
 
     def load(self, key: str) -> Shifts | None:
         """What is kept under a key; None if nothing is, or what is there is damaged."""
-        return self.read(key, Shifts.from_tensors)
+        return self.entries.read(key, lambda entry: Shifts.from_tensors(entry.tensors))
 
     def save(self, key: str, shifts: Shifts) -> None:
         """Keeps shifts; says so where it cannot."""
-        self.write(key, shifts.as_tensors())
-
-    def read(self, key: str, made: Callable[[Mapping[str, Tensor]], Kept]) -> Kept | None:
-        """What is made of the tensors under a key; None as for `load`."""
-        path = self._path(key)
-        if not path.is_file():
-            return None
-        try:
-            tensors = load(read_bytes(path, _LARGEST))
-            digest = tensors.pop("sha256")
-            if not torch.equal(digest, _digest(key, tensors)):
-                raise ValueError("its content has changed")
-            return made(tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            logger.warning("%s is damaged (%s); it is computed again", path, error)
-            return None
-
-    def write(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keeps tensors under a key; says so where it cannot."""
-        content = save({**tensors, "sha256": _digest(key, tensors)}, {"format": FORMAT})
-        try:
-            write_whole(self._path(key), content)
-        except OSError as error:
-            logger.warning("the shifts are not kept: %s", error)
-
-    def drop(self, key: str) -> None:
-        """Removes what is kept under a key, if it can be."""
-        with suppress(OSError):
-            self._path(key).unlink(missing_ok=True)
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.safetensors"
+        self.entries.write(key, Entry(shifts.as_tensors()))
 
 
 class _Unfinished:
     """What interrupts have cut off, in the folder of the shifts that will take its place."""
 
-    def __init__(self, store: ShiftStore, level: str) -> None:
-        self._store, self._level = store, level
+    def __init__(self, entries: Cache, level: str) -> None:
+        self._entries, self._level = entries, level
 
     def load(self, setting: Setting, groups: Sequence[Group], start: Tensor) -> Checkpoint | None:
-        return self._store.read(self._key(setting, groups, start), Checkpoint.from_tensors)
+        key = self._key(setting, groups, start)
+        return self._entries.read(key, lambda entry: Checkpoint.from_tensors(entry.tensors))
 
     def save(
         self, setting: Setting, groups: Sequence[Group], start: Tensor, reached: Checkpoint
     ) -> None:
-        self._store.write(self._key(setting, groups, start), reached.as_tensors())
+        self._entries.write(self._key(setting, groups, start), Entry(reached.as_tensors()))
 
     def drop(self, setting: Setting, groups: Sequence[Group], start: Tensor) -> None:
-        self._store.drop(self._key(setting, groups, start))
+        self._entries.drop(self._key(setting, groups, start))
 
     def _key(self, setting: Setting, groups: Sequence[Group], start: Tensor) -> str:
         # of a memory that holds fewer sequences at once, a chunk is another one
         return "begun-" + chunk_key(f"{self._level} {setting.micro_batch}", groups, start)
-
-
-def _digest(key: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    """SHA-256 of shifts that are filed under a key: no entry stands for another one."""
-    digest = hashlib.sha256(f"{key}:{weights_fingerprint(tensors.items())}".encode()).digest()
-    return torch.tensor(list(digest), dtype=torch.uint8, device="cpu")
-
-
-def _short_digest(parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

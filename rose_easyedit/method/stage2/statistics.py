@@ -7,22 +7,18 @@ The spectrum is kept on disk under a key made of everything that changes it.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from rose_easyedit.cache.entries import Cache, Entry, key_of
 from rose_easyedit.config.hparams import AlignmentHyperParams
 from rose_easyedit.config.paths import cache_dir
-from rose_easyedit.files.writing import write_whole
 from rose_easyedit.forward.activations import read_keys
 from rose_easyedit.forward.batches import batches
 from rose_easyedit.forward.oom import is_out_of_memory, within_memory
@@ -38,7 +34,9 @@ logger = logging.getLogger(__name__)
 _BATCH = 32
 # With fewer generic keys than this a direction, the last of the leading directions are noise.
 _KEYS_PER_DIRECTION = 2
-# The rows of a file that are found whole without reading the others: a model of 8 billion weights
+# The number changes when what is kept does.
+_FORMAT = "rose_easyedit.statistics/2"
+# The rows of an entry that are found whole without reading the others: a model of 8 billion weights
 # has 500 MB of them a layer.
 _FIRST = 512
 
@@ -68,9 +66,11 @@ def load_spectra(
     check_ids(prepared.model, (passage.ids for passage in passages))
     if leading is not None:
         _warn_of_few_keys(passages, leading)
-    paths = _paths(prepared, passages, layers, folder or cache_dir() / "statistics")
-    stored = {layer: _load(path, leading) for layer, path in paths.items()}
-    spectra = {layer: spectrum for layer, spectrum in stored.items() if spectrum is not None}
+    cache = Cache(folder or cache_dir() / "statistics")
+    keys = _keys(prepared, passages, layers)
+    rows = _FIRST if leading is not None and leading <= _FIRST else None
+    stored = {layer: cache.read(key, _spectrum, rows=rows) for layer, key in keys.items()}
+    spectra = {layer: kept.first(leading) for layer, kept in stored.items() if kept is not None}
     missing = [layer for layer in layers if layer not in spectra]
     if missing:
         with prepared.autocast():
@@ -78,10 +78,7 @@ def load_spectra(
         for layer in missing:
             spectrum = spectrum_on(editable.device, found.pop(layer))
             spectra[layer] = spectrum.first(leading)
-            try:
-                _save(paths[layer], spectrum)
-            except OSError as error:
-                logger.warning("statistics are not kept for the next edit: %s", error)
+            cache.write(keys[layer], _entry(spectrum), rows=_FIRST)
     device = editable.device
     return {
         layer: Spectrum(spectrum.eigenvalues.to(device), spectrum.directions.to(device))
@@ -103,16 +100,14 @@ def _warn_of_few_keys(passages: Sequence[Passage], leading: int) -> None:
         )
 
 
-def _paths(
-    prepared: Prepared, passages: Sequence[Passage], layers: Sequence[int], folder: Path
-) -> dict[int, Path]:
-    """The file of each layer, named by everything that its spectrum depends on."""
-    base, device = prepared.computation(), prepared.editable.device
+def _keys(prepared: Prepared, passages: Sequence[Passage], layers: Sequence[int]) -> dict[int, str]:
+    """The key of each layer's entry, of everything that its spectrum depends on."""
     read_in = computing_dtype(prepared.hparams.precision, prepared.model)
     # which sum in another order
-    computed_by = f"{device.type}:{torch.get_num_threads()}"
-    keys = {layer: _key(f"{base}:{read_in}:{computed_by}:{layer}", passages) for layer in layers}
-    return {layer: folder / f"{key}.safetensors" for layer, key in keys.items()}
+    computed_by = f"{prepared.editable.device.type}:{torch.get_num_threads()}"
+    texts = [(passage.ids, passage.weight, passage.last_only) for passage in passages]
+    of_all = key_of([_FORMAT, prepared.computation(), str(read_in), computed_by, texts])
+    return {layer: key_of([of_all, layer]) for layer in layers}
 
 
 def spectrum_of(keys: Tensor) -> Spectrum:
@@ -165,39 +160,9 @@ def _collect(
     return {layer: torch.cat(keys) for layer, keys in parts.items()}
 
 
-def _key(of_layer: str, passages: Sequence[Passage]) -> str:
-    text = json.dumps([(p.ids, p.weight, p.last_only) for p in passages])
-    return hashlib.sha256(f"{of_layer}:{text}".encode()).hexdigest()[:32]
+def _entry(spectrum: Spectrum) -> Entry:
+    return Entry({"eigenvalues": spectrum.eigenvalues, "directions": spectrum.directions})
 
 
-def _load(path: Path, leading: int | None) -> Spectrum | None:
-    first = leading is not None and leading <= _FIRST
-    try:
-        # a slice is made on the default device, unlike a whole tensor
-        if not path.is_file():
-            return None
-        with safe_open(path, framework="pt") as file, torch.device("cpu"):
-            directions = file.get_slice("directions")
-            read = directions[:_FIRST] if first else directions[:]
-            # copies: what is checked is used, whatever becomes of the file
-            spectrum = Spectrum(file.get_tensor("eigenvalues").clone(), read.clone())
-            digest = file.metadata()["sha256"].split()[1 if first else 0]
-    except (OSError, SafetensorError, KeyError, IndexError, TypeError):
-        return None
-    return spectrum.first(leading) if digest == _digest(path.stem, spectrum) else None
-
-
-def _save(path: Path, spectrum: Spectrum) -> None:
-    first = Spectrum(spectrum.eigenvalues, spectrum.directions[:_FIRST])
-    # one entry: several have no order
-    digests = f"{_digest(path.stem, spectrum)} {_digest(path.stem, first)}"
-    tensors = {"eigenvalues": spectrum.eigenvalues, "directions": spectrum.directions}
-    write_whole(path, save(tensors, metadata={"sha256": digests}))
-
-
-def _digest(key: str, spectrum: Spectrum) -> str:
-    """Of a spectrum that is filed under a key: no entry stands for another one."""
-    digest = hashlib.sha256(key.encode())
-    digest.update(spectrum.eigenvalues.numpy().tobytes())
-    digest.update(spectrum.directions.numpy().tobytes())
-    return digest.hexdigest()
+def _spectrum(entry: Entry) -> Spectrum:
+    return Spectrum(entry.tensors["eigenvalues"], entry.tensors["directions"])

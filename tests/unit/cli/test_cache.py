@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from rose_easyedit.cache.entries import Cache, Entry, key_of
 from rose_easyedit.cli import main
 
 
@@ -29,6 +32,7 @@ def test_its_parts_and_sizes_are_shown(folder: Path, capsys: pytest.CaptureFixtu
     assert main(["cache", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["parts"]["models"] == 3000 and report["cleared"] == []
+    assert report["parts"]["shifts"] == 5000 and report["entries"] == 0
     assert (folder / "models/smol/weights").exists()
 
 
@@ -61,3 +65,43 @@ def test_a_part_that_there_is_not_is_refused(
     assert main(["cache", "--clear", "shifts", "modles"]) == 2
     assert "modles: the cache has no such part; it has models" in capsys.readouterr().err
     assert (folder / "shifts/one").exists()
+
+
+def test_how_much_entries_have_and_may_have_is_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Cache(folder / "shifts").write(key_of(1), Entry({"a": torch.zeros(1_000)}))
+    for limit, said in (("", "20.0 GB"), ("0.5", "500.0 MB"), ("inf", "without a limit")):
+        monkeypatch.setenv("ROSE_EASYEDIT_CACHE_LIMIT", limit)
+        assert main(["cache"]) == 0
+        (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("entries")]
+        assert "4.3 kB" in line and said in line and "ROSE_EASYEDIT_CACHE_LIMIT" in line
+    assert main(["cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["limit"] is None
+
+
+def test_a_limit_that_is_no_number_is_told_before_anything_is_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROSE_EASYEDIT_CACHE_LIMIT", "much")
+    assert main(["cache", "--clear"]) == 2
+    assert "ROSE_EASYEDIT_CACHE_LIMIT is 'much'" in capsys.readouterr().err
+    assert (folder / "shifts/one").exists()
+
+
+def test_what_another_process_removes_meanwhile_is_cleared_as_well(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "shifts/two").touch()
+    unlink = os.unlink
+    removed = []
+
+    def one_of_two(path: str, **place: int) -> None:
+        unlink(path, **place)
+        removed.append(path)
+        if len(removed) == 1:
+            raise FileNotFoundError
+
+    monkeypatch.setattr(os, "unlink", one_of_two)
+    assert main(["cache", "--clear", "shifts"]) == 0
+    assert not (folder / "shifts").exists() and len(removed) == 2

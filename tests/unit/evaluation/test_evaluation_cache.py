@@ -130,7 +130,7 @@ def test_a_damaged_file_is_noticed_and_replaced(
     path.write_bytes({"cut": content[:-40], "empty": b""}.get(damage, changed))
     again = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
     assert len(asked) == 2 and same(first, again)
-    assert "asked again" in caplog.text
+    assert "computed again" in caplog.text
     measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
     assert len(asked) == 2
 

@@ -18,6 +18,7 @@ from tiny_edits import make_delta
 from tiny_gguf import write_gguf
 from tiny_models import build_model, same_weights, weights_of
 
+from rose_easyedit.cache.entries import Cache, Entry
 from rose_easyedit.cli.main import FAILED, main
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import DiskError, RoSEError
@@ -31,11 +32,8 @@ from rose_easyedit.export.save import save_gguf_lora, save_merged, save_peft_lor
 from rose_easyedit.figures.pareto import write_pareto
 from rose_easyedit.files.plain import plain
 from rose_easyedit.memory.store import FactStore
-from rose_easyedit.method.locating import automatic
 from rose_easyedit.method.stage1.shifts import Shifts
 from rose_easyedit.method.stage1.store import ShiftStore
-from rose_easyedit.method.stage2 import statistics
-from rose_easyedit.method.stage2.constraints import Spectrum
 from rose_easyedit.models.embedded import PACKAGED, packaged_model
 from rose_easyedit.models.gguf_file import gguf_model
 from rose_easyedit.requests import EditRequest
@@ -203,7 +201,9 @@ CACHES: dict[str, Write] = {
     "shifts": lambda folder: ShiftStore(folder).save(
         "a", Shifts(torch.zeros(3, 4_000), [[0.1]] * 3, [1] * 3)
     ),
-    "layers": lambda folder: automatic._keep(folder / "layers.json", "key", list(range(3_000))),
+    "entries": lambda folder: Cache(folder).write(
+        "a", Entry({"a": torch.ones(64, 64)}, list(range(3_000))), rows=8
+    ),
 }
 
 
@@ -219,11 +219,6 @@ def test_what_is_not_kept_is_told_and_the_work_goes_on(
             CACHES[name](disk.folder)
         assert "not kept" in caplog.text and "cannot be written" in caplog.text
         assert disk.content() == {}
-
-
-def test_caches_that_are_written_whole(disk: Disk) -> None:
-    spectrum = Spectrum(torch.ones(64), torch.ones(64, 64))
-    check(disk, lambda folder: statistics._save(folder / "a.safetensors", spectrum))
 
 
 def test_the_command_fails_and_is_not_told_that_its_words_were_wrong(

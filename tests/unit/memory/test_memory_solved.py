@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from tiny_llama import build_tokenizer
 from tiny_models import FACTS, build_model, settings
 
+from rose_easyedit.cache.entries import FORMAT, Cache, Entry
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.files.tensors import read_tensors
 from rose_easyedit.memory import FactMemory
 from rose_easyedit.method import edit, prepared
 
@@ -99,7 +102,7 @@ def test_the_edit_of_another_model_version_or_tokenizer_is_not_taken(
     assert solved == [3] * 4
 
 
-@pytest.mark.parametrize("content", ["cut", "changed", "another", "nothing"])
+@pytest.mark.parametrize("content", ["cut", "changed", "another", "no edit", "nothing"])
 def test_a_damaged_one_is_computed_again(
     content: str, path: Path, pair: tuple[Any, Any], solved: list[int], cache: Path
 ) -> None:
@@ -112,6 +115,9 @@ def test_a_damaged_one_is_computed_again(
         kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     elif content == "another":  # an edit of the same base, under the name of this one
         EditDelta.load(path.with_name("one.safetensors")).save(kept)
+    elif content == "no edit":  # under the key of one
+        key = json.loads(read_tensors(kept)[0][FORMAT])["key"]
+        Cache(cache).write(key, Entry({}, {"base": "0" * 64}), name=kept.stem)
     else:
         kept.write_bytes(whole[: len(whole) // 2] if content == "cut" else b"")
     memory = another(path, pair)
@@ -142,7 +148,7 @@ def test_without_a_place_to_keep_it_the_memory_answers(
     monkeypatch.setenv("ROSE_EASYEDIT_CACHE", str(blocked))
     another(path, pair).add(FACTS)
     assert another(path, pair).delta() is not None
-    assert "not kept for the next question" in caplog.text
+    assert "not kept for the next time" in caplog.text
 
 
 def test_an_empty_memory_computes_nothing_of_an_edit(

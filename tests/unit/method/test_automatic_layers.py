@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from tiny_models import FACTS, settings
 
+from rose_easyedit.cache.entries import Cache, Entry
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory.memory import FactMemory
@@ -64,15 +64,13 @@ def test_layers_are_found_once_per_model_and_said(
     assert "suggests [0, 1] of" in caplog.text and "was not measured" in caplog.text
     assert with_layers(tiny_llama, tiny_tokenizer, AUTO).layers == [0, 1]
     assert calls == [64]
-    (kept,) = tmp_path.rglob("*.json")
-    whole = json.loads(kept.read_text())
-    assert whole["layers"] == [0, 1]
-    of_another = {**whole, "model": "0" * 64, "layers": [1]}
-    odd = [{**whole, "layers": layers} for layers in ([], [7], [1, 0], ["0"])]
-    for damaged in ("", "{}", "[0, 1]", *map(json.dumps, [of_another, *odd])):
-        kept.write_text(damaged)
+    (kept,) = (tmp_path / "layers").iterdir()
+    whole = kept.read_bytes()
+    for layers in ([], [7], [1, 0], ["0"], [True], "01", None, {"0": 1}):
+        Cache(kept.parent).write(kept.stem, Entry({}, layers))
         assert with_layers(tiny_llama, tiny_tokenizer, AUTO).layers == [0, 1]
-        assert json.loads(kept.read_text()) == whole
+        assert kept.read_bytes() == whole
+    assert len(calls) == 9
 
 
 def test_an_edit_records_the_layers_that_were_found(

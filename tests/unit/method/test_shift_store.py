@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_llama import build_llama, build_tokenizer
 
+from rose_easyedit.cache.entries import Cache, Entry
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.stage1 import integration
@@ -127,7 +128,7 @@ def test_a_folder_that_cannot_be_written_costs_no_edit(pair, tmp_path, caplog):
     file = tmp_path / "file"
     file.write_text("in the way")
     same(edit(pair, None), edit(pair, file))
-    assert "the shifts are not kept" in caplog.text
+    assert "not kept for the next time" in caplog.text
 
 
 def test_an_entry_under_another_key_is_not_used(pair, tmp_path, levels):
@@ -190,7 +191,8 @@ def test_what_an_interrupt_has_left_damaged_is_computed_again(
     if content == "cut":
         begun.write_bytes(begun.read_bytes()[:-5])
     else:  # of another optimisation, under this one's name
-        ShiftStore(tmp_path).write(begun.stem, {"record": torch.zeros(2, dtype=torch.uint8)})
+        entry = Entry({"record": torch.zeros(2, dtype=torch.uint8)})
+        Cache(tmp_path).write(begun.stem, entry)
     same(fresh, edit(pair, tmp_path))
     assert "computed again" in caplog.text
     assert list(tmp_path.glob("begun-*")) == []

@@ -463,7 +463,7 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(
     (tmp_path / "file").write_text("in the way")
     found = spectra(tmp_path / "file" / "folder", tiny_tokenizer)
     assert sorted(found) == [0, 1]
-    assert "not kept for the next edit" in caplog.text
+    assert "not kept for the next time" in caplog.text
 
 
 @pytest.mark.parametrize("leading", [None, 3])
