@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
@@ -22,6 +24,7 @@ from rose_easyedit.evaluation.measure import Measurement, Questions, measure
 from rose_easyedit.evaluation.queries import as_text
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
+from rose_easyedit.files.plain import is_number
 from rose_easyedit.files.tensors import read_tensors
 from rose_easyedit.files.writing import write_whole
 from rose_easyedit.forward.generation import encode
@@ -124,12 +127,8 @@ def _load(path: Path, questions: Questions) -> Measurement | None:
             raise ValueError("its content has changed, or is that of another entry")
         record = json.loads(metadata[FORMAT])
         readings = [TargetReading(**reading) for reading in record["readings"]]
-        if (
-            not len(questions.locality)
-            == len(tensors["logprobs"])
-            == len(record["locality_answers"])
-        ):
-            raise ValueError("it is of other questions")
+        if not _fit(questions, record, readings, tensors):
+            raise ValueError("it is of other questions, or holds what is no answer")
         return Measurement(
             answers=dict(zip(questions.queries, record["answers"], strict=True)),
             readings=dict(zip(questions.targets, readings, strict=True)),
@@ -137,9 +136,34 @@ def _load(path: Path, questions: Questions) -> Measurement | None:
             locality_answers=tuple(record["locality_answers"]),
             generic=TextReading(tensors["generic"], tensors["generic_tokens"]),
         )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (
+        SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError, RuntimeError,
+    ) as error:  # fmt: skip
         logger.warning("%s is damaged (%s); the unedited model is asked again", path, error)
         return None
+
+
+def _fit(
+    questions: Questions,
+    record: Any,
+    readings: Sequence[TargetReading],
+    tensors: Mapping[str, Tensor],
+) -> bool:
+    """Whether an entry, whose content may be any, is of the types that are worked with."""
+    logprobs, generic, tokens = (tensors[n] for n in ("logprobs", "generic", "generic_tokens"))
+    answers, of_locality = record["answers"], record["locality_answers"]
+    numbers = [number for reading in readings for number in (reading.accuracy, reading.logprob)]
+    return (
+        len(questions.locality) == len(logprobs) == len(of_locality)
+        and all(isinstance(answer, str) for answer in answers)
+        and all(isinstance(answer, str | None) for answer in of_locality)
+        and all(map(is_number, numbers))
+        and logprobs.dtype == generic.dtype == torch.float32
+        and logprobs.dim() == generic.dim() == 2
+        and tokens.dtype == torch.long
+        and tokens.shape == generic.shape[:1]
+        and bool(((tokens >= 0) & (tokens < generic.shape[1])).all())
+    )
 
 
 def _checksum(key: str, record: str, tensors: dict[str, Tensor]) -> str:

@@ -69,7 +69,7 @@ def solved_key(model: Any, tokenizer: Any, hparams: RoSEHyperParams, snapshot: S
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def load_solved(memory: Path, key: str) -> EditDelta | None:
+def load_solved(memory: Path, key: str, model: Any) -> EditDelta | None:
     """What is kept of a memory under a key; None if nothing is, or what is there is damaged.
 
     What the edit's check of itself has warned of is warned of again.
@@ -77,18 +77,20 @@ def load_solved(memory: Path, key: str) -> EditDelta | None:
     Args:
         memory: its file.
         key: from `solved_key`.
+        model: the base model, unedited; what is of another one is damaged.
     """
     try:
         path = _path(memory)
         if not path.is_file():
             return None
         delta = EditDelta.load(path)
+        if delta.provenance.pop(_KEY, None) != key or not delta.is_of(model):
+            return None
     except (RoSEError, OSError) as error:
         logger.warning("the kept edit of the memory is computed again: %s", error)
         return None
-    if delta.provenance.pop(_KEY, None) != key:
-        return None
-    for line in [*delta.provenance["log"], *delta.provenance["self_check"]["warnings"]]:
+    checked = delta.provenance.get("self_check") or {"warnings": []}
+    for line in [*delta.provenance.get("log", []), *checked["warnings"]]:
         logger.warning("%s", line)
     return delta
 

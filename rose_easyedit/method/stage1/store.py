@@ -39,6 +39,16 @@ logger = logging.getLogger(__name__)
 FORMAT = "rose_easyedit.shifts/4"
 
 _LARGEST = 8 << 30
+# RuntimeError: nested too deep, or a type of number that PyTorch does not compute with
+_FAULTS = (
+    OSError,
+    SafetensorError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    RuntimeError,
+)
 
 Kept = TypeVar("Kept")
 Optimise = Callable[[Setting, Sequence[Group], Tensor, Level], Shifts]
@@ -112,7 +122,7 @@ class ShiftStore:
             members = [groups[i] for i in chunk]
             key = chunk_key(of_level, members, start[chunk])
             found = self.load(key)
-            if found is None or found.deltas.shape != start[chunk].shape:
+            if found is None or not found.fit(members, start[chunk]):
                 found = optimise(setting, members, start[chunk], level)
                 self.save(key, found)
             else:
@@ -139,7 +149,7 @@ class ShiftStore:
             if not torch.equal(digest, _digest(key, tensors)):
                 raise ValueError("its content has changed")
             return made(tensors)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except _FAULTS as error:
             logger.warning("%s is damaged (%s); it is computed again", path, error)
             return None
 

@@ -89,7 +89,9 @@ def load_spectra(
     computed_by = f"{editable.device.type}:{torch.get_num_threads()}"
     keys = {layer: _key(f"{base}:{read_in}:{computed_by}:{layer}", passages) for layer in layers}
     paths = {layer: folder / f"{key}.safetensors" for layer, key in keys.items()}
-    stored = {layer: _load(path, leading) for layer, path in paths.items()}
+    stored = {
+        layer: _load(path, leading, editable.key_width(layer)) for layer, path in paths.items()
+    }
     spectra = {layer: spectrum for layer, spectrum in stored.items() if spectrum is not None}
     missing = [layer for layer in layers if layer not in spectra]
     if missing:
@@ -164,7 +166,8 @@ def _key(of_layer: str, passages: Sequence[Passage]) -> str:
     return hashlib.sha256(f"{of_layer}:{text}".encode()).hexdigest()[:32]
 
 
-def _load(path: Path, leading: int | None) -> Spectrum | None:
+def _load(path: Path, leading: int | None, width: int) -> Spectrum | None:
+    """What is kept of a layer whose keys are so wide; None if nothing is, or it is damaged."""
     first = leading is not None and leading <= _FIRST
     try:
         # a slice is made on the default device, unlike a whole tensor
@@ -176,9 +179,21 @@ def _load(path: Path, leading: int | None) -> Spectrum | None:
             # copies: what is checked is used, whatever becomes of the file
             spectrum = Spectrum(file.get_tensor("eigenvalues").clone(), read.clone())
             digest = file.metadata()["sha256"].split()[1 if first else 0]
-    except (OSError, SafetensorError, KeyError, IndexError, TypeError):
+        whole = _is_spectrum(spectrum, width) and digest == _digest(path.stem, spectrum)
+    # RuntimeError: a type of number that PyTorch does not compute with
+    except (OSError, SafetensorError, KeyError, IndexError, TypeError, RuntimeError):
         return None
-    return spectrum.first(leading) if digest == _digest(path.stem, spectrum) else None
+    return spectrum.first(leading) if whole else None
+
+
+def _is_spectrum(found: Spectrum, width: int) -> bool:
+    values, directions = found.eigenvalues, found.directions
+    return (
+        values.dtype == directions.dtype == torch.float32
+        and values.dim() == 1
+        and directions.shape in ((len(values), width), (min(len(values), _FIRST), width))
+        and bool(values.isfinite().all() and directions.isfinite().all())
+    )
 
 
 def _save(path: Path, spectrum: Spectrum) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from rose_easyedit.evaluation import cache
 from rose_easyedit.evaluation.cache import default_folder, measure_once
@@ -14,6 +16,7 @@ from rose_easyedit.evaluation.evaluate import Baseline, evaluate_edit
 from rose_easyedit.evaluation.facts import Fact, LocalityPrompt
 from rose_easyedit.evaluation.measure import Measurement, Questions, measure
 from rose_easyedit.evaluation.settings import EvaluationSettings
+from rose_easyedit.files.tensors import read_tensors
 
 FACTS = [
     Fact(
@@ -185,3 +188,35 @@ def test_an_entry_under_another_key_is_not_used(
     other.write_bytes(content)
     again = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
     assert len(asked) == 3 and not same(first, again)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("answers", [1, 2, 3]),
+        ("answers", {"a": 1}),
+        ("readings", [{"accuracy": "x", "logprob": 0.0}]),
+        ("readings", [{"accuracy": 0.0}]),
+        ("readings", 3),
+        ("locality_answers", [1, 2]),
+        ("locality_answers", None),
+        ("logprobs", torch.zeros(2)),
+        ("logprobs", torch.zeros(2, 5, dtype=torch.float64)),
+        ("generic", torch.zeros(3)),
+        ("generic_tokens", torch.full((4,), 10**6)),
+        ("generic_tokens", torch.zeros(4, dtype=torch.bfloat16)),
+    ],
+)
+def test_an_odd_entry_whose_checksum_is_right_is_not_used(
+    name: str, value: Any, tiny_llama: Any, tiny_tokenizer: Any, tmp_path: Path, asked: list[str]
+) -> None:
+    first = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    (path,) = tmp_path.iterdir()
+    metadata, tensors = read_tensors(path)
+    record = json.loads(metadata[cache.FORMAT])
+    (tensors if isinstance(value, torch.Tensor) else record)[name] = value
+    text = json.dumps(record)
+    checked = {cache.FORMAT: text, "sha256": cache._checksum(path.stem, text, tensors)}
+    path.write_bytes(save(tensors, checked))
+    again = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    assert len(asked) == 2 and same(first, again)

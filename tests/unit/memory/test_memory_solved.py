@@ -119,6 +119,26 @@ def test_a_damaged_one_is_computed_again(
     assert solved == [3, 3] and kept.read_bytes() == whole
 
 
+@pytest.mark.parametrize("change", ["log", "self_check", "base", "layers"])
+def test_an_odd_one_whose_checksum_and_key_are_right_fails_no_question(
+    change: str, path: Path, pair: tuple[Any, Any], cache: Path
+) -> None:
+    memory = another(path, pair)
+    memory.add(FACTS)
+    wanted = memory.ask("They met", max_new_tokens=3)
+    (kept,) = cache.iterdir()
+    found = EditDelta.load(kept)
+    layers, base, record = dict(found.layers), found.base, dict(found.provenance)
+    if change == "base":
+        base = "0" * len(base)
+    elif change == "layers":
+        layers["model.layers.99.mlp.down_proj.weight"] = layers.pop(next(iter(layers)))
+    else:
+        del record[change]
+    EditDelta(layers, base, record, found.targets).save(kept)
+    assert another(path, pair).ask("They met", max_new_tokens=3) == wanted
+
+
 def test_its_warnings_are_told_again(
     path: Path, pair: tuple[Any, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
