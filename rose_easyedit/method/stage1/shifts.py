@@ -73,8 +73,15 @@ class Shifts:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Shifts:
-        """What `as_tensors` gave, on the CPU."""
+        """What `as_tensors` gave, on the CPU.
+
+        Raises:
+            KeyError, AttributeError, TypeError, ValueError, RuntimeError: it is something else.
+        """
         rest = json.loads(tensors["record"].numpy().tobytes())
+        lists = [rest["losses"], rest["steps"], *rest["losses"]]
+        if not all(isinstance(values, list) for values in lists):
+            raise TypeError("its losses or steps are no lists")
         trajectories = {
             name: [[Totals.from_json(step) for step in chunk] for chunk in chunks]
             for name, chunks in rest["trajectories"].items()
