@@ -7,6 +7,7 @@ error of another kind, the end of the process, or nothing at all.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from _thread import interrupt_main
@@ -66,6 +67,7 @@ def _run(name: str, module: str) -> int:
     """Runs the `main` of a module, which may have told of an interrupt itself."""
     interrupts = _Interrupts()
     gc.set_threshold(_OBJECTS)
+    _open_streams()
     try:
         # not where they are ignored, as behind a shell's `&`
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -81,6 +83,16 @@ def _run(name: str, module: str) -> int:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     print(f"{name}: Interrupted; no file was left half written.", file=sys.stderr)
     return INTERRUPTED
+
+
+def _open_streams() -> None:
+    """Opens those of the three that the process began without, as `command >&-` does.
+
+    The next file to be opened would take the number, and be written to by whoever writes there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
 def _is_importing(frame: FrameType | None) -> bool:

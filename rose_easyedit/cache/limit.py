@@ -31,7 +31,7 @@ _GIGABYTE = 10**9
 _DEFAULT = 20
 # Seconds after which a file that is half written is taken for left behind by a process now dead.
 _ABANDONED = 3600.0
-# Of an entry, and of one that is half written: nothing else is removed, whatever folder was named as
+# Of an entry, and of one half written: nothing else is removed, whatever folder was named as
 # the cache.
 _NAME = re.compile(r"\.?([a-z]+-)?[0-9a-f]{32}\.safetensors(-[0-9a-f]{8}\.part)?")
 

@@ -40,6 +40,7 @@ from rose_easyedit.forward.generation import filler
 from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.locating.automatic import with_layers
 from rose_easyedit.models.architectures import EditableModel, read_architecture
+from rose_easyedit.models.lock import model_lock
 from rose_easyedit.models.modes import evaluation_mode
 from rose_easyedit.models.offload import is_offloaded
 from rose_easyedit.requests import EditRequest
@@ -75,7 +76,8 @@ def edited_by_easyedit(
     it writes them so, else with one after the other, each edit on top of those before. Second
     moments are of our statistics, contexts are generated under `hparams.seed`, and nothing of an
     earlier call is left over. Afterwards the model, the tokenizer, EasyEdit's own state, the random
-    generators and the working directory are as before; the model bit for bit.
+    generators and the working directory are as before; the model bit for bit. Of several threads
+    one runs EasyEdit at a time, and another that uses the same model waits for the block's end.
 
     Args:
         model: a causal language model, in evaluation mode inside the block.
@@ -105,8 +107,9 @@ def edited_by_easyedit(
     if method.generic:
         records = _with_generic_texts(records, tokenizer, hparams)
     calls = [records] if method.together else [[record] for record in records]
-    with model_left_as_it_was(model), evaluation_mode(model):
-        with ExitStack() as surroundings:
+    with model_lock(model), model_left_as_it_was(model), evaluation_mode(model):
+        # its modules, the directory and the output are those of all threads, whatever the model
+        with model_lock(import_easyeditor()), ExitStack() as surroundings:
             _enter(surroundings, editable, tokenizer, method, moments, hparams.seed)
             for call in calls:
                 _call(apply, algorithm, model, tokenizer, call, values)

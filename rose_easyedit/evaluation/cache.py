@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from rose_easyedit.cache.entries import Cache, Entry, key_of
 from rose_easyedit.config.paths import cache_dir
@@ -17,6 +21,7 @@ from rose_easyedit.evaluation.measure import Measurement, Questions, measure
 from rose_easyedit.evaluation.queries import as_text
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.evaluation.teacher_forcing import TargetReading
+from rose_easyedit.files.plain import is_number
 from rose_easyedit.forward.generation import encode
 from rose_easyedit.models.fingerprint import computation_fingerprint
 from rose_easyedit.models.lock import one_at_a_time
@@ -104,12 +109,35 @@ def _entry(measured: Measurement) -> Entry:
 def _measurement(questions: Questions, entry: Entry) -> Measurement:
     record, tensors = entry.record, entry.tensors
     readings = [TargetReading(**reading) for reading in record["readings"]]
-    if not len(questions.locality) == len(tensors["logprobs"]) == len(record["locality_answers"]):
-        raise ValueError("it is of other questions")
+    if not _fit(questions, record, readings, tensors):
+        raise ValueError("it is of other questions, or holds what is no answer")
     return Measurement(
         answers=dict(zip(questions.queries, record["answers"], strict=True)),
         readings=dict(zip(questions.targets, readings, strict=True)),
         logprobs=tensors["logprobs"],
         locality_answers=tuple(record["locality_answers"]),
         generic=TextReading(tensors["generic"], tensors["generic_tokens"]),
+    )
+
+
+def _fit(
+    questions: Questions,
+    record: Any,
+    readings: Sequence[TargetReading],
+    tensors: Mapping[str, Tensor],
+) -> bool:
+    """Whether an entry, whose content may be any, is of the types that are worked with."""
+    logprobs, generic, tokens = (tensors[n] for n in ("logprobs", "generic", "generic_tokens"))
+    answers, of_locality = record["answers"], record["locality_answers"]
+    numbers = [number for reading in readings for number in (reading.accuracy, reading.logprob)]
+    return (
+        len(questions.locality) == len(logprobs) == len(of_locality)
+        and all(isinstance(answer, str) for answer in answers)
+        and all(isinstance(answer, str | None) for answer in of_locality)
+        and all(map(is_number, numbers))
+        and logprobs.dtype == generic.dtype == torch.float32
+        and logprobs.dim() == generic.dim() == 2
+        and tokens.dtype == torch.long
+        and tokens.shape == generic.shape[:1]
+        and bool(((tokens >= 0) & (tokens < generic.shape[1])).all())
     )

@@ -72,12 +72,26 @@ def with_known_wordings(facts: Iterable[Fact]) -> list[Fact]:
 
     Others stay as they are.
     """
-    known: dict[str, tuple[Wording, str]] = {}
-    for wording in wordings():
-        for statement in wording.statements:
-            known.setdefault(statement, (wording, statement))
+    known = _by_statement(wordings())
     found = []
     for fact in facts:
-        of = known.get(template(fact.prompt, fact.subject))
-        found.append(of[0].put_to(fact, of[1]) if of else fact)
+        statement = template(fact.prompt, fact.subject)
+        of = known.get(statement)
+        found.append(of.put_to(fact, statement) if of else fact)
     return found
+
+
+def _by_statement(of: Iterable[Wording]) -> dict[str, Wording]:
+    """Statement to how its relation is asked for, but for those that several relations share.
+
+    "In {}, most people speak" is said of countries and of towns, and a town has no official
+    language.
+    """
+    found: dict[str, Wording] = {}
+    shared = set()
+    for wording in of:
+        for statement in wording.statements:
+            other = found.setdefault(statement, wording)
+            if other.relation != wording.relation and other.questions != wording.questions:
+                shared.add(statement)
+    return {statement: wording for statement, wording in found.items() if statement not in shared}

@@ -22,7 +22,10 @@ from rose_easyedit.experiment.status import (
     RUNS,
     Status,
     claimed,
+    damage,
+    digests,
     emptied,
+    metrics_of,
     read_status,
 )
 from rose_easyedit.files.amounts import duration
@@ -55,8 +58,9 @@ def hydra_job(composed: DictConfig) -> tuple[float, float] | None:
     folder = sweep_folder(hydra, multirun=number is not None)
     options = options_of(hydra, folder, config.folder)
     status = run_once(config, folder, number, words_said(hydra.overrides.task), options)
-    known = status.metrics.get("asked") is not None and status.metrics.get("kl") is not None
-    return objective(status.metrics) if status.state == FINISHED and known else None
+    metrics = metrics_of(status)
+    known = metrics.get("asked") is not None and metrics.get("kl") is not None
+    return objective(metrics) if status.state == FINISHED and known else None
 
 
 def run_once(
@@ -68,9 +72,9 @@ def run_once(
 ) -> Status:
     """Does a job's run in `sweep/runs/<id>`, or takes it from there.
 
-    A run that has failed, or was broken off, is done anew; so is a finished one without
-    `config.resume`. Whoever else is at the same run is waited for. A file that cannot be written
-    is a failure of the job.
+    A run that has failed, or was broken off, is done anew; so is a finished one whose files have
+    changed since, or without `config.resume`. Whoever else is at the same run is waited for. A
+    file that cannot be written, or leads elsewhere, is a failure of the job.
 
     Args:
         config: of the job.
@@ -85,8 +89,9 @@ def run_once(
     job.write(sweep)
     try:
         return _claim(config, sweep / RUNS / job.run, sweep, job)
-    except OSError as error:
-        message = f"{type(error).__name__}: {error}"
+    except (OSError, RoSEError) as error:
+        known = isinstance(error, RoSEError)
+        message = str(error) if known else f"{type(error).__name__}: {error}"
         logger.error("run %s failed: %s", job.run, message)
         replace(job, error=message).write(sweep)
         return Status(job.run, FAILED, job.overrides, error=message)
@@ -101,13 +106,15 @@ def _listed_place(sweep: Path, job: Job) -> Job:
 def _claim(config: ExperimentConfig, folder: Path, sweep: Path, job: Job) -> Status:
     with claimed(folder):
         earlier = read_status(folder)
-        if earlier is not None and earlier.state == FINISHED and config.resume:
-            logger.info("run %s is finished already; resume=false repeats it", job.run)
-            _warn_of_tracking(config, folder)
-            replace(job, kept=True).write(sweep)
-            return earlier
         if earlier is not None:
-            logger.info("run %s is done again; it was %s before", job.run, earlier.state)
+            finished = earlier.state == FINISHED and config.resume
+            fault = damage(folder, earlier) if finished else f"it was {earlier.state} before"
+            if not fault:
+                logger.info("run %s is finished already; resume=false repeats it", job.run)
+                _warn_of_tracking(config, folder)
+                replace(job, kept=True).write(sweep)
+                return earlier
+            logger.info("run %s is done again: %s", job.run, fault)
         return _attempt(config, emptied(folder), job)
 
 
@@ -163,7 +170,8 @@ def _attempt(config: ExperimentConfig, folder: Path, job: Job) -> Status:
             return replace(begun, state=FAILED, error=message).write(folder)
     seconds = {**report["seconds"], "all": round(time.perf_counter() - start, 3)}
     logger.info("run %s finished in %s", job.run, duration(seconds["all"]))
-    return replace(begun, state=FINISHED, seconds=seconds, metrics=report["metrics"]).write(folder)
+    ended = replace(begun, state=FINISHED, seconds=seconds, metrics=report["metrics"])
+    return replace(ended, files=digests(folder)).write(folder)
 
 
 @contextmanager

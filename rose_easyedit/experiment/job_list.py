@@ -8,11 +8,10 @@ from pathlib import Path
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.json_records import from_json
-from rose_easyedit.experiment.status import check_run, to_json
+from rose_easyedit.experiment.status import JOBS, check_run, to_json
 from rose_easyedit.files.reading import inside, read_json, read_text
 from rose_easyedit.files.writing import write_whole
 
-JOBS = ".jobs"
 _COMMAND = "command"  # beside the jobs
 
 

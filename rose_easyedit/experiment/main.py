@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rose_easyedit.config.paths import conf_dir
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.files.stdout import printable_message
+from rose_easyedit.files.stdout import printable_message, reader_may_leave
 
 if TYPE_CHECKING:
     from rose_easyedit.experiment.callback import Command
@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(words)
+        with reader_may_leave():
+            return _run(words)
+        return DONE
     except KeyboardInterrupt:
         print("rose-experiment: Interrupted; the same command goes on from here.", file=sys.stderr)
         return INTERRUPTED
@@ -57,8 +59,8 @@ def _run(words: Sequence[str]) -> int:
             return code
         rows = read_rows(command.folder)
         own = [row for row in rows if command.number in (None, row.number)]
-        print_summary(command.folder, own)
         write_summary(command.folder, rows)
+        print_summary(command.folder, own)
         _draw(command.folder, [row.metrics for row in rows if row.done])
     return DONE if code == DONE and own and all(row.done for row in own) else FAILED
 

@@ -12,7 +12,15 @@ from statistics import fmean
 from threading import Event, Thread
 
 from rose_easyedit.experiment.job_list import listed_jobs
-from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, RUNS, Status, read_status
+from rose_easyedit.experiment.status import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    RUNS,
+    Status,
+    read_status,
+    seconds_of,
+)
 from rose_easyedit.files.amounts import counted, duration
 
 _EVERY = 1.0  # seconds
@@ -45,7 +53,8 @@ class Progress:
 
         As many are at work at once as are now.
         """
-        times = [of.seconds["all"] for of in self.ended.values() if "all" in of.seconds]
+        found = map(seconds_of, self.ended.values())
+        times = [seconds for seconds in found if seconds is not None]
         if self.jobs is None or not times:
             return None
         return fmean(times) * (self.jobs - self.done) / max(self.running, 1)
@@ -100,6 +109,8 @@ def told_progress(sweep: Path, jobs: int | None, resume: bool) -> Iterator[None]
     from tqdm import tqdm
 
     since, told, ended = datetime.now(UTC), set[int](), Event()
+    # a job may be elsewhere for a while, and have its output redirected, for all threads
+    sweep, output = sweep.absolute(), sys.stdout
     # no time of its own: the jobs of a launcher end in any order
     looks = "{desc} {bar} {postfix}"
     bar = tqdm(total=jobs, desc="sweep", bar_format=looks, disable=None, leave=False)
@@ -107,14 +118,14 @@ def told_progress(sweep: Path, jobs: int | None, resume: bool) -> Iterator[None]
     def tell() -> None:
         try:
             now = progress_of(sweep, jobs, since, resume)
-        except (OSError, ValueError):  # a file that is just being written
+            bar.n = now.done
+            bar.set_postfix_str(str(now))
+            for number in sorted(now.ended.keys() - told):
+                told.add(number)
+                if bar.disable:
+                    print(job_line(number, now), file=output, flush=True)
+        except (OSError, ValueError):  # a file that is just being written, or a full disk
             return
-        bar.n = now.done
-        bar.set_postfix_str(str(now))
-        for number in sorted(now.ended.keys() - told):
-            told.add(number)
-            if bar.disable:
-                print(job_line(number, now), flush=True)
 
     def watch() -> None:
         while not ended.wait(_EVERY):
@@ -135,5 +146,6 @@ def told_progress(sweep: Path, jobs: int | None, resume: bool) -> Iterator[None]
 def job_line(number: int, progress: Progress) -> str:
     """The line that tells of the end of a job."""
     status = progress.ended[number]
-    took = f" in {duration(status.seconds['all'])}" if "all" in status.seconds else ""
+    seconds = seconds_of(status)
+    took = "" if seconds is None else f" in {duration(seconds)}"
     return f"job {number} {status.state}{took}: {progress}"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.evaluation.facts import SUBJECT
 from rose_easyedit.evaluation.report_answers import Answer, answers_of
 from rose_easyedit.experiment.job_list import listed_command
 from rose_easyedit.experiment.json_records import from_json
+from rose_easyedit.experiment.report_geometry import RunGeometry
 from rose_easyedit.experiment.report_points import Curves, read_curves
 from rose_easyedit.experiment.status import (
     FINISHED,
@@ -29,6 +29,7 @@ from rose_easyedit.experiment.summary_table import (
     read_rows,
 )
 from rose_easyedit.files.amounts import counted
+from rose_easyedit.files.plain import is_number
 from rose_easyedit.files.reading import inside, read_json, read_yaml
 from rose_easyedit.tracking.layout import CONFIG_FILE, DIAGNOSIS_FILE, FIGURES, RESULT_FILE
 
@@ -69,7 +70,7 @@ class RunFiles:
     evaluation: Evaluation | None = None
     curves: Curves = field(default_factory=dict)
     figures: Mapping[str, Path] = field(default_factory=dict)
-    geometry: Mapping[str, Any] | None = None
+    geometry: RunGeometry | None = None
     faults: Sequence[str] = ()
 
 
@@ -160,15 +161,11 @@ def _summary(folder: Path) -> list[RunRow]:
 
 def _checked(row: RunRow, run: RunFiles | None) -> RunRow:
     """The row without what is no finite number, and `damaged` if its run says nothing."""
-    metrics = {name: value for name, value in row.metrics.items() if _is_number(value)}
+    metrics = {name: value for name, value in row.metrics.items() if is_number(value)}
     lost = run is not None and run.status is None
-    seconds = row.seconds if _is_number(row.seconds) else None
+    seconds = row.seconds if is_number(row.seconds) else None
     state = DAMAGED if lost else row.state
     return replace(row, state=state, metrics={} if lost else metrics, seconds=seconds)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _read_run(folder: Path) -> RunFiles:
@@ -182,23 +179,10 @@ def _read_run(folder: Path) -> RunFiles:
     curves = _attempt(faults, "its curves", lambda: read_curves(folder, status.has_edit))
     setting = _attempt(faults, CONFIG_FILE, lambda: _setting(folder))
     figures = _attempt(faults, "its figures", lambda: _figures(folder))
-    geometry = _attempt(faults, DIAGNOSIS_FILE, lambda: _geometry(folder))
+    geometry = _attempt(faults, DIAGNOSIS_FILE, lambda: RunGeometry.read(folder))
     return RunFiles(
         status, setting or "", evaluation, curves or {}, figures or {}, geometry, faults
     )
-
-
-def _geometry(folder: Path) -> Mapping[str, Any] | None:
-    """The totals of a run's diagnosis; None if there is none."""
-    path = inside(folder, folder / DIAGNOSIS_FILE)
-    if not path.is_file():
-        return None
-    summary = read_json(path)["summary"]
-    edit = next(iter(summary["edits"].values()))
-    # all that is shown, so that a damaged file is told of as one
-    _ = edit["forms"], edit["all"]["deviation"], edit["radius"]["mean"]
-    _ = summary["conflict"]["mean"], summary["key_cosine"]["within"]
-    return dict(summary)
 
 
 def _attempt(faults: list[str], what: str, read: Callable[[], _T]) -> _T | None:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from statistics import fmean, stdev
-from typing import Any, cast
 
 from rose_easyedit.evaluation.facts import FORMS
 from rose_easyedit.experiment.report_data import Sweep
 from rose_easyedit.experiment.report_figures import INK, SOFT, Chart, Figure, axis, layout, safe
+from rose_easyedit.experiment.report_geometry import RunGeometry
 from rose_easyedit.experiment.report_settings import brief, setting, swept_keys, values_of
 from rose_easyedit.experiment.summary_table import RunRow
 
@@ -92,26 +92,14 @@ class _Study:
     def name(self, condition: tuple[str, ...]) -> str:
         return ", ".join(map(brief, condition)) or "all runs"
 
-    def geometry(self, row: RunRow) -> Mapping[str, Any]:
+    def geometry(self, row: RunRow) -> RunGeometry:
         found = self.sweep.run(row).geometry
         assert found is not None
         return found
 
-    def edit(self, row: RunRow) -> Mapping[str, Any]:
-        """The geometry of a run's own edit."""
-        own: Mapping[str, Any] = next(iter(self.geometry(row)["edits"].values()))
-        return own
-
-    def geometric(self, *names: str) -> _Read:
+    def geometric(self, read: Callable[[RunGeometry], float | None]) -> _Read:
         """Reads a number of the geometry of a run's own edit."""
-
-        def read(row: RunRow) -> float | None:
-            found: Any = self.edit(row)
-            for name in names:
-                found = (found or {}).get(name)
-            return cast(float | None, found)
-
-        return read
+        return lambda row: read(self.geometry(row))
 
     def mean(self, rows: Sequence[RunRow], of: _Read) -> _Mean | None:
         values = [value for row in rows if (value := of(row)) is not None]
@@ -162,12 +150,12 @@ def _success(study: _Study) -> PaperTable:
 
 def _distances(study: _Study) -> PaperTable:
     """D against R: how far queries land from the target, and how far they may."""
-    forms = list(dict.fromkeys(form for row in study.most for form in study.edit(row)["forms"]))
+    forms = list(dict.fromkeys(form for row in study.most for form in study.geometry(row).forms))
     reads = [
-        *(study.geometric("forms", form, "deviation") for form in forms),
-        study.geometric("all", "deviation"),
-        study.geometric("radius", "mean"),
-        study.geometric("all", "accuracy"),
+        *(study.geometric(_deviation_of(form)) for form in forms),
+        study.geometric(lambda of: of.deviation),
+        study.geometric(lambda of: of.radius),
+        study.geometric(lambda of: of.accuracy),
     ]
     found = study.by_condition(study.most, reads)
     rows = [[name, *map(_text, means, [2] * len(means))] for name, means in found.items()]
@@ -188,9 +176,9 @@ def _conflict(study: _Study) -> PaperTable:
     rows = []
     for value in values:
         chosen = [row for row in study.rows if not value or setting(row, FACTS) == value]
-        conflict = study.mean(chosen, lambda row: study.geometry(row)["conflict"]["mean"])
-        within = study.mean(chosen, lambda row: study.geometry(row)["key_cosine"]["within"])
-        across = study.mean(chosen, lambda row: study.geometry(row)["key_cosine"]["across"])
+        conflict = study.mean(chosen, study.geometric(lambda of: of.conflict))
+        within = study.mean(chosen, study.geometric(lambda of: of.within))
+        across = study.mean(chosen, study.geometric(lambda of: of.across))
         rows.append([value or "all", *(_text(mean, 2) for mean in (conflict, within, across))])
     head = ["facts per subject", "conflict of facts", "keys within a subject", "keys across"]
     return PaperTable("3. Facts of a subject in conflict, and keys that are alike", head, rows)
@@ -209,8 +197,8 @@ def _by_count(study: _Study) -> PaperTable:
             reads = [
                 _metric("asked"),
                 _metric("statement"),
-                study.geometric("all", "deviation"),
-                study.geometric("radius", "mean"),
+                study.geometric(lambda of: of.deviation),
+                study.geometric(lambda of: of.radius),
                 _metric("kl"),
             ]
             means = [study.mean(chosen, read) for read in reads]
@@ -248,6 +236,10 @@ def _bars(
 def _metric(name: str) -> _Read:
     """Reads a main metric of a run."""
     return lambda row: row.metrics.get(name)
+
+
+def _deviation_of(form: str) -> Callable[[RunGeometry], float | None]:
+    return lambda of: of.forms.get(form)
 
 
 def _text(mean: _Mean | None, digits: int) -> str:

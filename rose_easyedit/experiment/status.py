@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -13,15 +14,16 @@ from typing import Any
 
 from rose_easyedit.errors import RoSEError, shown
 from rose_easyedit.experiment.json_records import from_json
-from rose_easyedit.files.plain import plain
+from rose_easyedit.files.plain import is_number, plain
 from rose_easyedit.files.reading import inside, read_json
 from rose_easyedit.files.writing import write_whole
-from rose_easyedit.tracking.layout import DELTA_FILE, RESULT_FILE
+from rose_easyedit.tracking.layout import DELTA_FILE, DIAGNOSIS_FILE, FIGURES, RESULT_FILE
 
 logger = logging.getLogger(__name__)
 
 STATUS_FILE = "status.json"
 RUNS = "runs"
+JOBS = ".jobs"
 FINISHED, FAILED, RUNNING, BROKEN_OFF = "finished", "failed", "running", "broken off"
 
 
@@ -39,6 +41,7 @@ class Status:
         metrics: the main ones (`metrics.main_metrics`); none unless it has finished.
         error: why it failed.
         has_edit: whether it leaves an edit; a method of EasyEdit's own does not.
+        files: SHA-256 of what it has left (`digests`); none unless it has finished.
     """
 
     id: str
@@ -50,11 +53,23 @@ class Status:
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     error: str = ""
     has_edit: bool = True
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Status:
         """Puts it in place of the one that the folder has."""
         write_whole(folder / STATUS_FILE, to_json(asdict(self)))
         return self
+
+
+def seconds_of(status: Status) -> float | None:
+    """What a run took; None if its status does not say so in numbers."""
+    seconds = status.seconds.get("all")
+    return seconds if is_number(seconds) else None
+
+
+def metrics_of(status: Status) -> dict[str, float | None]:
+    """The metrics of a run, those that are no numbers left out."""
+    return {name: of for name, of in status.metrics.items() if of is None or is_number(of)}
 
 
 def to_json(content: Any) -> bytes:
@@ -88,6 +103,42 @@ def read_status(folder: Path) -> Status | None:
         return None
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that a run's results are in, of those that are there.
+
+    Raises:
+        RoSEError: one lies elsewhere.
+        OSError: one cannot be read.
+    """
+    found = {}
+    for name in (DELTA_FILE, RESULT_FILE, DIAGNOSIS_FILE):
+        path = inside(folder, folder / name)
+        if path.is_file():
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def damage(folder: Path, status: Status) -> str:
+    """What has become of the files of a finished run since; empty if they are as it left them.
+
+    Of an edit that an earlier version has left without a digest, its own checksum is looked at.
+    """
+    try:
+        if status.files:
+            found = digests(folder)
+            names = sorted({*found, *status.files})
+            changed = [name for name in names if found.get(name) != status.files.get(name)]
+            return f"changed since it finished: {', '.join(changed)}" if changed else ""
+        if status.has_edit:
+            from rose_easyedit.edits.delta import EditDelta
+
+            EditDelta.load(folder / DELTA_FILE)
+    except (OSError, RoSEError) as error:
+        return str(error)
+    return ""
+
+
 def state_of(folder: Path) -> Status | None:
     """As `read_status`, but a run whose process is gone is `broken off`, and not `running`.
 
@@ -111,11 +162,15 @@ def claimed(folder: Path) -> Iterator[None]:
     """The run is this process's own inside the block; another that has it is waited for.
 
     The system gives the claim of a process that dies away.
+
+    Raises:
+        RoSEError: the run or its lock leads elsewhere.
     """
     from filelock import FileLock, Timeout
 
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(_lock_path(folder))
+    inside(folder.parent, folder)  # what is there is removed
+    lock = FileLock(inside(folder.parent, _lock_path(folder)))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -142,11 +197,14 @@ def only_command(sweep: Path) -> Iterator[None]:
     The list of jobs and the summary are those of one command.
 
     Raises:
-        RoSEError: another command is at work in it, or it cannot be written.
+        RoSEError: another command is at work in it, it cannot be written, or what is in it is a
+            link that leads out of it.
     """
     from filelock import FileLock, Timeout
 
     elsewhere = "name another folder (name=... or folder=...)"
+    for name in (".lock", JOBS, RUNS, FIGURES):  # where files are written, and removed
+        inside(sweep, sweep / name)
     lock = FileLock(sweep / ".lock")
     try:
         sweep.mkdir(parents=True, exist_ok=True)

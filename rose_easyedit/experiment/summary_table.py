@@ -13,7 +13,16 @@ from typing import Any
 from rose_easyedit.errors import first_line
 from rose_easyedit.experiment.job_list import Job, listed_jobs
 from rose_easyedit.experiment.keys import short_names
-from rose_easyedit.experiment.status import FAILED, FINISHED, RUNS, check_run, state_of, to_json
+from rose_easyedit.experiment.status import (
+    FAILED,
+    FINISHED,
+    RUNS,
+    check_run,
+    metrics_of,
+    seconds_of,
+    state_of,
+    to_json,
+)
 from rose_easyedit.files.amounts import counted, duration
 from rose_easyedit.files.reading import inside
 from rose_easyedit.files.stdout import printable, printable_message
@@ -96,8 +105,8 @@ def as_it_stands(sweep: Path, row: RunRow) -> RunRow:
     return replace(
         row,
         state=status.state,
-        metrics=dict(status.metrics),
-        seconds=status.seconds.get("all"),
+        metrics=metrics_of(status),
+        seconds=seconds_of(status),
         error=status.error,
     )
 

@@ -61,10 +61,61 @@ def reader_may_stop() -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where the process began with a closed one
+            sys.stdout.flush()
     except BrokenPipeError:
-        # nothing is left to flush to it when the process ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nowhere(sys.stdout)
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """What is printed in the block, whose work goes on where nobody reads any more.
+
+    What others write to `sys.stdout` is meant as well: a log, or another thread. What standard
+    output cannot encode is escaped.
+    """
+    before: Any = sys.stdout
+    if before is None:
+        yield
+        return
+    if isinstance(before, io.TextIOWrapper):
+        before.reconfigure(errors="backslashreplace")
+    sys.stdout = _Patient(before)
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        sys.stdout = before
+
+
+class _Patient:
+    """A stream that may lose its reader; it outlives the block in the handlers of logs."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except BrokenPipeError:
+            _to_nowhere(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            _to_nowhere(self._stream)
+
+
+def _to_nowhere(stream: Any) -> None:
+    """Loses what is still in a stream and all to come, so that nothing is left to flush at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @contextmanager

@@ -108,6 +108,8 @@ def _publish(part: Path, path: Path, replace: bool) -> None:
         except OSError:  # a file system without links
             if path.exists():
                 raise RoSEError(f"{str(path)!r} exists by now; name another file.") from None
-    if path.is_file():
-        part.chmod(stat.S_IMODE(path.stat().st_mode))
+    with suppress(FileNotFoundError):  # there is none, or another process has just removed it
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            part.chmod(stat.S_IMODE(mode))
     os.replace(part, path)

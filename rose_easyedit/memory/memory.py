@@ -245,7 +245,7 @@ class FactMemory:
 
         model, tokenizer = self._checked_base()
         key = solved_key(model, tokenizer, self.hparams, snapshot)
-        delta = load_solved(self._store.path, key)
+        delta = load_solved(self._store.path, key, model)
         if delta is None:
             from rose_easyedit.method.edit import compute_edit
             from rose_easyedit.method.stage1.cached_targets import group_key

@@ -68,7 +68,7 @@ def solved_key(model: Any, tokenizer: Any, hparams: RoSEHyperParams, snapshot: S
     return key_of(parts)
 
 
-def load_solved(memory: Path, key: str) -> EditDelta | None:
+def load_solved(memory: Path, key: str, model: Any) -> EditDelta | None:
     """What is kept of a memory under a key; None if nothing is, or what is there is damaged.
 
     What the edit's check of itself has warned of is warned of again.
@@ -76,6 +76,7 @@ def load_solved(memory: Path, key: str) -> EditDelta | None:
     Args:
         memory: its file.
         key: from `solved_key`.
+        model: the base model, unedited; what is of another one is damaged.
     """
     try:
         cache = Cache(default_folder())
@@ -86,6 +87,12 @@ def load_solved(memory: Path, key: str) -> EditDelta | None:
     if kept is None:
         return None
     delta, warnings = kept
+    try:
+        if not delta.is_of(model):
+            return None
+    except RoSEError as error:  # it has other weights
+        logger.warning("the kept edit of the memory is computed again: %s", error)
+        return None
     for line in warnings:
         logger.warning("%s", line)
     return delta

@@ -51,20 +51,21 @@ def expand_gguf(path: Path, folder: Path) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
     header = read_header(path)
-    check_tokenizer(header)
     source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     # the loader's bars know no terminal
     with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
         try:
+            check_tokenizer(header)
             config = AutoConfig.from_pretrained(**source)
             carry_over(header, config)
             tokenizer = AutoTokenizer.from_pretrained(**source)
             tokenizer = as_llama_cpp(tokenizer, header, config.max_position_embeddings)
             tokenizer.save_pretrained(folder)
             _weights(header, config, source).save_pretrained(folder)
-        except RoSEError:
+        except (RoSEError, OSError, MemoryError):
             raise
-        except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        # what a file says may be of any type, and the loader trusts it
+        except Exception as error:
             raise RoSEError(
                 f"transformers cannot read the GGUF file {str(path)!r}: "
                 f"{first_line(str(error)) or type(error).__name__}"

@@ -69,6 +69,7 @@ def read_header(path: Path) -> Header:
         sizes = {tensor.name: int(tensor.n_elements) for tensor in reader.tensors}
         factors = [t.data for t in reader.tensors if t.name == ROPE_FACTORS[0]]
         header = Header(path, values, sizes, tuple(map(float, factors[0])) if factors else ())
+        reason = _refusal(header)
     except OSError:
         raise
     except Exception as error:  # the reader trusts the file, and fails in as many ways as it can
@@ -76,7 +77,7 @@ def read_header(path: Path) -> Header:
             f"{str(path)!r} is no GGUF file that can be read ({type(error).__name__}: "
             f"{shown(str(error))}); name a GGUF file, or a folder in Hugging Face's form."
         ) from error
-    if reason := _refusal(header):
+    if reason:
         raise RoSEError(f"The GGUF file {str(path)!r} {reason}")
     return header
 
@@ -97,6 +98,12 @@ def _refusal(header: Header) -> str | None:
         return (
             f"is of the architecture {shown(header.family)}; an edit knows {', '.join(known)}. "
             "docs/adding-a-model.md says what a new one needs."
+        )
+    n_layers = header.get("block_count")
+    if type(n_layers) is not int or n_layers > len(header.sizes):
+        return (
+            f"says that it has {shown(n_layers)} layers, and has {len(header.sizes)} tensors; "
+            "save or copy it again."
         )
     if header.get("expert_count", 0):
         return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import numpy
 import pytest
 import torch
 
-from rose_easyedit.easyedit.importing import easyeditor_folder
+from rose_easyedit.easyedit import methods
+from rose_easyedit.easyedit.importing import easyeditor_folder, import_easyeditor
 from rose_easyedit.easyedit.methods import edited_by_easyedit
 from rose_easyedit.easyedit.settings import METHODS, EasyEditSettings
 from rose_easyedit.errors import RoSEError
@@ -24,6 +26,7 @@ from rose_easyedit.evaluation.facts import load_facts
 from rose_easyedit.experiment.plan import compose_job
 from rose_easyedit.experiment.schema import ExperimentConfig
 from rose_easyedit.models.loading import load_model
+from rose_easyedit.models.lock import model_lock
 
 pytestmark = [
     pytest.mark.contract,
@@ -200,3 +203,33 @@ def test_every_method_has_its_choice() -> None:
     files = sorted((conf_dir() / "method" / "easyedit").glob("*.yaml"))
     named = {path.stem: OmegaConf.load(path).algorithm for path in files}
     assert set(named) == set(FEWER) and set(named.values()) == set(METHODS)
+
+
+def is_free(lock: Any) -> bool:
+    """Whether another thread could take a lock now."""
+
+    def take() -> None:
+        taken.append(lock.acquire(blocking=False))
+        if taken[0]:
+            lock.release()
+
+    taken: list[bool] = []
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return taken[0]
+
+
+def test_other_threads_wait_for_the_model_and_for_easyedit(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, seen, call = job("ft"), [], methods._call
+
+    def spy(*args: Any) -> None:
+        seen.append((is_free(model_lock(pair[0])), is_free(model_lock(import_easyeditor()))))
+        call(*args)
+
+    monkeypatch.setattr(methods, "_call", spy)
+    with edited_by_easyedit(*pair, requests(), config.easyedit, config.hparams):
+        assert not is_free(model_lock(pair[0])) and is_free(model_lock(import_easyeditor()))
+    assert set(seen) == {(False, False)} and is_free(model_lock(pair[0]))

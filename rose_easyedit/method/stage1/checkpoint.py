@@ -34,17 +34,28 @@ class Checkpoint:
     totals: list[Totals]
     draws: Mapping[str, int]
 
-    def fits(self, point: Tensor, losses: Tensor) -> bool:
-        """Whether it is of as many groups, turns and facts as these, [n, d] and [turns, facts]."""
-        n = len(point)
-        shapes = [
-            (self.point, point.shape),
-            (self.moments, (2, *point.shape)),
-            (self.losses, losses.shape),
-            (self.steps, (n,)),
-            (self.converged, (n,)),
+    def fits(self, point: Tensor, losses: Tensor, steps: int) -> bool:
+        """Whether it can be one of an optimisation of so many steps, [n, d] and [turns, facts].
+
+        Its content may be any: what goes on from another one would be no optimum, or never end.
+        """
+        n, done = len(point), len(self.totals)
+        kinds = [
+            (self.point, torch.float32, point.shape),
+            (self.moments, torch.float32, (2, *point.shape)),
+            (self.losses, torch.float32, losses.shape),
+            (self.steps, torch.long, (n,)),
+            (self.converged, torch.bool, (n,)),
         ]
-        return all(tensor.shape == shape for tensor, shape in shapes)
+        return (
+            all(tensor.dtype == dtype and tensor.shape == shape for tensor, dtype, shape in kinds)
+            and bool(self.point.isfinite().all())
+            # a fact that has failed leaves what is not finite in its own group's
+            and bool(self.moments[:, ~self.converged].isfinite().all())
+            and bool(((self.steps >= 0) & (self.steps <= done)).all())
+            and 0 < done <= steps
+            and all(type(n_had) is int and 0 <= n_had <= done for n_had in self.draws.values())
+        )
 
     def as_tensors(self) -> dict[str, Tensor]:
         """What is written to a file."""
@@ -69,6 +80,6 @@ class Checkpoint:
             losses=tensors["losses"],
             steps=tensors["steps"],
             converged=tensors["converged"],
-            totals=[Totals(**step) for step in rest["totals"]],
-            draws=rest["draws"],
+            totals=[Totals.from_json(step) for step in rest["totals"]],
+            draws=dict(rest["draws"]),
         )

@@ -117,7 +117,7 @@ def _optimise_chunk(
         run.to_the_end()
         return run.found()
     begun = setting.unfinished.load(setting, groups, start)
-    if begun is not None and begun.fits(run.point, run.losses):
+    if begun is not None and begun.fits(run.point, run.losses, level.steps):
         run.go_on_from(begun)
     try:
         run.to_the_end()

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
+from rose_easyedit.method.stage1.pieces import Group
 from rose_easyedit.method.stage1.trajectory import Curve, Totals, curve_of
 
 
@@ -72,13 +73,31 @@ class Shifts:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Shifts:
-        """What `as_tensors` gave, on the CPU."""
+        """What `as_tensors` gave, on the CPU.
+
+        Raises:
+            KeyError, AttributeError, TypeError, ValueError, RuntimeError: it is something else.
+        """
         rest = json.loads(tensors["record"].numpy().tobytes())
+        lists = [rest["losses"], rest["steps"], *rest["losses"]]
+        if not all(isinstance(values, list) for values in lists):
+            raise TypeError("its losses or steps are no lists")
         trajectories = {
-            name: [[Totals(**step) for step in chunk] for chunk in chunks]
+            name: [[Totals.from_json(step) for step in chunk] for chunk in chunks]
             for name, chunks in rest["trajectories"].items()
         }
         return cls(tensors["deltas"], rest["losses"], rest["steps"], trajectories)
+
+    def fit(self, groups: Sequence[Group], start: Tensor) -> bool:
+        """Whether they can be those of n groups that begin at `start`, [n, d]."""
+        return (
+            self.deltas.shape == start.shape
+            and self.deltas.dtype == torch.float32
+            and bool(self.deltas.isfinite().all())
+            and [len(of_group) for of_group in self.losses] == [len(g.facts) for g in groups]
+            and all(type(loss) is float for of_group in self.losses for loss in of_group)
+            and [type(taken) for taken in self.steps] == [int] * len(groups)
+        )
 
     @classmethod
     def none(cls, width: int) -> Shifts:

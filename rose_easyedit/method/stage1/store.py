@@ -102,7 +102,7 @@ class ShiftStore:
             members = [groups[i] for i in chunk]
             key = chunk_key(of_level, members, start[chunk])
             found = self.load(key)
-            if found is None or found.deltas.shape != start[chunk].shape:
+            if found is None or not found.fit(members, start[chunk]):
                 found = optimise(setting, members, start[chunk], level)
                 self.save(key, found)
             else:

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from rose_easyedit.errors import shown
 
 # One list per measure, one entry per step; see `curve_of`.
 Curve = dict[str, list[float | None]]
@@ -73,6 +76,19 @@ class Totals:
     norm: float = 0.0
     drift: float = 0.0
     kept: float = 0.0
+
+    @classmethod
+    def from_json(cls, values: Any) -> Totals:
+        """What `asdict` gave, of a file that may hold anything.
+
+        Raises:
+            TypeError: it is none.
+        """
+        made = cls(**values)
+        counts, sums = (made.facts, made.groups), (made.loss, made.norm, made.drift, made.kept)
+        if not {type(n) for n in counts} <= {int} or not {type(x) for x in sums} <= {float}:
+            raise TypeError(f"the sums of a step are {shown(values)}")
+        return made
 
 
 def curve_of(chunks: Iterable[list[Totals]]) -> Curve:

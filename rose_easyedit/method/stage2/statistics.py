@@ -69,7 +69,10 @@ def load_spectra(
     cache = Cache(folder or cache_dir() / "statistics")
     keys = _keys(prepared, passages, layers)
     rows = _FIRST if leading is not None and leading <= _FIRST else None
-    stored = {layer: cache.read(key, _spectrum, rows=rows) for layer, key in keys.items()}
+    stored = {
+        layer: cache.read(key, partial(_spectrum, editable.key_width(layer)), rows=rows)
+        for layer, key in keys.items()
+    }
     spectra = {layer: kept.first(leading) for layer, kept in stored.items() if kept is not None}
     missing = [layer for layer in layers if layer not in spectra]
     if missing:
@@ -164,5 +167,19 @@ def _entry(spectrum: Spectrum) -> Entry:
     return Entry({"eigenvalues": spectrum.eigenvalues, "directions": spectrum.directions})
 
 
-def _spectrum(entry: Entry) -> Spectrum:
-    return Spectrum(entry.tensors["eigenvalues"], entry.tensors["directions"])
+def _spectrum(width: int, entry: Entry) -> Spectrum:
+    """The spectrum of an entry, of keys that are so wide."""
+    found = Spectrum(entry.tensors["eigenvalues"], entry.tensors["directions"])
+    if not _is_spectrum(found, width):
+        raise ValueError("it is no spectrum of such keys")
+    return found
+
+
+def _is_spectrum(found: Spectrum, width: int) -> bool:
+    values, directions = found.eigenvalues, found.directions
+    return (
+        values.dtype == directions.dtype == torch.float32
+        and values.dim() == 1
+        and directions.shape in ((len(values), width), (min(len(values), _FIRST), width))
+        and bool(values.isfinite().all() and directions.isfinite().all())
+    )

@@ -118,3 +118,26 @@ def test_nothing_heavy_is_imported_before_the_first_line_of_a_command() -> None:
     ours = {name for name in loaded if name.startswith("rose_easyedit")}
     assert ours == {"rose_easyedit", "rose_easyedit.entry"}
     assert not loaded & {"torch", "numpy", "argparse", "json", "transformers"}
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_no_file_takes_the_place_of_a_closed_stream(closed: str, tmp_path: Path) -> None:
+    """What is written to the stream by its number would be written into the file."""
+    code = (
+        "import os, sys, types\n"
+        "from rose_easyedit import entry\n"
+        "def main():\n"
+        "    file = open('memory', 'wb')\n"
+        "    for number in (1, 2):\n"
+        "        os.write(number, b'x')\n"
+        "    print('x', flush=True)\n"
+        "    file.write(str(file.fileno()).encode())\n"
+        "    return 0\n"
+        "sys.modules['work'] = types.SimpleNamespace(main=main)\n"
+        "sys.exit(entry._run('rose-edit', 'work'))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
+    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, timeout=120)
+    assert done.returncode == 0
+    assert int((tmp_path / "memory").read_text()) > 2

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from rose_easyedit.cache.entries import Cache, Entry
 from rose_easyedit.evaluation import cache
 from rose_easyedit.evaluation.cache import default_folder, measure_once
 from rose_easyedit.evaluation.evaluate import Baseline, evaluate_edit
@@ -185,3 +186,33 @@ def test_an_entry_under_another_key_is_not_used(
     other.write_bytes(content)
     again = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
     assert len(asked) == 3 and not same(first, again)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("answers", [1, 2, 3]),
+        ("answers", {"a": 1}),
+        ("readings", [{"accuracy": "x", "logprob": 0.0}]),
+        ("readings", [{"accuracy": 0.0}]),
+        ("readings", 3),
+        ("locality_answers", [1, 2]),
+        ("locality_answers", None),
+        ("logprobs", torch.zeros(2)),
+        ("logprobs", torch.zeros(2, 5, dtype=torch.float64)),
+        ("generic", torch.zeros(3)),
+        ("generic_tokens", torch.full((4,), 10**6)),
+        ("generic_tokens", torch.zeros(4, dtype=torch.bfloat16)),
+    ],
+)
+def test_an_odd_entry_whose_checksum_is_right_is_not_used(
+    name: str, value: Any, tiny_llama: Any, tiny_tokenizer: Any, tmp_path: Path, asked: list[str]
+) -> None:
+    first = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    (path,) = tmp_path.iterdir()
+    entries = Cache(tmp_path)
+    record, tensors = entries.read(path.stem, lambda entry: (entry.record, dict(entry.tensors)))
+    (tensors if isinstance(value, torch.Tensor) else record)[name] = value
+    entries.write(path.stem, Entry(tensors, record))
+    again = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
+    assert len(asked) == 2 and same(first, again)

@@ -7,11 +7,12 @@ from typing import Any
 
 from results import RESULT
 
-from rose_easyedit.evaluation.facts import load_facts
+from rose_easyedit.evaluation.facts import Fact, load_facts
 from rose_easyedit.evaluation.laboratory import population
 from rose_easyedit.evaluation.report_front import front_of
 from rose_easyedit.evaluation.report_tables import summary_tables
 from rose_easyedit.evaluation.selection import select_facts
+from rose_easyedit.evaluation.wordings import with_known_wordings, wordings
 
 
 def request(subject: str, prompt: str, target: str) -> dict[str, Any]:
@@ -40,6 +41,20 @@ def test_any_wording_of_the_relation_is_known_by() -> None:
     (laboratory,) = population().facts(1, 1)
     (fact,) = select_facts([laboratory.to_request().as_dict()], None).asked
     assert fact.questions == laboratory.questions
+
+
+def test_a_statement_that_several_relations_share_tells_none_of_them() -> None:
+    asked = [
+        request("Paris", "In {}, most people speak", "Spanish"),  # a town, or a country
+        request("The Nile", "Maps show {} on the continent of", "Asia"),  # a country, or a river
+    ]
+    for fact in select_facts(asked, None).asked:
+        assert fact.wrapped == {"question", "instruction"} and not fact.paraphrases
+    of_every_relation = {template for of in wordings() for template in of.statements[:1]}
+    known = with_known_wordings(
+        [Fact("Nauru", "", text.replace("{}", "Nauru"), "x", "") for text in of_every_relation]
+    )
+    assert sum(bool(fact.questions) for fact in known) > 0.9 * len(known)
 
 
 def test_other_statements_are_wrapped_and_that_is_said() -> None:

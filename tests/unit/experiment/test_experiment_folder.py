@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from experiments import QUICK, Runs
 
-from rose_easyedit.experiment.job_list import JOBS, Job, listed_command, listed_jobs, write_list
+from rose_easyedit.experiment.job_list import Job, listed_command, listed_jobs, write_list
 from rose_easyedit.experiment.main import main
-from rose_easyedit.experiment.status import only_command
+from rose_easyedit.experiment.status import JOBS, only_command
 from rose_easyedit.experiment.summary_table import read_rows
 from rose_easyedit.tracking.layout import DELTA_FILE
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from experiments import quick
 
+from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment import run as running
 from rose_easyedit.experiment.identity import run_id
@@ -15,7 +19,7 @@ from rose_easyedit.experiment.job import run_once
 from rose_easyedit.experiment.job_list import Job, listed_jobs
 from rose_easyedit.experiment.models_once import model_of_this_process
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, Status
-from rose_easyedit.tracking.layout import DELTA_FILE
+from rose_easyedit.tracking.layout import DELTA_FILE, DIAGNOSIS_FILE, RESULT_FILE
 
 REPORT = {"metrics": {"asked": 0.5, "kl": 0.1}, "seconds": {"edit": 1.0}}
 
@@ -26,6 +30,7 @@ class Attempts:
     def __init__(self) -> None:
         self.count = 0
         self.error: BaseException | None = None
+        self.left = {DELTA_FILE: b""}
 
     def __call__(self, config: Any, folder: Path, tracker: Any, **kwargs: Any) -> dict[str, Any]:
         assert [path.name for path in folder.iterdir() if path.suffix != ".log"] == ["status.json"]
@@ -33,7 +38,8 @@ class Attempts:
         (folder / "half").write_text(str(self.count))
         if self.error is not None:
             raise self.error
-        (folder / DELTA_FILE).touch()
+        for name, content in self.left.items():
+            (folder / name).write_bytes(content)
         return REPORT
 
 
@@ -127,3 +133,49 @@ def test_tracking_that_comes_too_late_is_a_warning(
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warnings) == bool(told)
     assert told in "".join(warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        (DELTA_FILE, "changed"),
+        (DELTA_FILE, "gone"),
+        (DELTA_FILE, "linked"),
+        (RESULT_FILE, "cut"),
+        (DIAGNOSIS_FILE, "gone"),
+    ],
+)
+def test_a_finished_run_whose_files_have_changed_is_done_again(
+    name: str, how: str, attempts: Attempts, tmp_path: Path
+) -> None:
+    attempts.left = {DELTA_FILE: b"edit", RESULT_FILE: b"{}", DIAGNOSIS_FILE: b"{}"}
+    config = quick()
+    first = run_once(config, tmp_path, 0, [])
+    path = tmp_path / "runs" / first.id / name
+    content = path.read_bytes()
+    path.unlink()
+    if how == "linked":
+        (tmp_path / "outside").write_bytes(content)
+        path.symlink_to(tmp_path / "outside")
+    elif how != "gone":
+        path.write_bytes(b"other" if how == "changed" else content[:1])
+    assert run_once(config, tmp_path, 0, []).state == FINISHED
+    assert attempts.count == 2 and path.read_bytes() == content and not path.is_symlink()
+    run_once(config, tmp_path, 0, [])
+    assert attempts.count == 2
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_edit_of_an_earlier_version_is_loaded_before_its_run_is_kept(
+    whole: bool, attempts: Attempts, tmp_path: Path
+) -> None:
+    first = run_once(quick(), tmp_path, 0, [])
+    folder = tmp_path / "runs" / first.id
+    replace(first, files={}).write(folder)
+    edit = EditDelta({"w": Factors(torch.ones(3, 1), torch.ones(1, 2))}, "base", {})
+    edit.save(folder / DELTA_FILE)
+    if not whole:
+        content = (folder / DELTA_FILE).read_bytes()
+        (folder / DELTA_FILE).write_bytes(content[:-1] + b"x")
+    run_once(quick(), tmp_path, 0, [])
+    assert attempts.count == (1 if whole else 2)

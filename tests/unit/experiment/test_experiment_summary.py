@@ -126,3 +126,17 @@ def test_a_reason_is_told_with_what_announces_it() -> None:
     )
     assert first_line("\n out of memory\ntrace") == "out of memory"
     assert first_line("") == ""
+
+
+@pytest.mark.parametrize("value", ["much", [1.0], float("nan"), 10**400])
+def test_what_is_no_number_is_left_out_of_the_table(
+    value: object, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = sweep / RUNS / ("a" * 12) / "status.json"
+    status = json.loads(path.read_text())
+    path.write_text(json.dumps(status | {"metrics": {"kl": value}, "seconds": {"all": value}}))
+    rows = read_rows(sweep)
+    assert rows[0].done and rows[0].metrics == {} and rows[0].seconds is None
+    print_summary(sweep, rows)
+    write_summary(sweep, rows)
+    assert "1 of 4 jobs finished" in capsys.readouterr().out

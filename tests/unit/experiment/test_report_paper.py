@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from diagnoses import some_diagnosis
@@ -82,10 +83,37 @@ def test_the_page_has_them_where_there_is_a_geometry(study: Path, tmp_path: Path
 
 def test_a_damaged_diagnosis_is_told_and_left_out(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path)
-    (sweep / "runs" / "r0" / "diagnosis.json").write_text('{"summary": {"edits": {"a": {}}}}')
+    for edits, fault in (
+        ("{}", "it is cut short, or no such file"),
+        ('{"a": {}}', "lacks 'forms'"),
+    ):
+        text = f'{{"summary": {{"edits": {edits}}}}}'
+        (sweep / "runs" / "r0" / "diagnosis.json").write_text(text)
+        read = read_sweep(sweep)
+        (told,) = read.runs["r0"].faults
+        assert told.startswith("diagnosis.json cannot be read (") and fault in told
+        assert paper_tables(read) == []
+
+
+@pytest.mark.parametrize(
+    "places",
+    [("edits", "own", "all", "deviation"), ("edits", "own", "forms", "question", "deviation"),
+     ("edits", "own", "radius", "mean"), ("conflict", "mean"), ("key_cosine", "across")],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["much", [1.0], True, float("nan"), 10**400])
+def test_a_diagnosis_with_what_is_no_number_is_told_and_left_out(
+    places: tuple[str, ...], value: Any, tmp_path: Path
+) -> None:
+    sweep, found = write_sweep(tmp_path), some_diagnosis().as_dict()
+    found["summary"]["edits"] = {"own": next(iter(found["summary"]["edits"].values()))}
+    holder = found["summary"]
+    for name in places[:-1]:
+        holder = holder[name]
+    holder[places[-1]] = value
+    (sweep / "runs" / "r0" / "diagnosis.json").write_text(json.dumps(found))
     read = read_sweep(sweep)
-    assert read.runs["r0"].faults == ["diagnosis.json cannot be read (it lacks 'forms')"]
-    assert paper_tables(read) == []
+    assert len(read.runs["r0"].faults) == 1 and paper_tables(read) == []
+    render_sweep(read)
 
 
 @pytest.mark.slow

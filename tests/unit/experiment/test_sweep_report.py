@@ -16,12 +16,13 @@ from sweeps import CODE, STARTED, a_result, end_sweep, write_failure, write_run,
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.factors import Factors
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.experiment.job_list import JOBS, Job, write_list
+from rose_easyedit.experiment.job_list import Job, write_list
 from rose_easyedit.experiment.report import PAGE, main, write_sweep_report
 from rose_easyedit.experiment.report_data import DAMAGED, _evaluation, read_sweep
 from rose_easyedit.experiment.report_metrics import metrics_of
 from rose_easyedit.experiment.report_points import read_curves
 from rose_easyedit.experiment.report_queries import query_data
+from rose_easyedit.experiment.status import JOBS
 from rose_easyedit.experiment.summary_table import SUMMARY_JSON
 from rose_easyedit.tracking.curves import log_edit
 from rose_easyedit.tracking.jsonl import JsonlTracker
@@ -221,7 +222,7 @@ def test_a_summary_of_another_command_is_not_believed(tmp_path: Path) -> None:
 def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
     path = write_sweep(tmp_path) / "runs" / "r0" / "status.json"
     status = json.loads(path.read_text())
-    status["metrics"] |= {"kl": float("nan"), "question": "many", "top1": None}
+    status["metrics"] |= {"kl": float("nan"), "question": "many", "top1": 10**400}
     path.write_text(json.dumps(status))
     row = read_sweep(tmp_path).rows[0]
     assert row.metrics.keys() & {"kl", "question", "top1", "statement"} == {"statement"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,21 @@ from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.experiment.job import _warn_of_tracking
-from rose_easyedit.experiment.job_list import Job, listed_jobs
+from rose_easyedit.experiment.job_list import Job, listed_jobs, write_list
 from rose_easyedit.experiment.report import main as report_main
 from rose_easyedit.experiment.report import write_sweep_report
 from rose_easyedit.experiment.report_data import read_sweep
 from rose_easyedit.experiment.schema import ExperimentConfig
-from rose_easyedit.experiment.status import FINISHED, RUNNING, Status, state_of, to_json
+from rose_easyedit.experiment.status import (
+    FINISHED,
+    RUNNING,
+    Status,
+    claimed,
+    emptied,
+    only_command,
+    state_of,
+    to_json,
+)
 from rose_easyedit.memory.store import FactStore
 from rose_easyedit.requests import EditRequest, load_requests
 from rose_easyedit.tracking.tracker import TrackingSettings
@@ -203,6 +213,35 @@ def test_a_run_whose_name_leads_outside_is_not_read(run: str, by: str, tmp_path:
     if by == "job":
         with pytest.raises(RoSEError, match="names no run"):
             listed_jobs(sweep)
+
+
+@pytest.mark.parametrize("name", [".jobs", "runs", "figures", ".lock"])
+def test_a_command_removes_and_writes_nothing_through_a_link(name: str, tmp_path: Path) -> None:
+    sweep, outside = write_sweep(tmp_path / "sweep"), tmp_path / "outside"
+    if name == ".lock":
+        outside.write_text("mine")
+    else:
+        outside.mkdir()
+        (outside / "7.json").write_text("mine")
+        shutil.rmtree(sweep / name, ignore_errors=True)
+    (sweep / name).symlink_to(outside)
+    before = snapshot(tmp_path)
+    with pytest.raises(RoSEError, match="leads out of the folder"), only_command(sweep):
+        write_list(sweep, [Job(0, "r0")])
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["r0", ".r0.lock"])
+def test_no_run_is_begun_through_a_link(name: str, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "status.json").write_text("mine")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / name).symlink_to(outside)
+    with pytest.raises(RoSEError, match="leads out of the folder"):
+        with claimed(tmp_path / "runs" / "r0"):
+            emptied(tmp_path / "runs" / "r0")
+    assert (outside / "status.json").read_text() == "mine"
 
 
 def test_no_lock_is_made_through_a_link(tmp_path: Path) -> None:

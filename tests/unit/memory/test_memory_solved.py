@@ -13,6 +13,7 @@ from tiny_models import FACTS, build_model, settings
 
 from rose_easyedit.cache.entries import FORMAT, Cache, Entry
 from rose_easyedit.edits.delta import EditDelta
+from rose_easyedit.edits.file import EditRecord, content_of, edit_of
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.files.tensors import read_tensors
 from rose_easyedit.memory import FactMemory
@@ -123,6 +124,29 @@ def test_a_damaged_one_is_computed_again(
     memory = another(path, pair)
     assert memory.save(path.with_name("two.safetensors")).read_bytes() == wanted
     assert solved == [3, 3] and kept.read_bytes() == whole
+
+
+@pytest.mark.parametrize("change", ["self_check", "base", "layers"])
+def test_an_odd_one_whose_checksum_and_key_are_right_fails_no_question(
+    change: str, path: Path, pair: tuple[Any, Any], cache: Path
+) -> None:
+    memory = another(path, pair)
+    memory.add(FACTS)
+    wanted = memory.ask("They met", max_new_tokens=3)
+    (kept,) = cache.iterdir()
+    key, entries = json.loads(read_tensors(kept)[0][FORMAT])["key"], Cache(cache)
+    found = entries.read(key, lambda e: edit_of(e.record, e.tensors, "it"), name=kept.stem)
+    assert found is not None
+    layers, base, record = dict(found.layers), found.base, dict(found.provenance)
+    if change == "base":
+        base = "0" * len(base)
+    elif change == "layers":
+        layers["model.layers.99.mlp.down_proj.weight"] = layers.pop(next(iter(layers)))
+    else:
+        del record[change]
+    content, tensors = content_of(EditRecord(layers, base, record, found.targets))
+    entries.write(key, Entry(tensors, content), name=kept.stem)
+    assert another(path, pair).ask("They met", max_new_tokens=3) == wanted
 
 
 def test_its_warnings_are_told_again(

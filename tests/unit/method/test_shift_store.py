@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from tiny_llama import build_llama, build_tokenizer
@@ -196,3 +198,72 @@ def test_what_an_interrupt_has_left_damaged_is_computed_again(
     same(fresh, edit(pair, tmp_path))
     assert "computed again" in caplog.text
     assert list(tmp_path.glob("begun-*")) == []
+
+
+def odd(tensors, name, value):
+    """Tensors of an entry with another content at one place, or with another record."""
+    if name in tensors:
+        return {**tensors, name: value(tensors[name])}
+    rest = json.loads(tensors["record"].numpy().tobytes())
+    record = json.dumps({**rest, name: value(rest[name])}).encode()
+    return {**tensors, "record": torch.frombuffer(bytearray(record), dtype=torch.uint8)}
+
+
+ODD_SHIFTS = [
+    ("deltas", lambda x: x * torch.nan),
+    ("deltas", lambda x: x.half()),
+    ("deltas", lambda x: x[:, :-1].contiguous()),
+    ("losses", lambda x: x[:-1]),
+    ("losses", lambda x: [["x"] for _ in x]),
+    ("losses", lambda x: 1),
+    ("steps", lambda x: [None for _ in x]),
+    ("trajectories", lambda x: [x]),
+    ("trajectories", lambda x: {"facts": [[{"loss": []}]]}),
+    ("record", lambda x: torch.tensor([91] * 100_000, dtype=torch.uint8)),
+    ("record", lambda x: x.float()),
+]
+ODD_CHECKPOINTS = [
+    ("point", lambda x: x * torch.nan),
+    ("point", lambda x: x.double()),
+    ("moments", lambda x: x * torch.inf),
+    ("losses", lambda x: x.to(torch.float8_e4m3fn)),
+    ("steps", lambda x: x + 10**9),
+    ("steps", lambda x: x.float()),
+    ("converged", lambda x: x.long()),
+    ("totals", lambda x: x * 100),
+    ("totals", lambda x: []),
+    ("totals", lambda x: [{"loss": []}]),
+    ("draws", lambda x: {"Marie Curie": 10**15}),
+    ("draws", lambda x: {"Marie Curie": "x"}),
+    ("draws", lambda x: 3),
+]
+
+
+def rewrite(path, *change):
+    """Puts odd tensors into an entry, as somebody who knows the format would."""
+    entries = Cache(path.parent)
+    tensors = entries.read(path.stem, lambda entry: dict(entry.tensors))
+    entries.write(path.stem, Entry(odd(tensors, *change)))
+
+
+@pytest.mark.parametrize("case", range(len(ODD_SHIFTS)))
+def test_odd_shifts_whose_digest_is_right_are_computed_again(case, pair, tmp_path, levels):
+    first = edit(pair, tmp_path)
+    for path in tmp_path.glob("*.safetensors"):
+        rewrite(path, *ODD_SHIFTS[case])
+    levels.clear()
+    same(first, edit(pair, tmp_path))
+    assert levels == ["facts", "subjects"]
+
+
+@pytest.mark.parametrize("case", range(len(ODD_CHECKPOINTS)))
+def test_an_odd_checkpoint_whose_digest_is_right_is_not_gone_on_from(
+    case, pair, tmp_path, monkeypatch
+):
+    fresh = edit(pair, None, hierarchy={"smoothing_radius": 0.1})
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        interrupted_after(2, patched)
+        edit(pair, tmp_path, hierarchy={"smoothing_radius": 0.1})
+    (begun,) = tmp_path.glob("begun-*")
+    rewrite(begun, *ODD_CHECKPOINTS[case])
+    same(fresh, edit(pair, tmp_path, hierarchy={"smoothing_radius": 0.1}))

@@ -282,9 +282,35 @@ def damage_without_a_digest(path: Path) -> None:
     save_file(load_file(path), path)
 
 
+def damage_types(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    odd = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(path).items()}
+    save_file(odd, path, {"sha256": "a b"})
+
+
+def damage_with_its_digest(change: Any) -> Any:
+    """What is changed by somebody who knows the format."""
+
+    def damage(path: Path) -> None:
+        from rose_easyedit.cache.entries import Cache, Entry
+
+        entries = Cache(path.parent)
+        tensors = entries.read(path.stem, lambda entry: entry.tensors)
+        changed = {name: change(tensor) for name, tensor in tensors.items()}
+        entries.write(path.stem, Entry(changed), rows=512)
+
+    return damage
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        damage_types,
+        damage_with_its_digest(lambda x: x * torch.nan),
+        damage_with_its_digest(lambda x: x.double()),
+        damage_with_its_digest(lambda x: x[..., :-1].contiguous()),
+        damage_with_its_digest(lambda x: x.reshape(1, -1)),
         damage_truncate,
         damage_empty,
         damage_text,

@@ -203,3 +203,25 @@ def test_an_edit_of_a_file_leaves_as_an_adapter_for_it(tmp_path: Path) -> None:
     card = adapter.with_suffix(".md").read_text()
     assert "tiny.gguf, a GGUF file, its weights expanded to float32" in card
     assert str(tmp_path) not in card and "base_model:" not in card
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"block_count": "many"},
+        {"block_count": 10**9},
+        {"attention__head_count": 0},
+        {"context_length": "long"},
+        {"rope__freq_base": "high"},
+        {"rope__scaling__factor": "far"},
+        {"attention__key_length": "wide"},
+        {"embedding_length": 10**9},
+    ],
+)
+def test_a_header_that_says_what_cannot_be_is_refused(
+    values: dict[str, Any], tmp_path: Path, cache: Path
+) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", trained("llama-tied"), build_tokenizer(), **values)
+    with pytest.raises(RoSEError, match=r"tiny\.gguf'"):
+        load_model(str(path))
+    assert not any(place.is_dir() for place in (cache / "models").iterdir())
