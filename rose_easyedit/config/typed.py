@@ -16,6 +16,9 @@ from rose_easyedit.files.reading import REFERENCE
 
 logger = logging.getLogger(__name__)
 
+# How like a name must be, of 1, to be what was meant.
+_NEAR = 0.6
+
 UNUSABLE = "These RoSE settings cannot be used:"
 
 Schema = type[Any]
@@ -90,12 +93,14 @@ def _unknown_in(
 ) -> list[str]:
     """Every key that the schema does not have, with the one that is meant: elsewhere, or near."""
     known = [f.name for f in fields(schema)]
+    named = {name: f"{prefix}{name}" for name in known} | dict(elsewhere or {})
     faults = []
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-            meant = (elsewhere or {}).get(str(key), f"{prefix}{near[0]}")
-            faults.append(f"{prefix}{key} is not a setting; did you mean {meant}?")
+            near = difflib.get_close_matches(str(key), named, n=1, cutoff=_NEAR)
+            meant = named[near[0]] if near else None
+            advice = f"did you mean {meant}?" if meant else f"there are {', '.join(known)}"
+            faults.append(f"{prefix}{key} is not a setting; {advice}")
     return faults
 
 

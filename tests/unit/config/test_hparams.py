@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -442,3 +443,17 @@ def test_the_constraint_that_had_one_name_for_two_things_is_told_apart(
     alignment = {"constraint": "isotropic", **given}
     found = RoSEHyperParams.from_dict({"layers": [1], "alignment": alignment}).alignment
     assert found.constraint == name
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("strenth", "did you mean alignment.strength?"),
+        ("kl_facto", "did you mean hierarchy.kl_factor?"),
+        ("layer", "did you mean layers?"),
+        ("data", "there are alg_name, model_name,"),  # nothing is near
+    ],
+)
+def test_the_nearest_name_is_sought_in_all_groups(key: str, advice: str) -> None:
+    with pytest.raises(RoSEError, match=f"{key} is not a setting; {re.escape(advice)}"):
+        RoSEHyperParams.from_dict({key: 1})
