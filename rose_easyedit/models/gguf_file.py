@@ -48,6 +48,7 @@ def expand_gguf(path: Path, folder: Path) -> None:
             tokenizer that transformers cannot convert, or has weights that have no place in its
             model, or the other way round.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer
 
     header = read_header(path)
@@ -62,7 +63,7 @@ def expand_gguf(path: Path, folder: Path) -> None:
             tokenizer = as_llama_cpp(tokenizer, header, config.max_position_embeddings)
             tokenizer.save_pretrained(folder)
             _weights(header, config, source).save_pretrained(folder)
-        except (RoSEError, OSError, MemoryError):
+        except (RoSEError, OSError, MemoryError, SafetensorError):  # of what is written
             raise
         # what a file says may be of any type, and the loader trusts it
         except Exception as error:

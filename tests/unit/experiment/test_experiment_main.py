@@ -131,7 +131,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     done = run(tmp_path, *SWEEP)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 of 4 jobs finished" in done.stdout
-    assert "is done again; it was running before" in done.stdout
+    assert "is done again: it was running before" in done.stdout
     after = statuses(sweep)
     assert len(after) == 4 and {status["state"] for status in after.values()} == {"finished"}
     assert _files(sweep / "runs" / kept) == files
