@@ -211,8 +211,7 @@ class EditDelta:
         Raises:
             RoSEError: there is a file of that name, which is not to be replaced.
         """
-        record = EditRecord(self.layers, self.base, self.provenance.as_dict(), self.targets)
-        return write_edit(Path(path), record, replace=replace)
+        return write_edit(Path(path), self.as_record(), replace=replace)
 
     @classmethod
     def load(cls, path: str | Path) -> EditDelta:
@@ -221,9 +220,21 @@ class EditDelta:
         Raises:
             RoSEError: there is no such file, it is damaged, or it is no edit.
         """
-        found = read_edit(Path(path))
-        provenance = Provenance.from_dict(found.provenance)
-        return cls(found.layers, found.base, provenance, found.targets)
+        return cls.from_record(read_edit(Path(path)))
+
+    def as_record(self) -> EditRecord:
+        """What a file holds of it."""
+        return EditRecord(self.layers, self.base, self.provenance.as_dict(), self.targets)
+
+    @classmethod
+    def from_record(cls, record: EditRecord) -> EditDelta:
+        """The edit of a record that was read.
+
+        Raises:
+            RoSEError: what it says of itself cannot be read.
+        """
+        provenance = Provenance.from_dict(record.provenance)
+        return cls(record.layers, record.base, provenance, record.targets)
 
     def _weights_of(self, model: PreTrainedModel) -> Mapping[str, Tensor]:
         """The weights that the edit changes, without gradients, checked by name and shape."""

@@ -15,8 +15,7 @@ from rose_easyedit.cache.entries import Cache, Entry, key_of
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.config.results_version import EDITS
 from rose_easyedit.edits.delta import EditDelta
-from rose_easyedit.edits.file import EditRecord, content_of, edit_of
-from rose_easyedit.edits.provenance import Provenance
+from rose_easyedit.edits.file import content_of, edit_of
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory.entries import Snapshot, group_digest
 from rose_easyedit.models.fingerprint import computation_fingerprint
@@ -106,9 +105,7 @@ def keep_solved(memory: Path, key: str, delta: EditDelta) -> None:
         key: from `solved_key`.
         delta: its edit; not changed.
     """
-    record, tensors = content_of(
-        EditRecord(delta.layers, delta.base, delta.provenance.as_dict(), delta.targets)
-    )
+    record, tensors = content_of(delta.as_record())
     try:
         Cache(default_folder()).write(key, Entry(tensors, record), name=_name(memory))
     except RoSEError as error:
@@ -117,10 +114,9 @@ def keep_solved(memory: Path, key: str, delta: EditDelta) -> None:
 
 def _delta(entry: Entry) -> tuple[EditDelta, list[str]]:
     """The edit of an entry, and what it has warned of."""
-    found = edit_of(entry.record, entry.tensors, "the kept edit")
-    record = Provenance.from_dict(found.provenance)
-    warnings = [*record.log, *(record.self_check.warnings if record.self_check else ())]
-    return EditDelta(found.layers, found.base, record, found.targets), warnings
+    delta = EditDelta.from_record(edit_of(entry.record, entry.tensors, "the kept edit"))
+    log, checked = delta.provenance.log, delta.provenance.self_check
+    return delta, [*log, *(checked.warnings if checked else ())]
 
 
 def _name(memory: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+from tiny_models import build_model
 
 SENTENCES = (
     "Marie Curie was born in Warsaw and worked in Paris as a physicist.",
@@ -47,22 +47,4 @@ def build_tokenizer(vocab_size: int = 512) -> Any:
 
 def build_llama(**overrides: Any) -> Any:
     """A Llama of 4 layers with random weights, the same ones at each call."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    values = dict(
-        vocab_size=512,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return LlamaForCausalLM(LlamaConfig(**{**values, **overrides})).eval()
+    return build_model("llama-tied", **overrides)

@@ -15,8 +15,6 @@ from rose_easyedit.evaluation.native import NativeRates
 from rose_easyedit.models.loading import LABORATORY, LABORATORY_FOLDER, load_model
 
 RECORD = "laboratory.json"
-# Whom drift is measured on, everybody else in this world, counts nowhere (hparams/RoSE/laboratory).
-_AS_SHIPPED = {"subject_weight": 0.0, "preserved_columns": 0}
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,7 @@ class Laboratory(Population):
             preset: "rose" is what is shipped for it, any other a preset on top of that.
             overrides: As `RoSEHyperParams.with_overrides`.
         """
-        hparams = RoSEHyperParams.preset(preset, "laboratory").with_overrides(alignment=_AS_SHIPPED)
-        return hparams.with_overrides(**overrides)
+        return RoSEHyperParams.preset(preset, "laboratory").with_overrides(**overrides)
 
 
 def load_laboratory() -> Laboratory:
