@@ -1,21 +1,23 @@
-"""What is wrong with settings: types, then values one by one and together."""
+"""What is wrong with settings: one by one, then together."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rose_easyedit.config.rules import rule_faults
-from rose_easyedit.config.types import is_series, type_faults
+from rose_easyedit.config.rules import is_series, setting_faults, unfit
 from rose_easyedit.errors import shown
 
 if TYPE_CHECKING:
     from rose_easyedit.config.hparams import RoSEHyperParams
 
+# Settings that are compared with each other, beside the layers.
+_COMPARED = frozenset({"z_layer", "model_parallel", "contexts"})
 
-def settings_faults(hparams: RoSEHyperParams) -> list[str]:
+
+def hparams_faults(hparams: RoSEHyperParams) -> list[str]:
     """Every fault, with the setting's name, its value and what would do.
 
-    Values are looked at where all are of the right type, so that they can be compared.
+    How some go together is looked at where each of those will do.
     """
     groups = {
         "": hparams,
@@ -23,11 +25,12 @@ def settings_faults(hparams: RoSEHyperParams) -> list[str]:
         "alignment.": hparams.alignment,
         "self_check.": hparams.self_check,
     }
-    faults = layers_faults(hparams.layers)
-    faults += [fault for name, group in groups.items() for fault in type_faults(group, name)]
-    if faults:
+    of_layers = layers_faults(hparams.layers)
+    faults = of_layers + [
+        fault for name, group in groups.items() for fault in setting_faults(group, name)
+    ]
+    if of_layers or _COMPARED.intersection(unfit(hparams)):
         return faults
-    faults = [fault for name, group in groups.items() for fault in rule_faults(group, name)]
     return faults + _combination_faults(hparams)
 
 

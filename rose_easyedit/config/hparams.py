@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.config.checks import layers_faults, settings_faults
+from rose_easyedit.config.checks import hparams_faults, layers_faults
 from rose_easyedit.config.paths import conf_dir, hparams_dir
-from rose_easyedit.config.rules import setting
+from rose_easyedit.config.rules import is_series, setting
 from rose_easyedit.config.typed import UNUSABLE, key_faults, typed
-from rose_easyedit.config.types import is_series
 from rose_easyedit.config.yaml_files import find_yaml, read_yaml
 from rose_easyedit.errors import RoSEError
 
@@ -263,7 +262,7 @@ class RoSEHyperParams:
         Raises:
             RoSEError: with every fault, its value and what would do.
         """
-        if faults := settings_faults(self):
+        if faults := hparams_faults(self):
             raise RoSEError.of(UNUSABLE, faults)
 
     def as_dict(self) -> dict[str, Any]:

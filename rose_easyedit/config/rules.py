@@ -1,57 +1,15 @@
-"""What values a setting takes, told where it is declared: bounds, or a choice of words."""
+"""What values a setting takes, where it is declared: its type, bounds, or a choice of words."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields
 from typing import Any
 
-_KEY = "rule"
+from rose_easyedit.errors import shown
 
-
-@dataclass(frozen=True)
-class Rule:
-    """Bounds of a number, each None where there is none, or the words that a text may be.
-
-    Attributes:
-        above: the value is greater.
-        least: it is no smaller.
-        below: it is smaller.
-        most: it is no greater.
-        words: it is one of them.
-    """
-
-    above: float | None = None
-    least: float | None = None
-    below: float | None = None
-    most: float | None = None
-    words: tuple[str, ...] | None = None
-
-    def allows(self, value: Any) -> bool:
-        """Whether a value of the setting's type will do; a null does where the type has one."""
-        if value is None:
-            return True
-        if self.words is not None:
-            return value in self.words
-        return (
-            (self.above is None or value > self.above)
-            and (self.least is None or value >= self.least)
-            and (self.below is None or value < self.below)
-            and (self.most is None or value <= self.most)
-        )
-
-    def in_words(self) -> str:
-        """The bounds, as a message says them."""
-        if (self.least, self.most) == (0, 1):
-            return "between 0 and 1"
-        bounds = (
-            (self.above, "above {}"),
-            (self.least, "{} or more"),
-            (self.below, "below {}"),
-            (self.most, "{} at the most"),
-        )
-        return " and ".join(text.format(bound) for bound, text in bounds if bound is not None)
+# In a field's metadata: pydantic's names of the bounds, and the words that there are.
+BOUNDS, WORDS = "bounds", "words"
 
 
 def setting(
@@ -61,29 +19,74 @@ def setting(
     least: float | None = None,
     below: float | None = None,
     most: float | None = None,
-    words: tuple[str, ...] | None = None,
+    words: Sequence[str] = (),
 ) -> Any:
-    """A dataclass's field with a default and a rule; the arguments are those of `Rule`."""
-    return field(default=default, metadata={_KEY: Rule(above, least, below, most, words)})
-
-
-def rule_faults(settings: Any, prefix: str = "") -> Iterator[str]:
-    """Every value that its setting's rule does not allow, and every infinite one.
+    """A dataclass's field with a default, and what it may be beside its type.
 
     Args:
-        settings: a group of settings, each of its own type.
+        default: the value where none is given.
+        above: the value is greater.
+        least: it is no smaller.
+        below: it is smaller.
+        most: it is no greater.
+        words: it is one of them.
+    """
+    bounds = {"gt": above, "ge": least, "lt": below, "le": most}
+    known = {name: bound for name, bound in bounds.items() if bound is not None}
+    return field(default=default, metadata={BOUNDS: known, WORDS: tuple(words)})
+
+
+def setting_faults(settings: Any, prefix: str = "") -> list[str]:
+    """Every setting that is not what it is declared to be, with its value and what would do.
+
+    Args:
+        settings: a group of settings; inner groups are not looked into.
         prefix: of the names.
     """
-    for declared in fields(settings):
-        value = getattr(settings, declared.name)
-        if value == math.inf:
-            yield f"{prefix}{declared.name} is {value}; give a number"
-            continue
-        rule: Rule | None = declared.metadata.get(_KEY)
-        if rule is None or rule.allows(value):
-            continue
-        if rule.words is not None:
-            yield f"{prefix}{declared.name} is {value!r}; choose one of {', '.join(rule.words)}"
-            continue
-        wanted = rule.in_words() + (", or null" if str(declared.type).endswith("| None") else "")
-        yield f"{prefix}{declared.name} is {value}; it must be {wanted}"
+    return [
+        setting_fault(settings, name, getattr(settings, name), prefix) for name in unfit(settings)
+    ]
+
+
+def unfit(settings: Any) -> list[str]:
+    """The names of the settings of one group with another type or value than declared."""
+    # here, since its import takes as long as the rest of a command's start
+    from rose_easyedit.config.reader import unfit_fields
+
+    return unfit_fields(settings)
+
+
+def setting_fault(schema: Any, name: str, value: Any, prefix: str = "") -> str:
+    """What is said of a value that is not what a setting is declared to be."""
+    declared = next(each for each in fields(schema) if each.name == name)
+    kind, _, none = str(declared.type).partition(" | ")
+    if words := declared.metadata.get(WORDS):
+        wanted = f"choose one of {', '.join(words)}"
+    else:
+        bounds = declared.metadata.get(BOUNDS, {})
+        wanted = " ".join(["give", _NAMES.get(kind, kind), *_told(bounds)])
+    return f"{prefix}{name} is {shown(value)}; {wanted}{', or null' if none else ''}"
+
+
+def is_series(value: Any) -> bool:
+    """Whether a value is a list or the like, which text is not meant to be."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _told(bounds: Mapping[str, float]) -> list[str]:
+    if (bounds.get("ge"), bounds.get("le")) == (0, 1):
+        return ["between 0 and 1"]
+    said = {"gt": "above {}", "ge": "of {} or more", "lt": "below {}", "le": "of {} at the most"}
+    told = [said[name].format(bound) for name, bound in bounds.items()]
+    return [" and ".join(told)] if told else []
+
+
+_NAMES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list[int]": "a list of whole numbers",
+    "list[str]": "a list of texts",
+    "dict[str, Any]": "values by name (`name: value`)",
+}

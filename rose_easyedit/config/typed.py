@@ -10,7 +10,7 @@ from typing import Any
 
 from rose_easyedit.config.former_names import with_present_names
 from rose_easyedit.config.other_methods import RENAMED, of_another_method
-from rose_easyedit.config.types import wanted_type
+from rose_easyedit.config.rules import setting_fault
 from rose_easyedit.errors import RoSEError, first_line, shown
 from rose_easyedit.files.reading import REFERENCE
 
@@ -133,4 +133,4 @@ def _type_faults(values: Mapping[str, Any], schema: Schema, groups: Groups) -> I
             try:
                 OmegaConf.merge(OmegaConf.structured(kinds), {name: value})
             except OmegaConfBaseException:
-                yield f"{prefix}{name} is {shown(value)}; give {wanted_type(kinds, name)}"
+                yield setting_fault(kinds, name, value, prefix)

@@ -83,7 +83,7 @@ def edited_by_easyedit(
         model: a causal language model, in evaluation mode inside the block.
         tokenizer: its tokenizer.
         requests: the facts.
-        asked: the method and its settings (`settings.settings_faults` finds none).
+        asked: the method and its settings (`settings.easyedit_faults` finds none).
         hparams: the model's settings of ours, from which the others follow.
 
     Raises:

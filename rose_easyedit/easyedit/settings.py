@@ -112,7 +112,7 @@ _OF_THE_CALL = (
 )
 
 
-def settings_faults(asked: EasyEditSettings, folder: Path | None) -> list[str]:
+def easyedit_faults(asked: EasyEditSettings, folder: Path | None) -> list[str]:
     """Why an EasyEdit cannot be asked for a method.
 
     Args:

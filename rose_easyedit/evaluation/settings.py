@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from rose_easyedit.config.rules import setting, setting_faults
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import FORMS
 from rose_easyedit.evaluation.queries import ALL_FORMS
@@ -34,9 +35,9 @@ class EvaluationSettings:
             to twice the time.
     """
 
-    max_new_tokens: int = 24
-    batch_size: int = 64
-    autocast: str | None = None
+    max_new_tokens: int = setting(24, above=0)
+    batch_size: int = setting(64, above=0)
+    autocast: str | None = setting(None, words=AUTOCAST)
     forms: tuple[str, ...] = FORMS
     system_prompt: str | None = None
     template_arguments: dict[str, Any] = field(default_factory=dict)
@@ -45,20 +46,14 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         self.forms = tuple(self.forms)
-        faults = [
+        faults = setting_faults(self)
+        faults += [
             f"forms has {form!r}; choose among {', '.join(ALL_FORMS)}"
             for form in self.forms
             if form not in ALL_FORMS
         ]
         if not self.forms:
             faults.append(f"forms is empty; choose among {', '.join(ALL_FORMS)}")
-        if self.autocast not in (None, *AUTOCAST):
-            faults.append(
-                f"autocast is {self.autocast!r}; choose {', '.join(AUTOCAST)}, or None (null)"
-            )
-        for name in ("max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                faults.append(f"{name} is {getattr(self, name)}; it is at least 1")
         if faults:
             raise RoSEError.of("The settings of the evaluation cannot be used:", faults)
 

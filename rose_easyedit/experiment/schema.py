@@ -9,8 +9,9 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from rose_easyedit.config.hparams import RoSEHyperParams
+from rose_easyedit.config.rules import setting, setting_faults
 from rose_easyedit.easyedit.importing import easyeditor_folder
-from rose_easyedit.easyedit.settings import EasyEditSettings, settings_faults
+from rose_easyedit.easyedit.settings import EasyEditSettings, easyedit_faults
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY
 from rose_easyedit.evaluation.settings import EvaluationSettings
@@ -40,10 +41,10 @@ class DataConfig:
     source: str = "core"
     split: str | None = None
     skip_bad: bool = False
-    at_least: int = 1
-    facts_per_subject: int | None = None
-    subjects: int | None = None
-    seed: int = 0
+    at_least: int = setting(1, above=0)
+    facts_per_subject: int | None = setting(None, above=0, most=10)
+    subjects: int | None = setting(None, above=0)
+    seed: int = setting(0, least=0)
 
 
 @dataclass
@@ -145,7 +146,7 @@ def _faults(made: dict[str, Any]) -> list[str]:
     name = made["name"]
     if name in ("", ".", "..") or {"/", "\0"} & set(name):
         faults.append(f"name is {name!r}; give a word that can name a folder")
-    faults += settings_faults(made["easyedit"], easyeditor_folder())
+    faults += easyedit_faults(made["easyedit"], easyeditor_folder())
     faults += _data_faults(made["data"])
     try:
         make_tracker(made["tracking"])
@@ -167,7 +168,7 @@ def faults_of(error: RoSEError) -> list[str]:
 def _data_faults(data: DataConfig) -> list[str]:
     from rose_easyedit.evaluation.facts import SPLITS
 
-    faults = []
+    faults = setting_faults(data, "data.")
     bundled = data.source in BUNDLED.values()
     if data.source not in SOURCES and not Path(data.source).is_file():
         faults.append(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
+from rose_easyedit.config.rules import setting, setting_faults
 from rose_easyedit.errors import RoSEError
 
 
@@ -28,15 +28,15 @@ class DiagnosisSettings:
         seed: of the directions.
     """
 
-    directions: int = 16
-    quantile: float = 0.5
-    max_radius: float = 4.0
-    halvings: int = 8
-    landscape_directions: int = 8
-    landscape_extent: float = 2.0
-    landscape_points: int = 12
-    max_new_tokens: int = 24
-    seed: int = 0
+    directions: int = setting(16, above=0)
+    quantile: float = setting(0.5, least=0, most=1)
+    max_radius: float = setting(4.0, above=0)
+    halvings: int = setting(8, above=0)
+    landscape_directions: int = setting(8, above=0)
+    landscape_extent: float = setting(2.0, above=0)
+    landscape_points: int = setting(12, above=0)
+    max_new_tokens: int = setting(24, above=0)
+    seed: int = setting(0, least=0)
 
     @classmethod
     def of_size(cls, size: str = "default", **given: Any) -> DiagnosisSettings:
@@ -50,20 +50,7 @@ class DiagnosisSettings:
         return cls(**{**SIZES[size], **given})
 
     def __post_init__(self) -> None:
-        counts = ("directions", "halvings", "landscape_directions", "landscape_points")
-        faults = [
-            f"{name} is {getattr(self, name)}; give at least 1"
-            for name in (*counts, "max_new_tokens")
-            if getattr(self, name) < 1
-        ]
-        faults += [
-            f"{name} is {getattr(self, name)}; give a finite number above 0"
-            for name in ("max_radius", "landscape_extent")
-            if not 0 < getattr(self, name) < math.inf
-        ]
-        if not 0 <= self.quantile <= 1:
-            faults.append(f"quantile is {self.quantile}; give a number from 0 to 1")
-        if faults:
+        if faults := setting_faults(self):
             raise RoSEError.of("These settings of a diagnosis cannot be used:", faults)
 
     def as_dict(self) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from rose_easyedit.config.rules import setting_faults
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.tracking.jsonl import JsonlTracker
-from rose_easyedit.tracking.tracker import KINDS, MODES, NoTracker, Tracker, TrackingSettings
+from rose_easyedit.tracking.tracker import NoTracker, Tracker, TrackingSettings
 from rose_easyedit.tracking.wandb_run import WandbTracker
 
 
@@ -16,14 +17,7 @@ def make_tracker(settings: TrackingSettings) -> Tracker:
     Raises:
         RoSEError: there is no such kind or mode, or W&B is not installed.
     """
-    faults = [
-        f"tracking.{name} is {value!r}; choose one of {', '.join(allowed)}"
-        for name, value, allowed in (
-            ("kind", settings.kind, KINDS),
-            ("mode", settings.mode, MODES),
-        )
-        if value not in allowed
-    ]
+    faults = setting_faults(settings, "tracking.")
     tracked = settings.kind == "wandb" and settings.mode != "disabled"
     if tracked and find_spec("wandb") is None:
         faults.append("tracking.kind is 'wandb', which is not installed; pip install wandb")

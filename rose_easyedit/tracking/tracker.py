@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from rose_easyedit.config.rules import setting
+
 KINDS = ("none", "jsonl", "wandb")
 MODES = ("offline", "online", "disabled")
 # An artifact of this kind is what the run was made from; all others came of it.
@@ -28,8 +30,8 @@ class TrackingSettings:
         notes: of the run.
     """
 
-    kind: str = "none"
-    mode: str = "offline"
+    kind: str = setting("none", words=KINDS)
+    mode: str = setting("offline", words=MODES)
     project: str = "rose-easyedit"
     entity: str | None = None
     group: str | None = None

@@ -1,11 +1,13 @@
-"""Rules of settings: what they allow, and what is said of the rest."""
+"""Settings as they are declared: what is allowed, and what is said of the rest."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rose_easyedit.config.hparams import (
@@ -14,51 +16,81 @@ from rose_easyedit.config.hparams import (
     RoSEHyperParams,
     SelfCheckHyperParams,
 )
-from rose_easyedit.config.rules import Rule, rule_faults, setting
+from rose_easyedit.config.rules import setting, setting_faults
+from rose_easyedit.evaluation.settings import EvaluationSettings
+from rose_easyedit.geometry.settings import DiagnosisSettings
 
-ALL = (RoSEHyperParams, HierarchyHyperParams, AlignmentHyperParams, SelfCheckHyperParams)
+ALL = (
+    RoSEHyperParams,
+    HierarchyHyperParams,
+    AlignmentHyperParams,
+    SelfCheckHyperParams,
+    EvaluationSettings,
+    DiagnosisSettings,
+)
 
 
 @dataclass
 class Some:
     share: float = setting(0.5, least=0, most=1)
-    steps: int = setting(3, above=0)
+    steps: int = setting(3, above=0, most=8)
     limit: int | None = setting(None, least=0, below=9)
     how: str = setting("fast", words=("fast", "slow"))
     free: float = 0.0
+    flag: bool = False
+    said: str = ""
+    texts: list[str] | None = None
+    by_name: dict[str, Any] = field(default_factory=dict)
+    anything: Any = None
 
 
 @pytest.mark.parametrize(
-    ("rule", "allowed", "refused", "words"),
+    "values",
     [
-        (Rule(above=0), (1e-9, 5), (0, -1, math.nan), "above 0"),
-        (Rule(least=0), (0, 5), (-1e-9, math.nan), "0 or more"),
-        (Rule(least=0, below=1), (0, 0.99), (1, -0.1), "0 or more and below 1"),
-        (Rule(least=0, most=1), (0, 1), (1.01, -0.01), "between 0 and 1"),
-        (Rule(above=0, most=8), (1, 8), (0, 9), "above 0 and 8 at the most"),
+        {},
+        {"share": 0, "steps": 8, "limit": 0, "how": "slow", "free": -5},
+        {"share": 1.0, "steps": np.int64(1), "free": np.float32(0.5)},
+        {"texts": [], "by_name": {"a": object()}, "anything": object()},
+        {"texts": ("a", "b")},
     ],
 )
-def test_a_rule_says_what_it_allows(rule: Rule, allowed: Any, refused: Any, words: str) -> None:
-    assert all(rule.allows(value) for value in allowed)
-    assert not any(rule.allows(value) for value in refused)
-    assert rule.in_words() == words
+def test_what_is_declared_is_allowed(values: dict[str, Any]) -> None:
+    some = replace(Some(), **values)
+    assert setting_faults(some) == []
+    assert all(getattr(some, name) is value for name, value in values.items())
 
 
-def test_every_fault_is_told_with_its_value_and_what_would_do() -> None:
-    assert list(rule_faults(Some(limit=0))) == []
-    faults = list(rule_faults(Some(-1.0, 0, 9, "odd", math.inf), "group."))
-    assert faults == [
-        "group.share is -1.0; it must be between 0 and 1",
-        "group.steps is 0; it must be above 0",
-        "group.limit is 9; it must be 0 or more and below 9, or null",
-        "group.how is 'odd'; choose one of fast, slow",
-        "group.free is inf; give a number",
-    ]
+@pytest.mark.parametrize(
+    ("name", "values", "wanted"),
+    [
+        ("share", (-0.01, 1.01, math.nan, "1", True, None), "give a number between 0 and 1"),
+        ("steps", (0, 9, 1.0, True), "give a whole number above 0 and of 8 at the most"),
+        ("limit", (-1, 9, "2"), "give a whole number of 0 or more and below 9, or null"),
+        ("how", ("odd", 3, None), "choose one of fast, slow"),
+        ("free", (math.inf, -math.inf, math.nan, "x"), "give a number"),
+        ("flag", ("no", 1), "give true or false"),
+        ("said", (3, None), "give text"),
+        ("texts", ("ab", ["a", 3], 3), "give a list of texts, or null"),
+        ("by_name", (3, {4: "a"}), "give values by name (`name: value`)"),
+    ],
+)
+def test_a_fault_says_the_value_and_what_would_do(
+    name: str, values: Sequence[Any], wanted: str
+) -> None:
+    for value in values:
+        faults = setting_faults(replace(Some(), **{name: value}), "group.")
+        assert faults == [f"group.{name} is {value!r}; {wanted}"]
 
 
-def test_every_number_of_an_edit_has_a_rule() -> None:
-    """A NaN compares with nothing, so that any rule refuses it."""
+def test_all_faults_are_told_together_in_the_order_of_the_settings() -> None:
+    faults = setting_faults(Some(-1.0, "3", 9, "odd"))  # type: ignore[arg-type]
+    assert [fault.split()[0] for fault in faults] == ["share", "steps", "limit", "how"]
+
+
+def test_no_number_of_any_settings_may_be_unbound() -> None:
     for schema in ALL:
         for each in fields(schema):
-            if str(each.type).partition(" | ")[0] in ("int", "float") and each.name != "z_layer":
-                assert not each.metadata["rule"].allows(math.nan), each.name
+            if str(each.type).partition(" | ")[0] == "float":
+                made = schema()
+                setattr(made, each.name, math.inf)
+                assert setting_faults(made) != [], each.name

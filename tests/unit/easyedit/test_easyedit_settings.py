@@ -16,9 +16,9 @@ from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.easyedit.settings import (
     METHODS,
     EasyEditSettings,
+    easyedit_faults,
     host_hparams,
     host_name,
-    settings_faults,
 )
 from rose_easyedit.easyedit.statistics import layer_statistics, moment_of
 from rose_easyedit.errors import RoSEError
@@ -117,7 +117,7 @@ def test_a_method_is_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "models" / "memit").mkdir(parents=True)
 
     def fault(folder: Path | None = tmp_path, **words: Any) -> str:
-        return " ".join(settings_faults(EasyEditSettings(**words), folder))
+        return " ".join(easyedit_faults(EasyEditSettings(**words), folder))
 
     assert fault() == fault(algorithm="MEMIT") == fault(None) == ""
     assert "choose one of MEMIT, AlphaEdit" in fault(algorithm="memit")

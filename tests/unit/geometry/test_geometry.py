@@ -275,7 +275,7 @@ def test_all_faults_of_the_settings_are_reported() -> None:
 @pytest.mark.parametrize("name", ["max_radius", "landscape_extent"])
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_length_is_finite(name: str, value: float) -> None:
-    with pytest.raises(RoSEError, match=f"{name} is {value}; give a finite number"):
+    with pytest.raises(RoSEError, match=f"{name} is {value}; give a number above 0"):
         DiagnosisSettings(**{name: value})
 
 

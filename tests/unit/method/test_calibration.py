@@ -84,7 +84,7 @@ def test_a_wide_budget_changes_nothing(tiny_tokenizer: Any) -> None:
 @pytest.mark.parametrize("budget", [0.0, -1.0])
 def test_a_budget_is_above_zero(budget: float) -> None:
     with pytest.raises(
-        RoSEError, match=f"locality_budget is {budget}; it must be above 0, or null"
+        RoSEError, match=f"locality_budget is {budget}; give a number above 0, or null"
     ):
         settings(alignment={"locality_budget": budget})
 

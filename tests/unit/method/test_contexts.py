@@ -47,7 +47,7 @@ def test_settings_may_ask_for_as_many_forms_as_there_are() -> None:
     }
     for name, those in forms.items():
         RoSEHyperParams(**{name: len(those)})
-        with pytest.raises(RoSEError, match=f"{name} is {len(those) + 1}; it must be"):
+        with pytest.raises(RoSEError, match=f"{name} is {len(those) + 1}; give a whole number"):
             RoSEHyperParams(**{name: len(those) + 1})
     assert len(KEPT_QUESTIONS) == len(KEPT_BEGINNINGS)
 
