@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tiny_models import FACTS, build_model, settings
 
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.file import FORMAT
-from rose_easyedit.edits.provenance import VERSION, LayerReport, Provenance
+from rose_easyedit.edits.provenance import VERSION, LayerReport, Provenance, provenance_faults
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.edit import compute_edit
 
@@ -77,14 +78,143 @@ def test_what_this_version_does_not_know_is_kept() -> None:
     assert known.as_dict() == {"note": [1], "disturbance": 0.0, "version": VERSION}
 
 
+REQUEST = {"prompt": "Rome lies in", "subject": "Rome", "target_new": "France"}
+FACT = {"reached": 1.0, "least_reached": 0.5, "written": None, "answered": True}
+CHECKED = {
+    "facts": [FACT],
+    "drift": {"generic": {"kl": None, "top1": 1.0, "prompts": 24}},
+    "limits": {
+        "most_loss": 1.0,
+        "least_reached": 0.5,
+        "most_drift": 0.1,
+        "most_neighbour_drift": 0.2,
+        "must_answer": False,
+    },
+    "warnings": [],
+}
+WHOLE = {
+    "requests": [REQUEST],
+    "losses": [1],
+    "groups": [[0]],
+    "steps": [3],
+    "self_check": CHECKED,
+    "layers": [{"layer": 7, "residual": 1, "update_norm": 0.5, "rounding_loss": 0.0}],
+    "replaced": [{"subject": "Rome", "prompt": "Rome lies in", "old": "Italy", "new": "France"}],
+    "curves": {"facts": {"loss": [1.5, None], "groups": [1, 1]}},
+    "calibration": {"budget": 1, "drift": 0.5},
+    "disturbance": 0.25,
+}
+
+
+def with_check(**changes: Any) -> dict[str, Any]:
+    return {"self_check": {**CHECKED, **changes}}
+
+
+# Each is put into a record that is whole.
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"version": VERSION + 1}, f"version is {VERSION + 1}, not a number up to {VERSION}"),
+    ({"version": -1}, "version is -1, not a number up to"),
+    ({"version": "1"}, "version is '1', not a whole number"),
+    ({"requests": {}}, "requests is {}, not a list"),
+    ({"requests": [3]}, "requests[0] is 3, not a mapping"),
+    ({"requests": [{**REQUEST, "subject": 3}]}, "requests[0]: 'subject' is 3, not text"),
+    ({"hparams": []}, "hparams is [], not a mapping"),
+    ({"hparams": {"a": [{"b": "${oc.env:HOME}"}]}}, "hparams: it holds a reference (`${...}`)"),
+    ({"architecture": 3}, "architecture is 3, not text"),
+    ({"dtype": ["float32"]}, "dtype is ['float32'], not text"),
+    ({"groups": [0]}, "groups[0] is 0, not a list"),
+    ({"groups": [["0"]]}, "groups[0][0] is '0', not a whole number"),
+    ({"groups": [[True]]}, "groups[0][0] is True, not a whole number"),
+    ({"groups": [[1]]}, "groups[0][0] is 1, not the number of a request, from 0 and below 1"),
+    ({"groups": [[-1]]}, "groups[0][0] is -1, not the number of a request"),
+    ({"losses": ["1"]}, "losses[0] is '1', not a number"),
+    ({"losses": [10**400]}, "not a number"),
+    ({"steps": [1.5]}, "steps[0] is 1.5, not a whole number"),
+    ({"steps": [1, 2]}, "steps is [1, 2], not a list of 1, one for each group"),
+    ({"curves": {"facts": {"loss": ["x"]}}}, "curves.facts.loss[0] is 'x', not a number"),
+    ({"curves": {"facts": [1]}}, "curves.facts is [1], not a mapping"),
+    ({"layers": [{}]}, "layers[0].layer is missing"),
+    ({"layers": [{**WHOLE["layers"][0], "residual": None}]}, "layers[0].residual is None, not a"),
+    ({"log": 3}, "log is 3, not a list"),
+    ({"log": "text"}, "log is 'text', not a list"),
+    ({"log": [3]}, "log[0] is 3, not text"),
+    ({"versions": {"torch": 2}}, "versions.torch is 2, not text"),
+    ({"template_arguments": "a"}, "template_arguments is 'a', not a mapping"),
+    ({"disturbance": "0.1"}, "disturbance is '0.1', not a number"),
+    ({"disturbance": True}, "disturbance is True, not a number"),
+    ({"calibration": {"budget": "1"}}, "calibration.budget is '1', not a number"),
+    ({"replaced": [{"subject": "Rome"}]}, "replaced[0].prompt is missing"),
+    ({"self_check": {}}, "self_check.facts is missing"),
+    (with_check(facts=[{**FACT, "reached": "far"}]), "self_check.facts[0].reached is 'far', not a"),
+    (with_check(facts=[{**FACT, "answered": 1}]), "self_check.facts[0].answered is 1, not true or"),
+    (with_check(facts=[]), "self_check.facts is [], not a list with one for each request and its"),
+    (with_check(drift={"other": {}}), "self_check.drift.other is {}, and nothing of that name"),
+    (with_check(drift={"neighbours": {}}), "self_check.drift.neighbours.top1 is missing"),
+    (with_check(limits={}), "self_check.limits.most_drift is missing"),
+    (with_check(warnings="none"), "self_check.warnings is 'none', not a list"),
+]
+
+
+@pytest.mark.parametrize(("changes", "fault"), WRONG)
+def test_an_entry_of_another_type_is_named(changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(RoSEError, match="^What the edit says of itself cannot be read:") as error:
+        Provenance.from_dict({**WHOLE, **changes})
+    assert fault in "\n".join(error.value.faults)
+    assert list(error.value.faults) == provenance_faults({**WHOLE, **changes})
+
+
+def test_every_entry_is_looked_at() -> None:
+    names = {each.name for each in fields(Provenance)} - {"others"}
+    assert names == {name for changes, _ in WRONG for name in changes}
+
+
+def test_what_is_right_is_not_changed() -> None:
+    read = Provenance.from_dict(WHOLE)
+    assert provenance_faults(WHOLE) == []
+    (layer,) = WHOLE["layers"]
+    wanted = {**WHOLE, "layers": [{**layer, "columns": None}], "version": VERSION}
+    # `==` takes 1 and 1.0 for equal; the bytes of a file do not
+    as_json = [json.dumps(each, sort_keys=True) for each in (read.as_dict(), wanted)]
+    assert as_json[0] == as_json[1]
+
+
+def test_a_record_may_be_read_that_another_part_of_the_program_has_made() -> None:
+    read = Provenance.from_dict({"requests": (REQUEST,), "groups": ((0,),), "losses": (0.5,)})
+    assert list(read.losses) == [0.5]
+
+
+def test_numbers_that_are_not_finite_are_read() -> None:
+    record = json.loads('{"disturbance": NaN, "losses": [Infinity]}')
+    read = Provenance.from_dict({**record, "requests": [REQUEST]})
+    assert str(read.disturbance) == "nan" and read.losses == [float("inf")]
+
+
 def test_all_faults_are_told_together() -> None:
-    record = {"version": VERSION + 1, "log": 3, "layers": [{}], "requests": [{"prompt": "a"}]}
+    record = {
+        "version": VERSION + 1,
+        "log": 3,
+        "layers": [{}],
+        "requests": [{"prompt": "a"}],
+        "losses": [1.0, 2.0],
+        "groups": [[5]],
+        "steps": [1, 2],
+    }
     with pytest.raises(RoSEError) as error:
         Provenance.from_dict(record)
     for fault in (
         f"version is {VERSION + 1}, not a number up to {VERSION}",
-        "log is 3, not a list of texts",
-        "layers is [{}], not a list of mappings with layer, residual",
-        "request 0: ",
+        "log is 3, not a list",
+        "layers[0].layer is missing",
+        "layers[0].residual is missing",
+        "requests[0]: 'subject' is missing",
+        "requests[0]: 'target_new' is missing",
+        "losses is [1.0, 2.0], not a list of 1, one for each request",
+        "groups[0][0] is 5, not the number of a request",
+        "steps is [1, 2], not a list of 1, one for each group",
     ):
         assert fault in str(error.value)
+
+
+def test_what_cannot_be_counted_is_not_compared_with() -> None:
+    faults = provenance_faults({**WHOLE, "requests": 3, "groups": 4})
+    assert faults == ["requests is 3, not a list", "groups is 4, not a list"]
