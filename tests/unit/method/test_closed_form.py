@@ -96,7 +96,7 @@ def weight_of(keys: Tensor, inverse: Tensor, hparams: AlignmentHyperParams) -> f
     d=st.integers(1, 5),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_closed_form_is_the_dense_minimum(
     case: str, width: int, n_keys: int, n_tokens: int, d: int, seed: int
 ) -> None:
