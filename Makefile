@@ -63,7 +63,7 @@ style: $(DEV) ## Mend what ruff can mend
 	$(BIN)/ruff format .
 
 clean: ## Remove the environment, builds and tool caches (the model cache stays)
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PACKAGE): pyproject.toml constraints.txt requirements-no-deps.txt

@@ -12,7 +12,14 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from tiny_llama import build_llama, build_tokenizer  # noqa: E402
+
+# What hypothesis draws is new in each run, and the same under CI, which shall say the same of the
+# same commit. How long an example takes says something of the machine alone.
+settings.register_profile("new", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "new")
 
 
 @pytest.fixture(scope="session")

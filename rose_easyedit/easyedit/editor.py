@@ -179,44 +179,51 @@ class _LoadedModel(str):
 
 @functools.cache
 def _base_editor() -> type:
+    """The class, made once easyeditor is in: a base cannot come later than its subclass."""
     register()
     from easyeditor import BaseEditor as Host
 
-    def __init__(self: Any, hparams: Any) -> None:
-        if getattr(hparams, "alg_name", None) != ALG_NAME:
-            Host.__init__(self, hparams)
-            return
-        model, tokenizer = _model_of(hparams)
-        Host.__init__(self, replace(hparams, model_name=_LoadedModel(model, tokenizer)))
-        self.hparams = hparams
+    class BaseEditor(Host):
+        """EasyEdit's BaseEditor, with RoSE among its methods.
 
-    namespace: dict[str, Any] = {
-        "__doc__": _EDITOR_DOC,
-        "__module__": __name__,
-        "__init__": __init__,
-    }
-    for name in (*_ONE_AT_A_TIME, *_IN_BATCHES):
-        if hasattr(Host, name):
-            namespace[name] = _around(Host, name)
-    return type("BaseEditor", (Host,), namespace)
+        With RoSEHyperParams the model is loaded by `rose_easyedit.load_model`, so that "embedded",
+        any folder and any architecture work; `model_name` may also be a (model, tokenizer) pair.
+        The settings of every other method go to EasyEdit untouched.
 
+        `edit` makes one edit per request, `batch_edit` one per `batch_size` requests, `normal_edit`
+        (which takes `subject=` too) one of all. Each returns EasyEdit's metrics, the model, and the
+        `OriginalWeights` as they were before the call, whose `delta` is the edit. The model is
+        restored, bit for bit, also after an error or an interrupt, unless `sequential_edit=True`,
+        or `keep_original_weight=False`, lets the edits stay. Faulty requests are refused together,
+        with their indices, before anything is computed; a warning names each argument that nothing
+        makes use of.
 
-_EDITOR_DOC = """EasyEdit's BaseEditor, with RoSE among its methods.
+        `batch_edit` of the PyPI release returns the metrics of the last batch only; `deltas` has
+        the edits of all of them.
+        """
 
-With RoSEHyperParams the model is loaded by `rose_easyedit.load_model`, so that "embedded", any
-folder and any architecture work; `model_name` may also be a (model, tokenizer) pair. The settings
-of every other method go to EasyEdit untouched.
+        __qualname__ = "BaseEditor"  # whoever looks for it, pickle too, finds it in this module
 
-`edit` makes one edit per request, `batch_edit` one per `batch_size` requests, `normal_edit` (which
-takes `subject=` too) one of all. Each returns EasyEdit's metrics, the model, and the
-`OriginalWeights` as they were before the call, whose `delta` is the edit. The model is restored,
-bit for bit, also after an error or an interrupt, unless `sequential_edit=True`, or
-`keep_original_weight=False`, lets the edits stay. Faulty requests are refused together, with their
-indices, before anything is computed; a warning names each argument that nothing makes use of.
+        def __init__(self, hparams: Any) -> None:
+            if getattr(hparams, "alg_name", None) != ALG_NAME:
+                super().__init__(hparams)
+                return
+            model, tokenizer = _model_of(hparams)
+            super().__init__(replace(hparams, model_name=_LoadedModel(model, tokenizer)))
+            self.hparams = hparams
 
-`batch_edit` of the PyPI release returns the metrics of the last batch only; `deltas` has the edits
-of all of them.
-"""
+        edit = _around(Host, Host.edit)
+        edit_requests = _around(Host, Host.edit_requests)
+        batch_edit = _around(Host, Host.batch_edit)
+        # what one EasyEdit has and another has not: its repository's, and the PyPI release's
+        if hasattr(Host, "normal_edit"):
+            normal_edit = _around(Host, Host.normal_edit)
+        if hasattr(Host, "generate_edit"):
+            generate_edit = _around(Host, Host.generate_edit)
+        if hasattr(Host, "edit_dataset"):
+            edit_dataset = _around(Host, Host.edit_dataset)
+
+    return BaseEditor
 
 
 def _model_of(hparams: RoSEHyperParams) -> tuple[Any, Any]:
@@ -229,9 +236,9 @@ def _model_of(hparams: RoSEHyperParams) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _around(host: type, name: str) -> Callable[..., Any]:
+def _around(host: type, host_method: Callable[..., Any]) -> Callable[..., Any]:
     """An editing method of the host that gives back its `OriginalWeights` for the whole call."""
-    host_method: Callable[..., Any] = getattr(host, name)
+    name = host_method.__name__
     parameters = inspect.signature(host_method).parameters
     lacks = "prompts" in parameters and not takes(host_method, "subject")
 

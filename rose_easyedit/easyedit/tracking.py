@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def track_edit(delta: EditDelta, tracking: str) -> None:
-    """Logs an edit's curves and totals, unless `tracking` is "none"; see `trajectory.log_edit`."""
+    """Logs an edit's curves and totals, unless `tracking` is "none"; see `curves.log_edit`."""
     if tracking != "none":
         from rose_easyedit.tracking.curves import log_edit
 

@@ -14,7 +14,7 @@ from rose_easyedit.tracking.jsonl import METRICS_FILE
 from rose_easyedit.tracking.layout import DELTA_FILE
 from rose_easyedit.tracking.tracker import NoTracker
 
-# Name of a curve, as it is logged (`trajectory.log_edit`), to its points.
+# Name of a curve, as it is logged (`curves.log_edit`), to its points.
 Curves = Mapping[str, list[tuple[float, float]]]
 
 

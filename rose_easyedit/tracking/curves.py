@@ -29,7 +29,7 @@ def log_edit(tracker: Tracker, delta: EditDelta) -> None:
     """Logs the optimisation of both levels, the layers, the facts, and totals of them.
 
     Curves: `fact/...` against `fact/step` and `subject/...` against `subject/step` (see
-    `method.curves.curve_of`; the measures are renamed by `MEASURES`), `layer/...` against `layer`.
+    `trajectory.curve_of`; the measures are renamed by `MEASURES`), `layer/...` against `layer`.
     Totals are `edit/...`, those of its check of itself `check/...`.
     """
     provenance = delta.provenance

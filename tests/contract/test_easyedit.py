@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import logging
+import pickle
 import random
 import shutil
 import sys
@@ -360,6 +361,23 @@ def test_registering_twice_changes_nothing_more() -> None:
     assert ALG_DICT == algorithms and ALG_DICT["RoSE"] is apply_rose_to_model
     assert BatchEditor.is_batchable_method is batchable
     assert batchable("RoSE") and batchable("MEMIT") and not batchable("ROME")
+
+
+def test_the_editor_is_a_plain_subclass_with_the_methods_that_the_host_has() -> None:
+    from rose_easyedit import BaseEditor
+
+    register()
+    from easyeditor import BaseEditor as Host
+
+    ways = {"edit", "edit_requests", "batch_edit", "normal_edit", "generate_edit", "edit_dataset"}
+    own = {name for name in vars(BaseEditor) if not name.startswith("_")}
+    assert own == {name for name in ways if hasattr(Host, name)} >= {"edit", "batch_edit"}
+    for name in own:
+        assert inspect.signature(getattr(BaseEditor, name)) == inspect.signature(
+            getattr(Host, name)
+        )
+    assert "RoSE among its methods" in str(inspect.getdoc(BaseEditor))
+    assert pickle.loads(pickle.dumps(BaseEditor)) is BaseEditor
 
 
 def test_other_methods_run_through_the_same_editor(tiny_folder: Path, workplace: Path) -> None:

@@ -1,7 +1,7 @@
 """The constraints of stage 2: how freely an update may use each direction of the generic keys.
 
 A constraint is a choice of A, and each A here keeps the eigenvectors of the generic keys' second
-moment and maps their eigenvalues. So one solver serves all of them (`alignment.py`), and adding a
+moment and maps their eigenvalues. So one solver serves all of them (`closed_form.py`), and adding a
 constraint is writing one function here, and its row in `CONSTRAINTS`.
 """
 
@@ -103,7 +103,7 @@ class Constraint:
     """What a name in the settings stands for.
 
     Attributes:
-        freedom: A^-1, of a spectrum under the settings.
+        inverse_penalty: A^-1, of a spectrum under the settings.
         relative: whether its weight is `strength`, relative to the keys being written, or
             `covariance_weight`, in MEMIT's units.
         leading: how many directions of the spectrum of keys [d_ff], those of the largest

@@ -31,9 +31,7 @@ plain = st.recursive(
     max_leaves=12,
 )
 fields = st.sampled_from(["prompt", "subject", "target_new", "ground_truth", "case_id", "x"])
-quiet = settings(
-    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quiet = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def normal(*shape: int, seed: int) -> torch.Tensor:

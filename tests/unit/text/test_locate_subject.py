@@ -186,7 +186,7 @@ WORD = st.text(
     subject=st.lists(WORD, min_size=1, max_size=3),
     after=st.lists(WORD, max_size=3),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_subject_ends_where_it_ends(
     kind: str, before: list[str], subject: list[str], after: list[str]
 ) -> None:
