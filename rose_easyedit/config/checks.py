@@ -1,14 +1,35 @@
-"""What is wrong with settings: one by one, then together."""
+"""What is wrong with settings: one by one, and those of an edit together."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rose_easyedit.config.rules import is_series, setting_faults, unfit
+from rose_easyedit.config.rules import is_series, setting_fault
 from rose_easyedit.errors import shown
 
 if TYPE_CHECKING:
     from rose_easyedit.config.hparams import RoSEHyperParams
+
+
+def setting_faults(settings: Any, prefix: str = "") -> list[str]:
+    """Every setting that is not what it is declared to be, with its value and what would do.
+
+    Args:
+        settings: a group of settings; inner groups are not looked into.
+        prefix: of the names.
+    """
+    return [
+        setting_fault(settings, name, getattr(settings, name), prefix) for name in unfit(settings)
+    ]
+
+
+def unfit(settings: Any) -> list[str]:
+    """The names of the settings of one group with another type or value than declared."""
+    # here, since its import takes as long as the rest of a command's start
+    from rose_easyedit.config.reader import unfit_fields
+
+    return unfit_fields(settings)
+
 
 # Settings that are compared with each other, beside the layers.
 _COMPARED = frozenset({"z_layer", "model_parallel", "contexts"})

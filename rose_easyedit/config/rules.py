@@ -36,26 +36,6 @@ def setting(
     return field(default=default, metadata={BOUNDS: known, WORDS: tuple(words)})
 
 
-def setting_faults(settings: Any, prefix: str = "") -> list[str]:
-    """Every setting that is not what it is declared to be, with its value and what would do.
-
-    Args:
-        settings: a group of settings; inner groups are not looked into.
-        prefix: of the names.
-    """
-    return [
-        setting_fault(settings, name, getattr(settings, name), prefix) for name in unfit(settings)
-    ]
-
-
-def unfit(settings: Any) -> list[str]:
-    """The names of the settings of one group with another type or value than declared."""
-    # here, since its import takes as long as the rest of a command's start
-    from rose_easyedit.config.reader import unfit_fields
-
-    return unfit_fields(settings)
-
-
 def setting_fault(schema: Any, name: str, value: Any, prefix: str = "") -> str:
     """What is said of a value that is not what a setting is declared to be."""
     declared = next(each for each in fields(schema) if each.name == name)

@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from rose_easyedit.config.rules import setting, setting_faults
+from rose_easyedit.config.checks import setting_faults
+from rose_easyedit.config.rules import setting
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import FORMS
 from rose_easyedit.evaluation.queries import ALL_FORMS

@@ -8,8 +8,9 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from rose_easyedit.config.checks import setting_faults
 from rose_easyedit.config.hparams import RoSEHyperParams
-from rose_easyedit.config.rules import setting, setting_faults
+from rose_easyedit.config.rules import setting
 from rose_easyedit.easyedit.importing import easyeditor_folder
 from rose_easyedit.easyedit.settings import EasyEditSettings, easyedit_faults
 from rose_easyedit.errors import RoSEError

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
-from rose_easyedit.config.rules import setting, setting_faults
+from rose_easyedit.config.checks import setting_faults
+from rose_easyedit.config.rules import setting
 from rose_easyedit.errors import RoSEError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from rose_easyedit.config.rules import setting_faults
+from rose_easyedit.config.checks import setting_faults
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.tracking.jsonl import JsonlTracker
 from rose_easyedit.tracking.tracker import NoTracker, Tracker, TrackingSettings

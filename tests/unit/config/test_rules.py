@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rose_easyedit.config.checks import setting_faults
 from rose_easyedit.config.hparams import (
     AlignmentHyperParams,
     HierarchyHyperParams,
     RoSEHyperParams,
     SelfCheckHyperParams,
 )
-from rose_easyedit.config.rules import setting, setting_faults
+from rose_easyedit.config.rules import setting
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.geometry.settings import DiagnosisSettings
 

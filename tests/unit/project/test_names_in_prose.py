@@ -41,7 +41,8 @@ NOT_OURS = {
 
 def test_files_that_are_named_exist() -> None:
     """Python files, and whatever is named with one of the repository's folders before it."""
-    files = [f"/{p.relative_to(ROOT).as_posix()}" for p in ROOT.rglob("*.*")]
+    there = [*ROOT.glob("*.*"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.*"))]
+    files = [f"/{path.relative_to(ROOT).as_posix()}" for path in there]
     named = {
         (name, path.relative_to(ROOT).as_posix())
         for path in PROSE
