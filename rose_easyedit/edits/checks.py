@@ -9,14 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, TypeAdapter
 from torch import Tensor
 
-from rose_easyedit.edits.provenance import provenance_faults
-from rose_easyedit.errors import shown
+from rose_easyedit.edits.provenance import Provenance
+from rose_easyedit.files.validation import Flag, Text, validated
 from rose_easyedit.models.fingerprint import weights_fingerprint
+
+
+def _readable(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    Provenance.from_dict(provenance)
+    return provenance
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What stands in the header; `layers` says of each weight whether it is transposed."""
+
+    base: Text
+    sha256: Text
+    layers: Mapping[str, Flag]
+    provenance: Annotated[Mapping[str, Any], AfterValidator(_readable)]
+
+
+_READER = TypeAdapter(_Record)
 
 
 def record_digest(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
@@ -26,24 +46,22 @@ def record_digest(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> s
     return hashlib.sha256(f"{weights_fingerprint(tensors.items())}:{text}".encode()).hexdigest()
 
 
-def record_faults(record: Any) -> list[str]:
-    """Every entry of a record that is missing or of another type than an edit's."""
-    if not isinstance(record, dict):
-        return [f"its record is {shown(record)}, not a mapping"]
-    wanted = {"base": str, "sha256": str, "layers": dict, "provenance": dict}
-    faults = [
-        f"{name} is {shown(record.get(name))}, not {'text' if kind is str else 'a mapping'}"
-        for name, kind in wanted.items()
-        if not isinstance(record.get(name), kind)
-    ]
-    if faults:
-        return faults
-    faults += [
-        f"whether {shown(name)} is transposed is {shown(value)}, not true or false"
-        for name, value in record["layers"].items()
-        if not isinstance(value, bool)
-    ]
-    return faults + provenance_faults(record["provenance"])
+def check_record(record: Any, name: str) -> None:
+    """Refuses a record that is no edit's, or that says of itself what cannot be read.
+
+    Args:
+        record: from the header of a file.
+        name: what the errors call it.
+
+    Raises:
+        RoSEError: with every entry that is missing or of another type.
+    """
+    validated(_READER, record, damaged(name))
+
+
+def damaged(name: str) -> str:
+    """The title of an error that lists what is wrong with an edit."""
+    return f"{name} is damaged; save or copy it again:"
 
 
 def targets_faults(targets: Tensor | None, groups: Sequence[Any] | None) -> list[str]:

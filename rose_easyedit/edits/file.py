@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from rose_easyedit.edits.checks import record_digest, record_faults, targets_faults
+from rose_easyedit.edits.checks import check_record, damaged, record_digest, targets_faults
 from rose_easyedit.edits.factors import Factors, factor_faults
 from rose_easyedit.errors import RoSEError, no_file, shown
 from rose_easyedit.files.tensors import read_tensors
@@ -96,8 +96,7 @@ def edit_of(record: Any, found: Mapping[str, Tensor], name: str) -> EditRecord:
         RoSEError: it is damaged.
         KeyError: it has no tensors for some layer.
     """
-    if faults := record_faults(record):
-        raise _damaged(name, faults)
+    check_record(record, name)
     layers = {
         name: Factors(found[f"{name}.left"], found[f"{name}.right"], transposed)
         for name, transposed in sorted(record["layers"].items(), key=_by_number)
@@ -108,12 +107,8 @@ def edit_of(record: Any, found: Mapping[str, Tensor], name: str) -> EditRecord:
         raise RoSEError(f"{name} is damaged (its content has changed); save or copy it again.")
     groups = record["provenance"].get("groups")
     if faults := [*factor_faults(layers), *targets_faults(targets, groups)]:
-        raise _damaged(name, faults)
+        raise RoSEError.of(damaged(name), faults)
     return EditRecord(layers, record["base"], record["provenance"], targets)
-
-
-def _damaged(name: str, faults: Sequence[str]) -> RoSEError:
-    return RoSEError.of(f"{name} is damaged; save or copy it again:", faults)
 
 
 def _by_number(item: tuple[str, Any]) -> list[tuple[int, str]]:

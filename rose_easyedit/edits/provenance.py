@@ -236,12 +236,3 @@ class Provenance:
 
 
 _READER = TypeAdapter(Provenance)
-
-
-def provenance_faults(record: Mapping[str, Any]) -> list[str]:
-    """Every entry of a record that is of another type than an edit's; all may be missing."""
-    try:
-        Provenance.from_dict(record)
-    except RoSEError as error:
-        return list(error.faults)
-    return []

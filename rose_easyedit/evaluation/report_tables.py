@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,30 @@ _KINDS = {
     "generic": "generic text",
     SUBJECT: "other queries of the subjects",
 }
+_FORMS_COLUMNS = (
+    "form",
+    "asked",
+    "faithful",
+    "names the target",
+    "before",
+    "replaced",
+    "broken",
+    "exact prefix",
+    "teacher forced",
+    "gap",
+    "old answer",
+    "interference",
+    "normalised",
+)
+_FORMS_HINT = (
+    "Faithful: the greedy answer names the target and is still about the subject; names the "
+    "target: whatever it says it of, as before the edit. 95% intervals over subjects, of two "
+    "or more. Replaced: something else stands in the subject's place. Broken: it repeats the "
+    "target or itself. Exact prefix: it begins with the target. Teacher forced: tokens of the "
+    "target that are the likeliest ones when it is put behind the query; gap: names the target "
+    "minus that, in points. Interference: the answer names the target of another fact of the "
+    "subject. Normalised: faithful over what the unedited model answers by itself."
+)
 
 
 @dataclass(frozen=True)
@@ -90,75 +114,42 @@ def _forms(summary: Mapping[str, Any]) -> TextTable:
         if of["wrapped"]:
             some = "" if of["wrapped"] == of["queries"] else f"{of['wrapped']} "
             name = f"{form} ({some}wrapped)"
-        rows.append(
-            TableRow.rated(
-                of["faithful"],
-                FAITHFUL,
-                (
-                    name,
-                    str(of["queries"]),
-                    with_interval(of["faithful"], of["faithful_interval"]),
-                    with_interval(of["success"], of["interval"]),
-                    percent(of["success_before"]),
-                    percent(of["replaced"]),
-                    percent(of["broken"]),
-                    percent(of["exact_prefix"]),
-                    percent(of["teacher_forcing"]),
-                    points(of["gap"]),
-                    percent(of["old_answer"]),
-                    percent(of["other_target"]),
-                    percent(of["headline"]["normalised"]),
-                ),
-            )
+        of_a_form = (
+            percent(of["success_before"]),
+            percent(of["teacher_forcing"]),
+            points(of["gap"]),
+            percent(of["old_answer"]),
+            percent(of["other_target"]),
         )
+        rows.append(_form_row(name, of, of_a_form, of["headline"]["normalised"]))
     headline = summary["headline"]
     left_out = headline["not_native"]
     if headline["faithful"] is not None:
-        rows.append(
-            TableRow.rated(
-                headline["faithful"],
-                FAITHFUL,
-                (
-                    "all forms",
-                    str(headline["queries"]),
-                    with_interval(headline["faithful"], headline["faithful_interval"]),
-                    with_interval(headline["success"], headline["interval"]),
-                    "",
-                    percent(headline["replaced"]),
-                    percent(headline["broken"]),
-                    percent(headline["exact_prefix"]),
-                    *[""] * 4,
-                    percent(headline["normalised"]),
-                ),
-            )
-        )
-    return TextTable(
-        "Answers about the edited facts",
-        (
-            "form",
-            "asked",
-            "faithful",
-            "names the target",
-            "before",
-            "replaced",
-            "broken",
-            "exact prefix",
-            "teacher forced",
-            "gap",
-            "old answer",
-            "interference",
-            "normalised",
-        ),
-        tuple(rows),
-        "Faithful: the greedy answer names the target and is still about the subject; names the "
-        "target: whatever it says it of, as before the edit. 95% intervals over subjects, of two "
-        "or more. Replaced: something else stands in the subject's place. Broken: it repeats the "
-        "target or itself. Exact prefix: it begins with the target. Teacher forced: tokens of the "
-        "target that are the likeliest ones when it is put behind the query; gap: names the target "
-        "minus that, in points. Interference: the answer names the target of another fact of the "
-        "subject. Normalised: faithful over what the unedited model answers by itself."
-        + (f" Not among all forms, as not native: {', '.join(left_out)}." if left_out else ""),
+        rows.append(_form_row("all forms", headline, [""] * 5, headline["normalised"]))
+    hint = _FORMS_HINT
+    if left_out:
+        hint += f" Not among all forms, as not native: {', '.join(left_out)}."
+    return TextTable("Answers about the edited facts", _FORMS_COLUMNS, tuple(rows), hint)
+
+
+def _form_row(
+    name: str, of: Mapping[str, Any], of_a_form: Sequence[str], normalised: float | None
+) -> TableRow:
+    """How the queries of a form, or of all, were answered; `of_a_form` are cells of one only."""
+    before, *others = of_a_form
+    cells = (
+        name,
+        str(of["queries"]),
+        with_interval(of["faithful"], of["faithful_interval"]),
+        with_interval(of["success"], of["interval"]),
+        before,
+        percent(of["replaced"]),
+        percent(of["broken"]),
+        percent(of["exact_prefix"]),
+        *others,
+        percent(normalised),
     )
+    return TableRow.rated(of["faithful"], FAITHFUL, cells)
 
 
 def _locality(kinds: Mapping[str, Mapping[str, Any]]) -> TextTable:

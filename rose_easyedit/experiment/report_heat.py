@@ -29,11 +29,7 @@ def heat_charts(sweep: Sweep, metrics: Sequence[Metric], names: Mapping[str, str
 
 def _heat(sweep: Sweep, metric: Metric, names: Mapping[str, str], down: str, across: str) -> Chart:
     """Means of the jobs in each cell; where no job has the metric, the cell is empty."""
-    found: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
-    for job in sweep.done:
-        value = job.metrics.get(metric.name)
-        if value is not None:
-            found[setting(job, down), setting(job, across)].append((job.number, value))
+    found = _jobs_of_cells(sweep, metric, down, across)
     means = {place: fmean(value for _, value in of) for place, of in found.items()}
     low, high = min(means.values(), default=0.0), max(means.values(), default=0.0)
     best = low if metric.less_is_better else high
@@ -91,6 +87,18 @@ def _heat(sweep: Sweep, metric: Metric, names: Mapping[str, str], down: str, acr
     return Chart(
         title, figure, head, table, most_width=180 + 150 * len(columns), metric=metric.name, **size
     )
+
+
+def _jobs_of_cells(
+    sweep: Sweep, metric: Metric, down: str, across: str
+) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """The number of each job and its value, by the settings that place it."""
+    found: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
+    for job in sweep.done:
+        value = job.metrics.get(metric.name)
+        if value is not None:
+            found[setting(job, down), setting(job, across)].append((job.number, value))
+    return found
 
 
 def _labelled(title: str, values: Sequence[str], **more: object) -> Figure:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.config.hparams import RoSEHyperParams
@@ -18,7 +19,7 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.geometry.bench import Bench
 from rose_easyedit.geometry.conflict import Conflict, conflicts_within, fact_gradients
 from rose_easyedit.geometry.edits import EditGeometry, targets_of
-from rose_easyedit.geometry.places import read_probe
+from rose_easyedit.geometry.places import Probe, read_probe
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.similarity import KeySimilarity, key_similarity
 from rose_easyedit.method.prepared import Prepared
@@ -115,18 +116,7 @@ def diagnose(
     with frozen(model):
         probe = read_probe(prepared, facts)
         subjects = [fact.subject for fact in facts]
-        n_facts = Counter(subjects)
-        gradients = fact_gradients(
-            prepared.editable,
-            # a fact that is alone with its subject conflicts with none
-            [
-                contexts if n_facts[subject] > 1 else []
-                for contexts, subject in zip(probe.contexts, subjects, strict=True)
-            ],
-            layer=hparams[0].target_layer,
-            batch=hparams[0].micro_batch,
-            precision=precision,
-        )
+        gradients = _gradients(prepared, probe, subjects, hparams[0])
         spectra = load_spectra(prepared, hparams[0].layers, hparams[0].alignment)
         benches: dict[int, Bench] = {}
         measured: list[EditGeometry] = []
@@ -147,14 +137,35 @@ def diagnose(
         facts=tuple(facts),
         edits=tuple(measured),
         conflicts=tuple(conflicts_within(gradients, subjects)),
-        similarity=key_similarity(
-            probe.keys,
-            [subjects[place.fact] for place in probe.places],
-            [place.form for place in probe.places],
-            [place.query.key_prefix for place in probe.places],
-        ),
+        similarity=_similarity(probe, subjects),
         landscape_subject=bench.landscape_subject,
         landscape_radii=tuple(bench.landscape_radii.tolist()),
         spectra={layer: tuple(s.eigenvalues.tolist()) for layer, s in spectra.items()},
         log=tuple(probe.log),
+    )
+
+
+def _gradients(
+    prepared: Prepared, probe: Probe, subjects: Sequence[str], hparams: RoSEHyperParams
+) -> Tensor:
+    """Of each fact's loss, [F, d]; 0 of a fact that is alone with its subject: none conflicts."""
+    n_facts = Counter(subjects)
+    return fact_gradients(
+        prepared.editable,
+        [
+            contexts if n_facts[subject] > 1 else []
+            for contexts, subject in zip(probe.contexts, subjects, strict=True)
+        ],
+        layer=hparams.target_layer,
+        batch=hparams.micro_batch,
+        precision=prepared.autocast,
+    )
+
+
+def _similarity(probe: Probe, subjects: Sequence[str]) -> KeySimilarity:
+    return key_similarity(
+        probe.keys,
+        [subjects[place.fact] for place in probe.places],
+        [place.form for place in probe.places],
+        [place.query.key_prefix for place in probe.places],
     )

@@ -28,11 +28,14 @@ class Noise:
         self.draws: Counter[str] = Counter()
 
     def draw(self, names: Sequence[str], device: torch.device) -> Tensor:
-        """One displacement a row [B, d]: uniform direction, root mean square uniform in 0..radius.
+        """One displacement a row: uniform direction, root mean square uniform in 0..radius.
 
         Args:
             names: of the rows; each name has a sequence of displacements of its own.
             device: where they are wanted.
+
+        Returns:
+            [B, d], float32; where the radius is 0, one zero for all of it, [1].
         """
         if self._radius == 0:
             return torch.zeros(1, dtype=torch.float32, device=device)

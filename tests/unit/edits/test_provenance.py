@@ -11,9 +11,10 @@ import pytest
 from safetensors import safe_open
 from tiny_models import FACTS, build_model, settings
 
+from rose_easyedit.edits.checks import check_record
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.file import FORMAT
-from rose_easyedit.edits.provenance import VERSION, LayerReport, Provenance, provenance_faults
+from rose_easyedit.edits.provenance import VERSION, LayerReport, Provenance
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.method.edit import compute_edit
 
@@ -160,7 +161,6 @@ def test_an_entry_of_another_type_is_named(changes: dict[str, Any], fault: str) 
     with pytest.raises(RoSEError, match="^What the edit says of itself cannot be read:") as error:
         Provenance.from_dict({**WHOLE, **changes})
     assert fault in "\n".join(error.value.faults)
-    assert list(error.value.faults) == provenance_faults({**WHOLE, **changes})
 
 
 def test_every_entry_is_looked_at() -> None:
@@ -170,7 +170,6 @@ def test_every_entry_is_looked_at() -> None:
 
 def test_what_is_right_is_not_changed() -> None:
     read = Provenance.from_dict(WHOLE)
-    assert provenance_faults(WHOLE) == []
     (layer,) = WHOLE["layers"]
     wanted = {**WHOLE, "layers": [{**layer, "columns": None}], "version": VERSION}
     # `==` takes 1 and 1.0 for equal; the bytes of a file do not
@@ -216,5 +215,33 @@ def test_all_faults_are_told_together() -> None:
 
 
 def test_what_cannot_be_counted_is_not_compared_with() -> None:
-    faults = provenance_faults({**WHOLE, "requests": 3, "groups": 4})
-    assert faults == ["requests is 3, not a list", "groups is 4, not a list"]
+    with pytest.raises(RoSEError) as error:
+        Provenance.from_dict({**WHOLE, "requests": 3, "groups": 4})
+    assert list(error.value.faults) == ["requests is 3, not a list", "groups is 4, not a list"]
+
+
+@pytest.mark.parametrize(
+    ("record", "faults"),
+    [
+        (3, ["it is 3, not a mapping"]),
+        (
+            {"base": 1, "layers": {"a.b": 1, "c": None}, "provenance": {"log": 3, "dtype": 1}},
+            [
+                "base is 1, not text",
+                "sha256 is missing",
+                "layers['a.b'] is 1, not true or false",
+                "layers.c is None, not true or false",
+                "provenance: dtype is 1, not text",
+                "provenance: log is 3, not a list",
+            ],
+        ),
+        (
+            {"base": "", "sha256": "", "layers": [], "provenance": None},
+            ["layers is [], not a mapping", "provenance is None, not a mapping"],
+        ),
+    ],
+)
+def test_all_that_is_wrong_with_a_files_record_is_told(record: Any, faults: list[str]) -> None:
+    with pytest.raises(RoSEError, match="^'a' is damaged; save or copy it again:") as error:
+        check_record(record, "'a'")
+    assert list(error.value.faults) == faults

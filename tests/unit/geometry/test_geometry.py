@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import product
 from types import SimpleNamespace
 from typing import Any
@@ -11,16 +12,40 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jaxtyping import Bool, Float, Float32, Float64
+from shapes import shaped, shapes_held
 from torch import Tensor
 
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.geometry import conflict, edits, radius, similarity, suffix
 from rose_easyedit.geometry.certificate import Certificate, area_under_roc, certify, margin
-from rose_easyedit.geometry.conflict import conflict_scores, conflicts_within
-from rose_easyedit.geometry.edits import QueryGeometry, deviations
-from rose_easyedit.geometry.radius import largest_radii, summarise
+from rose_easyedit.geometry.edits import QueryGeometry
 from rose_easyedit.geometry.settings import SIZES, DiagnosisSettings
-from rose_easyedit.geometry.similarity import cosines, key_similarity
-from rose_easyedit.geometry.suffix import decoded_at, losses_at, unit_directions
+
+ROWS, PAIRS = Float[Tensor, "N width"], Float64[Tensor, "N N"]
+RAYS, POINTS = Float[Tensor, "N"], Float[Tensor, "B d"]
+cosines = shaped(similarity.cosines, vectors=ROWS, returns=PAIRS)
+key_similarity = shaped(similarity.key_similarity, keys=ROWS)
+conflict_scores = shaped(conflict.conflict_scores, gradients=ROWS, returns=PAIRS)
+conflicts_within = shaped(conflict.conflicts_within, gradients=ROWS)
+deviations = shaped(edits.deviations, hidden=ROWS, targets=ROWS, returns=Float64[Tensor, "N"])
+largest_radii = shaped(radius.largest_radii, cap=RAYS, returns=RAYS)
+summarise = shaped(radius.summarise, radii=Float[Tensor, "F U"], norms=Float[Tensor, "F"])
+unit_directions = shaped(suffix.unit_directions, returns=Float32[Tensor, "{number} {width}"])
+decoded_at = shaped(suffix.decoded_at, hidden=POINTS, returns=Bool[Tensor, "B"])
+losses_at = shaped(suffix.losses_at, hidden=POINTS, returns=Float[Tensor, "B"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes() -> Iterator[None]:
+    """What these functions call by themselves keeps to its shapes, too."""
+    per_query = dict(values=Float[Tensor, "M"], returns=Float[Tensor, "B"])
+    with (
+        shapes_held(similarity, cosines=dict(vectors=ROWS, returns=PAIRS)),
+        shapes_held(conflict, cosines=dict(vectors=ROWS, returns=PAIRS)),
+        shapes_held(suffix, _mean_per_query=per_query),
+    ):
+        yield
 
 
 def vector(*values: float) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from shapes import shaped, shapes_held
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch import Tensor
 
@@ -17,12 +19,11 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.facts import Fact
 from rose_easyedit.forward.activations import frozen
 from rose_easyedit.forward.replay import capture
-from rose_easyedit.geometry.conflict import conflict_scores, fact_gradients
+from rose_easyedit.geometry import conflict, landscape, radius
+from rose_easyedit.geometry.conflict import conflict_scores
 from rose_easyedit.geometry.diagnosis import Diagnosis, diagnose
 from rose_easyedit.geometry.edits import targets_of
-from rose_easyedit.geometry.landscape import losses_around
 from rose_easyedit.geometry.places import locate, read_probe
-from rose_easyedit.geometry.radius import radii_of_facts
 from rose_easyedit.geometry.rivals import rivals
 from rose_easyedit.geometry.settings import DiagnosisSettings
 from rose_easyedit.geometry.suffix import Suffixes, decoded_at, losses_at, unit_directions
@@ -32,6 +33,23 @@ from rose_easyedit.models.architectures import first_tensor, read_architecture
 from rose_easyedit.models.precision import precision_context
 from rose_easyedit.text.locate_subject import TokenQuery
 
+FACT_ROWS, DIRECTIONS = Float[Tensor, "F d"], Float32[Tensor, "U d"]
+AT_POINTS: dict[str, Any] = dict(statements=Int64[Tensor, "N"], hidden=Float[Tensor, "N d"])
+fact_gradients = shaped(conflict.fact_gradients, returns=Float32[Tensor, "F d"])
+radii_of_facts = shaped(
+    radius.radii_of_facts,
+    targets=FACT_ROWS,
+    directions=DIRECTIONS,
+    returns=Float[Tensor, "F U"],
+)
+losses_around = shaped(
+    landscape.losses_around,
+    facts=Int64[Tensor, "F"],
+    targets=FACT_ROWS,
+    directions=DIRECTIONS,
+    radii=Float[Tensor, "P"],
+    returns=Float[Tensor, "U P"],
+)
 LAYER = 1
 MODELS = ("llama-tied", "gemma2", "gpt2")
 SETTINGS = DiagnosisSettings(
@@ -65,6 +83,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Statistics are computed here, not read from an earlier run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROSE_EASYEDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes() -> Iterator[None]:
+    """Every point that these tests try keeps to the shapes that are promised."""
+    decoded = dict(**AT_POINTS, returns=Bool[Tensor, "N"])
+    losses = dict(**AT_POINTS, returns=Float[Tensor, "N"])
+    with shapes_held(Suffixes, decoded=decoded, losses=losses):
         yield
 
 

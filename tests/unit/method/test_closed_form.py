@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import Float
+from shapes import having, shaped, shapes_held
 from torch import Tensor
 
 from rose_easyedit.config.hparams import AlignmentHyperParams
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.method.stage2 import constraints
-from rose_easyedit.method.stage2.closed_form import align, solve_rows
-from rose_easyedit.method.stage2.constraints import (
-    InversePenalty,
-    Spectrum,
-    covariance,
-    null_space,
-    protected,
-    shrinkage,
+from rose_easyedit.method.stage2 import closed_form, constraints
+from rose_easyedit.method.stage2.constraints import InversePenalty, Spectrum
+
+KEYS, RESIDUALS = Float[Tensor, "N d_ff"], Float[Tensor, "N d"]
+FACTORS = having(left=Float[Tensor, "d rank"], right=Float[Tensor, "rank d_ff"])
+SPECTRUM = having(eigenvalues=Float[Tensor, "r"], directions=Float[Tensor, "r d_ff"])
+PENALTY = having(along=Float[Tensor, "r"])
+SOLVERS: dict[str, dict[str, Any]] = {
+    "solve_rows": dict(keys=KEYS, residuals=RESIDUALS, free_keys=KEYS, returns=FACTORS),
+    "solve_entries": dict(half_keys=KEYS, residuals=RESIDUALS, returns=FACTORS),
+    "align": dict(keys=KEYS, residuals=RESIDUALS, spectrum=SPECTRUM, returns=FACTORS),
+}
+PENALTIES: dict[str, dict[str, Any]] = {
+    name: dict(spectrum=SPECTRUM, returns=PENALTY)
+    for name in ("protected", "shrinkage", "covariance", "null_space")
+}
+APPLY: dict[str, Any] = dict(
+    self=PENALTY, keys=KEYS, directions=Float[Tensor, "r d_ff"], returns=KEYS
 )
+
+align, solve_rows = (
+    shaped(getattr(closed_form, name), **SOLVERS[name]) for name in ("align", "solve_rows")
+)
+covariance, null_space, protected, shrinkage = (
+    shaped(getattr(constraints, name), **PENALTIES[name])
+    for name in ("covariance", "null_space", "protected", "shrinkage")
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes() -> Iterator[None]:
+    """What these functions call by themselves keeps to its shapes, too."""
+    with (
+        shapes_held(closed_form, **SOLVERS),
+        shapes_held(constraints, **PENALTIES),
+        shapes_held(InversePenalty, apply=APPLY),
+    ):
+        yield
+
 
 CONSTRAINTS: dict[str, dict[str, Any]] = {
     "identity": dict(constraint="identity", strength=0.3),

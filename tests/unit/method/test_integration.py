@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from jaxtyping import Bool, Float, Float32, Int64
+from shapes import having, shapes_held
 from tiny_models import FACTS, build_model, same_weights, settings, weights_of
 from torch import Tensor
 
@@ -18,15 +20,34 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method import edit
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.stage1 import integration, targets
-from rose_easyedit.method.stage1.integration import Group, Shifts, optimise
+from rose_easyedit.method.stage1.integration import Group, Shifts
 from rose_easyedit.method.stage1.setting import Level, Setting
 from rose_easyedit.method.stage1.smoothing import Noise
 from rose_easyedit.method.stage2 import layers
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.text.locate_subject import TokenQuery
 
+POINTS, OF_FACTS, OF_GROUPS = Float[Tensor, "n d"], Float32[Tensor, "facts"], Float32[Tensor, "n"]
+ROWS, NOISE = Float[Tensor, "B d"], Float32[Tensor, "B d"] | Float32[Tensor, "1"]
+STATED, NUMBER = Float[Tensor, "stated"], Float[Tensor, ""]
+LOSS_AND_DRIFT = tuple[STATED, NUMBER]  # type: ignore[valid-type]
+SHAPES: dict[str, dict[str, Any]] = {
+    "optimise": dict(start=POINTS, returns=having(deltas=POINTS)),
+    "_subject_norms": dict(returns=OF_GROUPS),
+    "_loss": dict(shift=ROWS, returns=LOSS_AND_DRIFT),
+    "_backward": dict(shift=ROWS, returns=LOSS_AND_DRIFT),
+    "_failed": dict(losses=OF_FACTS, fact_group=Int64[Tensor, "facts"], returns=Bool[Tensor, "n"]),
+    "_step": dict(point=POINTS, converged=Bool[Tensor, "n"]),
+}
 WIDTH = 32
 LAYER = 1
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes() -> Iterator[None]:
+    """Every step of these tests keeps to the shapes that are promised."""
+    with shapes_held(integration, **SHAPES), shapes_held(Noise, draw=dict(returns=NOISE)):
+        yield
 
 
 def decisive_model() -> Any:
@@ -87,7 +108,7 @@ def run(
     )
     start = torch.zeros(len(groups), WIDTH) if start is None else start
     with frozen(model):
-        return optimise(setting, groups, start, level or Level(10, 0.5))
+        return integration.optimise(setting, groups, start, level or Level(10, 0.5))
 
 
 def test_the_loss_falls_below_the_threshold() -> None:
@@ -300,7 +321,7 @@ def spy_on_optimise(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], Te
     calls: list[tuple[list[str], Tensor, Shifts]] = []
 
     def spy(setting: Setting, groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
-        found = optimise(setting, groups, start, level)
+        found = integration.optimise(setting, groups, start, level)
         calls.append(([group_.name for group_ in groups], start.clone(), found))
         return found
 

@@ -4,9 +4,28 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import Float, Float64
+from shapes import shaped
+from torch import Tensor
 
-from rose_easyedit.method.stage2.post_norm import gain_before_norm, nearest_on_sphere
+from rose_easyedit.method.stage2 import post_norm
 
+ROWS, COORDINATES = Float[Tensor, "N d"], Float[Tensor, "d"]
+nearest_on_sphere = shaped(
+    post_norm.nearest_on_sphere,
+    gain=COORDINATES,
+    goal=ROWS,
+    scale=COORDINATES,
+    returns=Float64[Tensor, "N d"],
+)
+gain_before_norm = shaped(
+    post_norm.gain_before_norm,
+    gain=COORDINATES,
+    outputs=ROWS,
+    wanted=ROWS,
+    scale=COORDINATES,
+    returns=ROWS,
+)
 ONES = torch.ones(2, dtype=torch.float64)
 
 
