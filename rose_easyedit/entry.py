@@ -21,6 +21,9 @@ _AGAIN = 0.02  # seconds between two looks at whether an import has ended
 # there to stay, takes a fifth of the time of the imports where it comes every 700.
 _OBJECTS = 50_000
 _IMPORTS = "<frozen importlib._bootstrap"
+# How often a thread of OpenMP (GCC's, which torch brings) looks for work before it sleeps: of 300,000
+# times, its own number, others on a busy machine get nothing, and an edit takes five times as long.
+_LOOKS = ("GOMP_SPINCOUNT", "5000")
 
 
 def rose_edit() -> int:
@@ -67,6 +70,8 @@ def _run(name: str, module: str) -> int:
     """Runs the `main` of a module, which may have told of an interrupt itself."""
     interrupts = _Interrupts()
     gc.set_threshold(_OBJECTS)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(*_LOOKS)
     _open_streams()
     try:
         # not where they are ignored, as behind a shell's `&`

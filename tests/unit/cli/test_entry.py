@@ -141,3 +141,29 @@ def test_no_file_takes_the_place_of_a_closed_stream(closed: str, tmp_path: Path)
     done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, timeout=120)
     assert done.returncode == 0
     assert int((tmp_path / "memory").read_text()) > 2
+
+
+@pytest.mark.parametrize(
+    ("own", "found"),
+    [
+        ({}, "5000 None"),
+        ({"GOMP_SPINCOUNT": "7"}, "7 None"),
+        ({"OMP_WAIT_POLICY": "active"}, "None active"),
+    ],
+)
+def test_waiting_threads_leave_the_machine_to_others(own: dict[str, str], found: str) -> None:
+    code = (
+        "import os, sys, types\n"
+        "from rose_easyedit import entry\n"
+        "def main():\n"
+        "    print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))\n"
+        "    return 0\n"
+        "sys.modules['work'] = types.SimpleNamespace(main=main)\n"
+        "sys.exit(entry._run('rose-edit', 'work'))\n"
+    )
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    words = [sys.executable, "-c", code]
+    environment |= {"PYTHONPATH": str(ROOT), **own}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, found)
