@@ -21,8 +21,8 @@ _AGAIN = 0.02  # seconds between two looks at whether an import has ended
 # there to stay, takes a fifth of the time of the imports where it comes every 700.
 _OBJECTS = 50_000
 _IMPORTS = "<frozen importlib._bootstrap"
-# How often a thread of OpenMP (GCC's, which torch brings) looks for work before it sleeps: of 300,000
-# times, its own number, others on a busy machine get nothing, and an edit takes five times as long.
+# How often a thread of OpenMP (GCC's, which torch brings) looks for work before it sleeps: its own
+# 300,000 times take the time of others on a busy machine, where an edit is five times as long then.
 _LOOKS = ("GOMP_SPINCOUNT", "5000")
 
 
