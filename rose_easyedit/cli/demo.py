@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from rose_easyedit.cli.demo_page import render_demo
 from rose_easyedit.cli.demo_tables import (
     PLAIN_WIDTH,
+    Outcome,
     answers_text,
     kept_text,
     shares,
@@ -28,7 +29,6 @@ from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.evaluation.evaluate import (
     Baseline,
-    EvaluationResult,
     EvaluationSettings,
     evaluate_edit,
 )
@@ -61,16 +61,6 @@ _SUBJECTS = ("Germany", "Japan", "Canada", "Moscow")
 _RELATIONS = ("capital", "currency", "city country", "city currency")
 _NEW_TOKENS = 16
 _EVERY_SO_MANY = 3  # of the prompts that no edit should change
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one method made of the facts, and the seconds that its edit took."""
-
-    name: str
-    result: EvaluationResult
-    seconds: float
-
 
 Stage = Callable[[str], Any]
 

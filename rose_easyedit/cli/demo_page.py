@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rose_easyedit.cli.demo_tables import Outcome
 from rose_easyedit.evaluation.report_answers import answers_of
 from rose_easyedit.evaluation.report_front import front_of
 from rose_easyedit.pages.render import render_page
-
-if TYPE_CHECKING:
-    from rose_easyedit.cli.demo import Outcome
 
 
 def render_demo(introduction: str, outcomes: Sequence[Outcome]) -> str:

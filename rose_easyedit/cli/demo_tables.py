@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
@@ -13,10 +13,8 @@ from rich.text import Text
 from rose_easyedit.evaluation.facts import FORMS
 from rose_easyedit.evaluation.records import OtherRecord, Record
 from rose_easyedit.evaluation.report_words import percent
+from rose_easyedit.evaluation.result import EvaluationResult
 from rose_easyedit.text.names import Names
-
-if TYPE_CHECKING:
-    from rose_easyedit.cli.demo import Outcome
 
 PLAIN_WIDTH = 110
 _ANSWER_WIDTH = 90
@@ -26,6 +24,15 @@ _WORDS_OF_ANSWERS = {
     "another subject in its place": "replaced",
     "broken": "broken",
 }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one method made of the facts, and the seconds that its edit took."""
+
+    name: str
+    result: EvaluationResult
+    seconds: float
 
 
 def totals_table(outcomes: Sequence[Outcome]) -> Table:

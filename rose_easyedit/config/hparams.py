@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rose_easyedit.config.checks import hparams_faults, layers_faults
+from rose_easyedit.config.checks import setting_faults, unfit
 from rose_easyedit.config.paths import conf_dir, hparams_dir
 from rose_easyedit.config.rules import is_series, setting
 from rose_easyedit.config.typed import UNUSABLE, key_faults, typed
 from rose_easyedit.config.yaml_files import find_yaml, read_yaml
-from rose_easyedit.errors import RoSEError
+from rose_easyedit.errors import RoSEError, shown
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ INTEGRATIONS = ("hierarchical", "joint", "independent")
 CONSTRAINTS = ("protected", "identity", "shrinkage", "covariance", "null_space")
 KEY_COLUMNS = ("per_query", "merged")
 PRECISIONS = ("auto", "bfloat16", "weights")
+# Settings that are compared with each other, beside the layers.
+_COMPARED = frozenset({"z_layer", "model_parallel", "contexts"})
 
 
 @dataclass
@@ -262,7 +264,7 @@ class RoSEHyperParams:
         Raises:
             RoSEError: with every fault, its value and what would do.
         """
-        if faults := hparams_faults(self):
+        if faults := _faults(self):
             raise RoSEError.of(UNUSABLE, faults)
 
     def as_dict(self) -> dict[str, Any]:
@@ -333,5 +335,53 @@ _GROUPS: dict[str, type[Any]] = {
 
 
 def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
-    found: RoSEHyperParams = typed(RoSEHyperParams, _GROUPS, layers, {"layers": layers_faults})
+    found: RoSEHyperParams = typed(RoSEHyperParams, _GROUPS, layers, {"layers": _layers_faults})
     return found
+
+
+def _faults(hparams: RoSEHyperParams) -> list[str]:
+    """Every fault, with the setting's name, its value and what would do.
+
+    How some go together is looked at where each of those will do.
+    """
+    of_layers = _layers_faults(hparams.layers)
+    faults = of_layers + setting_faults(hparams)
+    for name in _GROUPS:
+        faults += setting_faults(getattr(hparams, name), f"{name}.")
+    if of_layers or _COMPARED.intersection(unfit(hparams)):
+        return faults
+    return faults + _combination_faults(hparams)
+
+
+def _layers_faults(layers: Any) -> list[str]:
+    """What is neither a list of layers nor "auto"."""
+    is_list = is_series(layers) and all(type(layer) is int for layer in layers)
+    if is_list or layers == AUTO:
+        return []
+    return [f"layers is {shown(layers)}; give a list of whole numbers, or auto"]
+
+
+def _combination_faults(hparams: RoSEHyperParams) -> list[str]:
+    faults = []
+    layers = [] if hparams.layers == AUTO else list(hparams.layers)
+    if hparams.layers == AUTO and hparams.z_layer is not None:
+        faults.append(f"z_layer is {hparams.z_layer}, but layers is auto; leave z_layer null")
+    elif hparams.layers != AUTO and not layers:
+        faults.append("layers is empty; name the layers to edit, or write auto")
+    elif layers != sorted(set(layers)) or layers and layers[0] < 0:
+        faults.append(f"layers is {layers}; list different layers, 0 or more, in order")
+    if layers and hparams.z_layer is not None and hparams.z_layer < layers[-1]:
+        faults.append(
+            f"z_layer is {hparams.z_layer}, before the last edited layer {layers[-1]}; "
+            "leave it null or set it to that layer or a later one"
+        )
+    if hparams.model_parallel:
+        faults.append(
+            "model_parallel is true; the layers after z_layer are replayed on one device, so put "
+            "the model on one device (device: cpu works for any size)"
+        )
+    if hparams.contexts is not None and not hparams.contexts:
+        faults.append(
+            'contexts is an empty list; leave it null or give prefixes ("" is the bare one)'
+        )
+    return faults
