@@ -335,7 +335,7 @@ _GROUPS: dict[str, type[Any]] = {
 
 
 def _typed(*layers: Mapping[str, Any]) -> RoSEHyperParams:
-    found: RoSEHyperParams = typed(RoSEHyperParams, _GROUPS, layers, {"layers": _layers_faults})
+    found: RoSEHyperParams = typed(RoSEHyperParams, _GROUPS, layers)
     return found
 
 

@@ -44,7 +44,8 @@ def setting_fault(schema: Any, name: str, value: Any, prefix: str = "") -> str:
         wanted = f"choose one of {', '.join(words)}"
     else:
         bounds = declared.metadata.get(BOUNDS, {})
-        wanted = " ".join(["give", _NAMES.get(kind, kind), *_told(bounds)])
+        told = _of_whole_numbers(bounds) if kind == "int" else _told(bounds)
+        wanted = " ".join(["give", _NAMES.get(kind, kind), *told])
     return f"{prefix}{name} is {shown(value)}; {wanted}{', or null' if none else ''}"
 
 
@@ -54,11 +55,21 @@ def is_series(value: Any) -> bool:
 
 
 def _told(bounds: Mapping[str, float]) -> list[str]:
-    if (bounds.get("ge"), bounds.get("le")) == (0, 1):
-        return ["between 0 and 1"]
+    """The bounds in words, if there are any: "from 0 to 1", "above 0"."""
+    if {"ge", "le"} <= bounds.keys():
+        return [f"from {bounds['ge']} to {bounds['le']}"]
     said = {"gt": "above {}", "ge": "of {} or more", "lt": "below {}", "le": "of {} at the most"}
     told = [said[name].format(bound) for name, bound in bounds.items()]
     return [" and ".join(told)] if told else []
+
+
+def _of_whole_numbers(bounds: Mapping[str, float]) -> list[str]:
+    nearest = {"gt": ("ge", 1), "lt": ("le", -1)}
+    within = {}
+    for name, bound in bounds.items():
+        closed, step = nearest.get(name, (name, 0))
+        within[closed] = bound + step
+    return _told(within)
 
 
 _NAMES = {

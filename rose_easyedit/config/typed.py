@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -25,26 +25,19 @@ Schema = type[Any]
 Groups = Mapping[str, Schema]
 
 
-def typed(
-    schema: Schema,
-    groups: Groups,
-    layers: Sequence[Mapping[str, Any]],
-    checks: Mapping[str, Callable[[Any], list[str]]],
-) -> Any:
+def typed(schema: Schema, groups: Groups, layers: Sequence[Mapping[str, Any]]) -> Any:
     """Settings from nested data, each layer on top of those before it.
 
     Args:
         schema: the dataclass of all settings.
         groups: those of its fields that are groups of settings.
         layers: what was given.
-        checks: for settings whose type is none of Python's: what is wrong with a value.
 
     Raises:
         RoSEError: with every key that there is not (and the nearest there is); if there are all,
-            with every value that is not of its setting's type. A reference (`${...}`), to the
+            with every value that is not what its setting takes. A reference (`${...}`), to the
             environment of whoever reads it, say, is no value.
     """
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     renamed = [with_present_names(layer) for layer in layers]
@@ -61,15 +54,21 @@ def typed(
     if faults:
         raise RoSEError.of(UNUSABLE, faults)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), *map(dict, layers))
-        return OmegaConf.to_object(merged)
+        return _merged(schema, layers)
     except OmegaConfBaseException as error:
-        faults = [
-            fault
-            for layer in layers
-            for fault in (*_own_faults(layer, checks), *_type_faults(layer, schema, groups))
-        ]
+        read = [_readable(layer, schema, groups) for layer in layers]
+        faults = [fault for _, unread in read for fault in unread]
+        try:
+            _merged(schema, [values for values, _ in read])
+        except RoSEError as others_too:
+            faults += others_too.faults
         raise RoSEError.of(UNUSABLE, faults or [first_line(str(error))]) from error
+
+
+def _merged(schema: Schema, layers: Sequence[Mapping[str, Any]]) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *map(dict, layers)))
 
 
 def key_faults(values: Mapping[str, Any], schema: Schema, groups: Groups) -> list[str]:
@@ -110,27 +109,24 @@ def _reference_faults(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} is {shown(value)}, which refers to something else; give the value itself"
 
 
-def _own_faults(
-    values: Mapping[str, Any], checks: Mapping[str, Callable[[Any], list[str]]]
-) -> Iterator[str]:
-    for name, check in checks.items():
-        if name in values:
-            yield from check(values[name])
-
-
-def _type_faults(values: Mapping[str, Any], schema: Schema, groups: Groups) -> Iterator[str]:
-    """Every value that cannot be what its setting is, taken alone."""
+def _readable(
+    values: Mapping[str, Any], schema: Schema, groups: Groups
+) -> tuple[dict[str, Any], list[str]]:
+    """The values that can be what their settings are, each taken alone; and what of the others."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    inner = {name: group for name, group in values.items() if name in groups}
-    outer = {name: value for name, value in values.items() if name not in groups}
+    read: dict[str, Any] = {}
+    faults = []
     for prefix, kinds, given in [
-        ("", schema, outer),
-        *((f"{name}.", groups[name], group) for name, group in inner.items()),
+        ("", schema, {name: value for name, value in values.items() if name not in groups}),
+        *((f"{name}.", groups[name], group) for name, group in values.items() if name in groups),
     ]:
+        place = read.setdefault(prefix.removesuffix("."), {}) if prefix else read
         for name, value in given.items():
             try:
                 OmegaConf.merge(OmegaConf.structured(kinds), {name: value})
+                place[name] = value
             except OmegaConfBaseException:
-                yield setting_fault(kinds, name, value, prefix)
+                faults.append(setting_fault(kinds, name, value, prefix))
+    return read, faults

@@ -131,12 +131,27 @@ def _objects(typed: Any) -> tuple[dict[str, Any], list[str]]:
     """The parts of a job that can be made, and what is wrong with the others."""
     made, faults = {}, []
     for name in typed:
-        part = typed[name]
-        try:
-            made[name] = OmegaConf.to_object(part) if OmegaConf.is_config(part) else part
-        except RoSEError as error:
-            faults += faults_of(error)
+        part, wrong = _object(typed[name])
+        faults += [f"{name}.{fault}" for fault in wrong]
+        if not wrong:
+            made[name] = part
     return made, faults
+
+
+def _object(part: Any) -> tuple[Any, list[str]]:
+    """A group of settings, and every fault of it and of the groups in it."""
+    if not OmegaConf.is_dict(part) or OmegaConf.get_type(part) is dict:
+        return OmegaConf.to_object(part) if OmegaConf.is_config(part) else part, []
+    faults = []
+    for name in part:
+        _, wrong = _object(part[name])
+        if wrong:
+            faults += [f"{name}.{fault}" for fault in wrong]
+            part[name] = OmegaConf.structured(OmegaConf.get_type(part[name]))
+    try:
+        return OmegaConf.to_object(part), faults
+    except RoSEError as error:
+        return None, faults_of(error) + faults
 
 
 def _faults(made: dict[str, Any]) -> list[str]:

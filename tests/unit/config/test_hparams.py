@@ -50,7 +50,7 @@ def test_any_series_of_layers_is_a_list(layers: Any) -> None:
         ({"contexts": "Fact: "}, "contexts is 'Fact: '; give a list of texts, or null"),
         ({"contexts": [1]}, r"contexts is \[1\]; give a list of texts, or null"),
         ({"z_layer": 9.5}, "z_layer is 9.5; give a whole number, or null"),
-        ({"micro_batch": "64"}, "micro_batch is '64'; give a whole number above 0$"),
+        ({"micro_batch": "64"}, "micro_batch is '64'; give a whole number of 1 or more$"),
         ({"micro_batch": 2.5}, "micro_batch is 2.5; give a whole number"),
         ({"sink_ratio": True}, "sink_ratio is True; give a number"),
         ({"fp16": "no"}, "fp16 is 'no'; give true or false"),
@@ -216,35 +216,35 @@ VALUES = [
     ("precision", "half", "precision is 'half'; choose one of auto, bfloat16, weights"),
     ("hierarchy.integration", "sum", "hierarchical, joint, independent"),
     ("alignment.constraint", "none", "protected, identity, shrinkage, covariance, null_space"),
-    ("batch_size", 0, "batch_size is 0; give a whole number above 0"),
-    ("max_length", -1, "number above 0"),
-    ("micro_batch", 0, "number above 0"),
-    ("n_contexts", 0, "number above 0"),
-    ("chat_contexts", -1, "number of 0 or more"),
-    ("query_formats", -1, "number of 0 or more"),
+    ("batch_size", 0, "batch_size is 0; give a whole number of 1 or more"),
+    ("max_length", -1, "number of 1 or more"),
+    ("micro_batch", 0, "number of 1 or more"),
+    ("n_contexts", 0, "number from 1 to 8"),
+    ("chat_contexts", -1, "number from 0 to 4"),
+    ("query_formats", -1, "number from 0 to 6"),
     ("seed", -1, "number of 0 or more"),
-    ("n_contexts", 9, "n_contexts is 9; give a whole number above 0 and of 8 at the most"),
-    ("chat_contexts", 5, "chat_contexts is 5; give a whole number .* and of 4 at the most"),
-    ("answered_queries", 3, "answered_queries is 3; give a whole number .* and of 2 at the most"),
-    ("query_formats", 7, "query_formats is 7; give a whole number .* and of 6 at the most"),
+    ("n_contexts", 9, "n_contexts is 9; give a whole number from 1 to 8"),
+    ("chat_contexts", 5, "chat_contexts is 5; give a whole number from 0 to 4"),
+    ("answered_queries", 3, "answered_queries is 3; give a whole number from 0 to 2"),
+    ("query_formats", 7, "query_formats is 7; give a whole number from 0 to 6"),
     ("sink_ratio", 1.0, "a number above 1"),
-    ("hierarchy.fact_steps", 0, "hierarchy.fact_steps is 0; give a whole number above 0"),
-    ("hierarchy.subject_steps", 0, "number above 0"),
+    ("hierarchy.fact_steps", 0, "hierarchy.fact_steps is 0; give a whole number of 1 or more"),
+    ("hierarchy.subject_steps", 0, "number of 1 or more"),
     ("hierarchy.fact_learning_rate", 0.0, "number above 0"),
     ("hierarchy.subject_learning_rate", -1.0, "number above 0"),
     ("hierarchy.clamp_norm", 0.0, "number above 0"),
-    ("hierarchy.context_batches", 0, "number above 0"),
+    ("hierarchy.context_batches", 0, "number of 1 or more"),
     ("hierarchy.loss_threshold", -0.1, "number of 0 or more"),
     ("hierarchy.kl_factor", -1.0, "number of 0 or more"),
     ("hierarchy.weight_decay", -1.0, "number of 0 or more"),
     ("hierarchy.smoothing_radius", -1.0, "number of 0 or more"),
     ("alignment.strength", 0.0, "number above 0"),
     ("alignment.covariance_weight", 0.0, "number above 0"),
-    ("alignment.statistics_tokens", 0, "number above 0"),
+    ("alignment.statistics_tokens", 0, "number of 1 or more"),
     ("alignment.protected_directions", -1, "number of 0 or more"),
     ("alignment.subject_weight", -1.0, "number of 0 or more"),
     ("alignment.null_space_threshold", -1.0, "number of 0 or more"),
-    ("alignment.shrinkage", 1.5, "a number between 0 and 1"),
+    ("alignment.shrinkage", 1.5, "a number from 0 to 1"),
     ("layers", [], "layers is empty; name the layers to edit"),
     ("layers", [8, 7], r"layers is \[8, 7\]; list different layers, 0 or more, in order"),
     ("layers", [7, 7], "list different layers"),
@@ -301,11 +301,22 @@ def test_values_of_another_type_are_told_together_with_what_the_settings_are() -
     with pytest.raises(RoSEError) as caught:
         RoSEHyperParams.from_dict(values)
     assert caught.value.faults == (
-        "layers is 'foo'; give a list of whole numbers, or auto",
         "seed is 'abc'; give a whole number of 0 or more",
         "z_layer is [1]; give a whole number, or null",
         "alignment.strength is 'strong'; give a number above 0",
         "alignment.locality_budget is {}; give a number above 0, or null",
+        "layers is 'foo'; give a list of whole numbers, or auto",
+    )
+
+
+def test_values_of_another_type_and_out_of_range_are_told_together() -> None:
+    values = {"layers": [1], "seed": "abc", "n_contexts": 9, "alignment": {"strength": -1}}
+    with pytest.raises(RoSEError) as caught:
+        RoSEHyperParams.from_dict(values)
+    assert caught.value.faults == (
+        "seed is 'abc'; give a whole number of 0 or more",
+        "n_contexts is 9; give a whole number from 1 to 8",
+        "alignment.strength is -1.0; give a number above 0",
     )
 
 

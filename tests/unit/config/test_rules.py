@@ -38,6 +38,7 @@ class Some:
     limit: int | None = setting(None, least=0, below=9)
     how: str = setting("fast", words=("fast", "slow"))
     free: float = 0.0
+    part: float = setting(0.5, above=0, below=1)
     flag: bool = False
     said: str = ""
     texts: list[str] | None = None
@@ -64,10 +65,11 @@ def test_what_is_declared_is_allowed(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "wanted"),
     [
-        ("share", (-0.01, 1.01, math.nan, "1", True, None), "give a number between 0 and 1"),
-        ("steps", (0, 9, 1.0, True), "give a whole number above 0 and of 8 at the most"),
-        ("limit", (-1, 9, "2"), "give a whole number of 0 or more and below 9, or null"),
+        ("share", (-0.01, 1.01, math.nan, "1", True, None), "give a number from 0 to 1"),
+        ("steps", (0, 9, 1.0, True), "give a whole number from 1 to 8"),
+        ("limit", (-1, 9, "2"), "give a whole number from 0 to 8, or null"),
         ("how", ("odd", 3, None), "choose one of fast, slow"),
+        ("part", (0, 1.0), "give a number above 0 and below 1"),
         ("free", (math.inf, -math.inf, math.nan, "x"), "give a number"),
         ("flag", ("no", 1), "give true or false"),
         ("said", (3, None), "give text"),

@@ -14,7 +14,7 @@ from rose_easyedit.errors import RoSEError
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.experiment.keys import dotted_keys, nearest
 from rose_easyedit.experiment.plan import compose_job
-from rose_easyedit.experiment.schema import ExperimentConfig
+from rose_easyedit.experiment.schema import ExperimentConfig, faults_of
 from rose_easyedit.geometry.settings import DiagnosisSettings
 
 
@@ -44,11 +44,11 @@ from rose_easyedit.geometry.settings import DiagnosisSettings
         ("name=a/b", "name is 'a/b'"),
         ("name=..", "name is '..'"),
         ("name=.", "name is '.'"),
-        ("data.subjects=0", "data.subjects is 0; give a whole number above 0"),
-        ("data.at_least=-1", "data.at_least is -1; give a whole number above 0"),
+        ("data.subjects=0", "data.subjects is 0; give a whole number of 1 or more"),
+        ("data.at_least=-1", "data.at_least is -1; give a whole number of 1 or more"),
         (
             "data.facts_per_subject=0",
-            "data.facts_per_subject is 0; give a whole number above 0 and",
+            "data.facts_per_subject is 0; give a whole number from 1 to 10",
         ),
         ("data.subjects=1000", "data: 1000 subject(s) with 1 or more facts are asked for"),
         ("tracking=null", "tracking=null chooses nothing; leave it out, or choose of jsonl, none"),
@@ -77,6 +77,19 @@ def test_faults_come_together() -> None:
     with pytest.raises(RoSEError) as error:
         compose_job(["through=x", "evaluation.batch_size=0", "data.split=y"])
     assert all(part in str(error.value) for part in ("through", "batch_size", "data.split"))
+
+
+def test_faults_of_groups_within_groups_are_told_by_their_whole_names() -> None:
+    words = ["evaluation.batch_size=0", "evaluation.diagnosis.quantile=3", "hparams.seed=-1"]
+    with pytest.raises(RoSEError) as error:
+        compose_job([*words, "hparams.alignment.strength=0", "tracking=jsonl", "tracking.mode=on"])
+    assert sorted(faults_of(error.value)) == [
+        "evaluation.batch_size is 0; give a whole number of 1 or more",
+        "evaluation.diagnosis.quantile is 3.0; give a number from 0 to 1",
+        "hparams.alignment.strength is 0.0; give a number above 0",
+        "hparams.seed is -1; give a whole number of 0 or more",
+        "tracking.mode is 'on'; choose one of offline, online, disabled",
+    ]
 
 
 def test_one_wrong_job_of_a_sweep_refuses_all_of_it() -> None:
