@@ -38,7 +38,7 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheEntry:
     """What is kept.
 
     Attributes:
@@ -74,7 +74,7 @@ class Cache:
     def read(
         self,
         key: str,
-        made: Callable[[Entry], Made],
+        made: Callable[[CacheEntry], Made],
         *,
         name: str | None = None,
         rows: int | None = None,
@@ -98,7 +98,7 @@ class Cache:
                 return None
             if header["sha256"][_place(rows)] != _digest(key, header["record"], tensors):
                 raise ValueError("its content has changed")
-            found = made(Entry(tensors, header["record"]))
+            found = made(CacheEntry(tensors, header["record"]))
         except FileNotFoundError:  # another process has removed it
             return None
         # RuntimeError: nested too deep, or a type of number that PyTorch does not compute with
@@ -114,7 +114,7 @@ class Cache:
         return found
 
     def write(
-        self, key: str, entry: Entry, *, name: str | None = None, rows: int | None = None
+        self, key: str, entry: CacheEntry, *, name: str | None = None, rows: int | None = None
     ) -> None:
         """Keeps an entry, in place of one of that name; says so where it cannot.
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rose_easyedit.cache.entries import Cache, Entry, key_of
+from rose_easyedit.cache.entries import Cache, CacheEntry, key_of
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.config.results_version import EVALUATIONS
 from rose_easyedit.evaluation.facts import LocalityPrompt, Query
@@ -92,7 +92,7 @@ def _key(model: Any, tokenizer: Any, questions: Questions, settings: EvaluationS
     return key_of(parts)
 
 
-def _entry(measured: Measurement) -> Entry:
+def _entry(measured: Measurement) -> CacheEntry:
     record = {
         "answers": list(measured.answers.values()),
         "readings": [asdict(reading) for reading in measured.readings.values()],
@@ -103,10 +103,10 @@ def _entry(measured: Measurement) -> Entry:
         "generic": measured.generic.logprobs,
         "generic_tokens": measured.generic.tokens,
     }
-    return Entry(tensors, record)
+    return CacheEntry(tensors, record)
 
 
-def _measurement(questions: Questions, entry: Entry) -> Measurement:
+def _measurement(questions: Questions, entry: CacheEntry) -> Measurement:
     record, tensors = entry.record, entry.tensors
     readings = [TargetReading(**reading) for reading in record["readings"]]
     if not _fit(questions, record, readings, tensors):

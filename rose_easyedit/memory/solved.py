@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rose_easyedit.cache.entries import Cache, Entry, key_of
+from rose_easyedit.cache.entries import Cache, CacheEntry, key_of
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.config.results_version import EDITS
 from rose_easyedit.edits.delta import EditDelta
@@ -107,12 +107,12 @@ def keep_solved(memory: Path, key: str, delta: EditDelta) -> None:
     """
     record, tensors = content_of(delta.as_record())
     try:
-        Cache(default_folder()).write(key, Entry(tensors, record), name=_name(memory))
+        Cache(default_folder()).write(key, CacheEntry(tensors, record), name=_name(memory))
     except RoSEError as error:
         logger.warning("the edit of the memory is not kept for the next question: %s", error)
 
 
-def _delta(entry: Entry) -> tuple[EditDelta, list[str]]:
+def _delta(entry: CacheEntry) -> tuple[EditDelta, list[str]]:
     """The edit of an entry, and what it has warned of."""
     delta = EditDelta.from_record(edit_of(entry.record, entry.tensors, "the kept edit"))
     log, checked = delta.provenance.log, delta.provenance.self_check

@@ -10,7 +10,7 @@ from importlib import resources
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from rose_easyedit.cache.entries import Cache, Entry, key_of
+from rose_easyedit.cache.entries import Cache, CacheEntry, key_of
 from rose_easyedit.config.hparams import AUTO, RoSEHyperParams
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.errors import RoSEError, shown
@@ -53,7 +53,7 @@ def with_layers(
     layers = cache.read(key, partial(_kept, model.config.get_text_config().num_hidden_layers))
     if layers is None:
         layers = _traced(model, tokenizer)
-        cache.write(key, Entry({}, layers))
+        cache.write(key, CacheEntry({}, layers))
     return hparams.with_overrides(layers=layers)
 
 
@@ -93,7 +93,7 @@ def _why_not(location: Location) -> str:
     return "causal tracing cannot tell where the subject is read (" + "; ".join(doubts) + ")"
 
 
-def _kept(n_layers: int, entry: Entry) -> list[int]:
+def _kept(n_layers: int, entry: CacheEntry) -> list[int]:
     """The layers of an entry, which are some that the model has."""
     layers = entry.record
     fits = all(type(layer) is int and 0 <= layer < n_layers for layer in layers)

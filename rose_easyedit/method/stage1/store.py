@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rose_easyedit.cache.entries import Cache, Entry, key_of
+from rose_easyedit.cache.entries import Cache, CacheEntry, key_of
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.config.results_version import EDITS
 from rose_easyedit.method.stage1.checkpoint import Checkpoint
@@ -116,7 +116,7 @@ class ShiftStore:
 
     def save(self, key: str, shifts: Shifts) -> None:
         """Keeps shifts; says so where it cannot."""
-        self.entries.write(key, Entry(shifts.as_tensors()))
+        self.entries.write(key, CacheEntry(shifts.as_tensors()))
 
 
 class _Unfinished:
@@ -132,7 +132,7 @@ class _Unfinished:
     def save(
         self, setting: Setting, groups: Sequence[Group], start: Tensor, reached: Checkpoint
     ) -> None:
-        self._entries.write(self._key(setting, groups, start), Entry(reached.as_tensors()))
+        self._entries.write(self._key(setting, groups, start), CacheEntry(reached.as_tensors()))
 
     def drop(self, setting: Setting, groups: Sequence[Group], start: Tensor) -> None:
         self._entries.drop(self._key(setting, groups, start))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rose_easyedit.cache.entries import Cache, Entry, key_of
+from rose_easyedit.cache.entries import Cache, CacheEntry, key_of
 from rose_easyedit.config.hparams import AlignmentHyperParams
 from rose_easyedit.config.paths import cache_dir
 from rose_easyedit.forward.activations import read_keys
@@ -163,11 +163,11 @@ def _collect(
     return {layer: torch.cat(keys) for layer, keys in parts.items()}
 
 
-def _entry(spectrum: Spectrum) -> Entry:
-    return Entry({"eigenvalues": spectrum.eigenvalues, "directions": spectrum.directions})
+def _entry(spectrum: Spectrum) -> CacheEntry:
+    return CacheEntry({"eigenvalues": spectrum.eigenvalues, "directions": spectrum.directions})
 
 
-def _spectrum(width: int, entry: Entry) -> Spectrum:
+def _spectrum(width: int, entry: CacheEntry) -> Spectrum:
     """The spectrum of an entry, of keys that are so wide."""
     found = Spectrum(entry.tensors["eigenvalues"], entry.tensors["directions"])
     if not _is_spectrum(found, width):

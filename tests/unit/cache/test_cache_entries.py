@@ -12,21 +12,23 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rose_easyedit.cache.entries import Cache, Entry, key_of
+from rose_easyedit.cache.entries import Cache, CacheEntry, key_of
 
 KEY, OTHER = key_of(["a"]), key_of(["b"])
-ENTRY = Entry({"a": torch.arange(6.0).reshape(3, 2), "b": torch.arange(3)}, {"é": [1, None, 0.1]})
+ENTRY = CacheEntry(
+    {"a": torch.arange(6.0).reshape(3, 2), "b": torch.arange(3)}, {"é": [1, None, 0.1]}
+)
 
 
 def path_of(folder: Path, key: str = KEY) -> Path:
     return folder / f"{key}.safetensors"
 
 
-def as_it_is(entry: Entry) -> Entry:
+def as_it_is(entry: CacheEntry) -> CacheEntry:
     return entry
 
 
-def is_same(entry: Entry | None, wanted: Entry = ENTRY) -> bool:
+def is_same(entry: CacheEntry | None, wanted: CacheEntry = ENTRY) -> bool:
     return (
         entry is not None
         and entry.record == wanted.record
@@ -51,13 +53,13 @@ def test_an_entry_is_read_as_it_was_written_and_written_as_the_same_bytes(tmp_pa
 
 @pytest.mark.parametrize("record", [None, [], "", {"2": 1, "10": [float("inf")]}, "\ud800 日本"])
 def test_whatever_json_can_hold_is_a_record(record: Any, tmp_path: Path) -> None:
-    Cache(tmp_path).write(KEY, Entry({}, record))
+    Cache(tmp_path).write(KEY, CacheEntry({}, record))
     found = Cache(tmp_path).read(KEY, as_it_is)
     assert found is not None and found.record == record and found.tensors == {}
 
 
 def test_records_are_told_apart_as_they_will_be_read(tmp_path: Path) -> None:
-    Cache(tmp_path).write(KEY, Entry({}, {10: (1, 2), 2: 0}))
+    Cache(tmp_path).write(KEY, CacheEntry({}, {10: (1, 2), 2: 0}))
     found = Cache(tmp_path).read(KEY, as_it_is)
     assert found is not None and found.record == {"10": [1, 2], "2": 0}
 
@@ -137,7 +139,7 @@ def test_a_name_has_one_entry_whatever_its_key(
     cache.write(KEY, ENTRY, name="one")
     assert is_same(cache.read(KEY, as_it_is, name="one"))
     assert cache.read(OTHER, as_it_is, name="one") is None
-    cache.write(OTHER, Entry({}, 2), name="one")
+    cache.write(OTHER, CacheEntry({}, 2), name="one")
     assert cache.read(KEY, as_it_is, name="one") is None
     assert [path.name for path in tmp_path.iterdir()] == ["one.safetensors"] and not caplog.text
 
@@ -145,7 +147,7 @@ def test_a_name_has_one_entry_whatever_its_key(
 def test_first_rows_are_read_and_checked_without_the_others(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     cache.write(KEY, ENTRY, rows=2)
-    first = Entry({name: each[:2] for name, each in ENTRY.tensors.items()}, ENTRY.record)
+    first = CacheEntry({name: each[:2] for name, each in ENTRY.tensors.items()}, ENTRY.record)
     assert is_same(cache.read(KEY, as_it_is, rows=2), first)
     assert is_same(cache.read(KEY, as_it_is))
     flipped(path_of(tmp_path))  # in the last row

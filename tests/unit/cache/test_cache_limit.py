@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from rose_easyedit.cache.entries import Cache, Entry, key_of
+from rose_easyedit.cache.entries import Cache, CacheEntry, key_of
 from rose_easyedit.cache.limit import PARTS, VARIABLE, Limit
 from rose_easyedit.errors import RoSEError
 
 KEYS = [key_of(number) for number in range(6)]
-ENTRY = Entry({"a": torch.zeros(1_000)})
+ENTRY = CacheEntry({"a": torch.zeros(1_000)})
 SIZE = 4_400  # of a file, a little more than that
 
 
@@ -171,7 +171,7 @@ def work(folder: Path, seed: int) -> bool:
         found = cache.read(KEYS[number], lambda entry: entry.record)
         right = right and found in (None, number)
         if found is None:
-            cache.write(KEYS[number], Entry({"a": torch.zeros(1_000)}, number))
+            cache.write(KEYS[number], CacheEntry({"a": torch.zeros(1_000)}, number))
     return right
 
 

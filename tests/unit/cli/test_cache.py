@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rose_easyedit.cache.entries import Cache, Entry, key_of
+from rose_easyedit.cache.entries import Cache, CacheEntry, key_of
 from rose_easyedit.cli import main
 
 
@@ -70,7 +70,7 @@ def test_a_part_that_there_is_not_is_refused(
 def test_how_much_entries_have_and_may_have_is_shown(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Cache(folder / "shifts").write(key_of(1), Entry({"a": torch.zeros(1_000)}))
+    Cache(folder / "shifts").write(key_of(1), CacheEntry({"a": torch.zeros(1_000)}))
     for limit, said in (("", "20.0 GB"), ("0.5", "500.0 MB"), ("inf", "without a limit")):
         monkeypatch.setenv("ROSE_EASYEDIT_CACHE_LIMIT", limit)
         assert main(["cache"]) == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rose_easyedit.cache.entries import Cache, Entry
+from rose_easyedit.cache.entries import Cache, CacheEntry
 from rose_easyedit.evaluation import cache
 from rose_easyedit.evaluation.cache import default_folder, measure_once
 from rose_easyedit.evaluation.evaluate import Baseline, evaluate_edit
@@ -213,6 +213,6 @@ def test_an_odd_entry_whose_checksum_is_right_is_not_used(
     entries = Cache(tmp_path)
     record, tensors = entries.read(path.stem, lambda entry: (entry.record, dict(entry.tensors)))
     (tensors if isinstance(value, torch.Tensor) else record)[name] = value
-    entries.write(path.stem, Entry(tensors, record))
+    entries.write(path.stem, CacheEntry(tensors, record))
     again = measure_once(tiny_llama, tiny_tokenizer, QUESTIONS, SETTINGS, "before", tmp_path)
     assert len(asked) == 2 and same(first, again)

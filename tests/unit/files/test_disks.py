@@ -18,7 +18,7 @@ from tiny_edits import make_delta
 from tiny_gguf import write_gguf
 from tiny_models import build_model, same_weights, weights_of
 
-from rose_easyedit.cache.entries import Cache, Entry
+from rose_easyedit.cache.entries import Cache, CacheEntry
 from rose_easyedit.cli.main import FAILED, main
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import DiskError, RoSEError
@@ -202,7 +202,7 @@ CACHES: dict[str, Write] = {
         "a", Shifts(torch.zeros(3, 4_000), [[0.1]] * 3, [1] * 3)
     ),
     "entries": lambda folder: Cache(folder).write(
-        "a", Entry({"a": torch.ones(64, 64)}, list(range(3_000))), rows=8
+        "a", CacheEntry({"a": torch.ones(64, 64)}, list(range(3_000))), rows=8
     ),
 }
 

@@ -11,7 +11,7 @@ import torch
 from tiny_llama import build_tokenizer
 from tiny_models import FACTS, build_model, settings
 
-from rose_easyedit.cache.entries import FORMAT, Cache, Entry
+from rose_easyedit.cache.entries import FORMAT, Cache, CacheEntry
 from rose_easyedit.edits.delta import EditDelta
 from rose_easyedit.edits.file import EditRecord, content_of, edit_of
 from rose_easyedit.errors import RoSEError
@@ -118,7 +118,7 @@ def test_a_damaged_one_is_computed_again(
         EditDelta.load(path.with_name("one.safetensors")).save(kept)
     elif content == "no edit":  # under the key of one
         key = json.loads(read_tensors(kept)[0][FORMAT])["key"]
-        Cache(cache).write(key, Entry({}, {"base": "0" * 64}), name=kept.stem)
+        Cache(cache).write(key, CacheEntry({}, {"base": "0" * 64}), name=kept.stem)
     else:
         kept.write_bytes(whole[: len(whole) // 2] if content == "cut" else b"")
     memory = another(path, pair)
@@ -145,7 +145,7 @@ def test_an_odd_one_whose_checksum_and_key_are_right_fails_no_question(
     else:
         del record[change]
     content, tensors = content_of(EditRecord(layers, base, record, found.targets))
-    entries.write(key, Entry(tensors, content), name=kept.stem)
+    entries.write(key, CacheEntry(tensors, content), name=kept.stem)
     assert another(path, pair).ask("They met", max_new_tokens=3) == wanted
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny_models import FACTS, settings
 
-from rose_easyedit.cache.entries import Cache, Entry
+from rose_easyedit.cache.entries import Cache, CacheEntry
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.memory.memory import FactMemory
@@ -67,7 +67,7 @@ def test_layers_are_found_once_per_model_and_said(
     (kept,) = (tmp_path / "layers").iterdir()
     whole = kept.read_bytes()
     for layers in ([], [7], [1, 0], ["0"], [True], "01", None, {"0": 1}):
-        Cache(kept.parent).write(kept.stem, Entry({}, layers))
+        Cache(kept.parent).write(kept.stem, CacheEntry({}, layers))
         assert with_layers(tiny_llama, tiny_tokenizer, AUTO).layers == [0, 1]
         assert kept.read_bytes() == whole
     assert len(calls) == 9

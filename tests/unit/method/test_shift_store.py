@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_llama import build_llama, build_tokenizer
 
-from rose_easyedit.cache.entries import Cache, Entry
+from rose_easyedit.cache.entries import Cache, CacheEntry
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.method.edit import compute_edit
 from rose_easyedit.method.stage1 import integration
@@ -193,7 +193,7 @@ def test_what_an_interrupt_has_left_damaged_is_computed_again(
     if content == "cut":
         begun.write_bytes(begun.read_bytes()[:-5])
     else:  # of another optimisation, under this one's name
-        entry = Entry({"record": torch.zeros(2, dtype=torch.uint8)})
+        entry = CacheEntry({"record": torch.zeros(2, dtype=torch.uint8)})
         Cache(tmp_path).write(begun.stem, entry)
     same(fresh, edit(pair, tmp_path))
     assert "computed again" in caplog.text
@@ -243,7 +243,7 @@ def rewrite(path, *change):
     """Puts odd tensors into an entry, as somebody who knows the format would."""
     entries = Cache(path.parent)
     tensors = entries.read(path.stem, lambda entry: dict(entry.tensors))
-    entries.write(path.stem, Entry(odd(tensors, *change)))
+    entries.write(path.stem, CacheEntry(odd(tensors, *change)))
 
 
 @pytest.mark.parametrize("case", range(len(ODD_SHIFTS)))

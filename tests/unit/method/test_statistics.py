@@ -293,12 +293,12 @@ def damage_with_its_digest(change: Any) -> Any:
     """What is changed by somebody who knows the format."""
 
     def damage(path: Path) -> None:
-        from rose_easyedit.cache.entries import Cache, Entry
+        from rose_easyedit.cache.entries import Cache, CacheEntry
 
         entries = Cache(path.parent)
         tensors = entries.read(path.stem, lambda entry: entry.tensors)
         changed = {name: change(tensor) for name, tensor in tensors.items()}
-        entries.write(path.stem, Entry(changed), rows=512)
+        entries.write(path.stem, CacheEntry(changed), rows=512)
 
     return damage
 
