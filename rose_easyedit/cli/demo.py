@@ -24,6 +24,7 @@ from rose_easyedit.cli.demo_tables import (
 )
 from rose_easyedit.cli.hints import Parser
 from rose_easyedit.cli.places import new_file, new_folder
+from rose_easyedit.cli.settings import settings_of
 from rose_easyedit.cli.words import EXIT_CODES
 from rose_easyedit.config.hparams import RoSEHyperParams
 from rose_easyedit.config.paths import cache_dir
@@ -117,9 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console = Console(emoji=False, highlight=False, width=PLAIN_WIDTH)
     facts, others = demo_facts(every=options.all_facts)
-    methods = [
-        (name, RoSEHyperParams.preset(preset, options.hparams)) for preset, name in METHODS.items()
-    ]
+    hparams = settings_of(options.hparams, options.model)
+    methods = [(name, hparams.with_preset(preset)) for preset, name in METHODS.items()]
     shown = options.model
     if options.model == EMBEDDED:
         shown = "SmolLM2-135M-Instruct (out of a 4-bit file)"
@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model", default=EMBEDDED, metavar="NAME", help="name, folder or hub name"
     )
     parser.add_argument(
-        "--hparams", default="smollm2-135m", metavar="NAME", help="the model's settings"
+        "--hparams", metavar="NAME", help="settings, in place of those that the model has"
     )
     parser.add_argument(
         "--all-facts", action="store_true", help="all 24 facts about 6 subjects (minutes)"

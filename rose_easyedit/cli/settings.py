@@ -24,9 +24,9 @@ def edit_settings(arguments: Namespace, base: RoSEHyperParams | None = None) -> 
         arguments: the words.
         base: what stands for the file where none is named; None takes the model's.
     """
-    if arguments.hparams:
-        base = _read(arguments.hparams)
-    hparams = base or model_settings(arguments.model)
+    if base is None or arguments.hparams:
+        base = settings_of(arguments.hparams, arguments.model)
+    hparams = base
     if arguments.method:
         hparams = _of_method(hparams, arguments.method)
     return hparams.with_overrides(**assigned(arguments))
@@ -57,6 +57,11 @@ def _read(name: str) -> RoSEHyperParams:
         if name in str(error):
             raise
         raise RoSEError(f"{name}: {error}") from error
+
+
+def settings_of(file: str | None, model: str | None) -> RoSEHyperParams:
+    """The settings of a file, by name or path; those of the model where none is named."""
+    return _read(file) if file else model_settings(model)
 
 
 def model_settings(model: str | None) -> RoSEHyperParams:

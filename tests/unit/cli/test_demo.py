@@ -6,6 +6,7 @@ import html
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +122,11 @@ def test_its_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     shown = capsys.readouterr().out
     assert "  rose-edit demo --all-facts" in shown and "Exit codes: 0 done" in shown
+
+
+def test_a_model_is_edited_with_its_own_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "demo.html"
+    assert main(["--model", "tiny-random", "--out", str(page)]) == 0
+    assert page.is_file() and "In total" in capsys.readouterr().out
