@@ -6,11 +6,15 @@ another thread computed meanwhile would be of a model that it did not ask for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
+
+import torch
+
+from rose_easyedit.restoring import restoring
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -33,11 +37,23 @@ def model_lock(model: Any) -> AbstractContextManager[Any]:
 def one_at_a_time(
     function: Callable[Concatenate[Model, Given], Found],
 ) -> Callable[Concatenate[Model, Given], Found]:
-    """A function of a model, which waits until no other thread uses that model."""
+    """A function of a model, which waits until no other thread uses that model.
+
+    Gradients are on or off afterwards as they were, even if an interrupt fell into `torch.no_grad`.
+    """
 
     @wraps(function)
     def alone(model: Model, *args: Given.args, **kwargs: Given.kwargs) -> Found:
-        with model_lock(model):
+        with model_lock(model), _gradients_as_they_were():
             return function(model, *args, **kwargs)
 
     return alone  # type: ignore[return-value]  # whose first parameter has a name
+
+
+@restoring
+def _gradients_as_they_were() -> Iterator[None]:
+    were_on = torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(were_on)
