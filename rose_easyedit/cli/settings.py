@@ -26,10 +26,9 @@ def edit_settings(arguments: Namespace, base: RoSEHyperParams | None = None) -> 
     """
     if base is None or arguments.hparams:
         base = settings_of(arguments.hparams, arguments.model)
-    hparams = base
     if arguments.method:
-        hparams = _of_method(hparams, arguments.method)
-    return hparams.with_overrides(**assigned(arguments))
+        base = _of_method(base, arguments.method)
+    return base.with_overrides(**assigned(arguments))
 
 
 def _of_method(hparams: RoSEHyperParams, method: str) -> RoSEHyperParams:

@@ -45,7 +45,7 @@ def setting_fault(schema: Any, name: str, value: Any, prefix: str = "") -> str:
     else:
         bounds = declared.metadata.get(BOUNDS, {})
         told = _of_whole_numbers(bounds) if kind == "int" else _told(bounds)
-        wanted = " ".join(["give", _NAMES.get(kind, kind), *told])
+        wanted = f"give {_NAMES.get(kind, kind)} {told}".rstrip()
     return f"{prefix}{name} is {shown(value)}; {wanted}{', or null' if none else ''}"
 
 
@@ -54,16 +54,15 @@ def is_series(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def _told(bounds: Mapping[str, float]) -> list[str]:
+def _told(bounds: Mapping[str, float]) -> str:
     """The bounds in words, if there are any: "from 0 to 1", "above 0"."""
     if {"ge", "le"} <= bounds.keys():
-        return [f"from {bounds['ge']} to {bounds['le']}"]
+        return f"from {bounds['ge']} to {bounds['le']}"
     said = {"gt": "above {}", "ge": "of {} or more", "lt": "below {}", "le": "of {} at the most"}
-    told = [said[name].format(bound) for name, bound in bounds.items()]
-    return [" and ".join(told)] if told else []
+    return " and ".join(said[name].format(bound) for name, bound in bounds.items())
 
 
-def _of_whole_numbers(bounds: Mapping[str, float]) -> list[str]:
+def _of_whole_numbers(bounds: Mapping[str, float]) -> str:
     nearest = {"gt": ("ge", 1), "lt": ("le", -1)}
     within = {}
     for name, bound in bounds.items():

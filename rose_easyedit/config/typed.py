@@ -110,7 +110,7 @@ def _reference_faults(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _readable(
-    values: Mapping[str, Any], schema: Schema, groups: Groups
+    values: Mapping[str, Any], schema: Schema, groups: Groups, prefix: str = ""
 ) -> tuple[dict[str, Any], list[str]]:
     """The values that can be what their settings are, each taken alone; and what of the others."""
     from omegaconf import OmegaConf
@@ -118,15 +118,14 @@ def _readable(
 
     read: dict[str, Any] = {}
     faults = []
-    for prefix, kinds, given in [
-        ("", schema, {name: value for name, value in values.items() if name not in groups}),
-        *((f"{name}.", groups[name], group) for name, group in values.items() if name in groups),
-    ]:
-        place = read.setdefault(prefix.removesuffix("."), {}) if prefix else read
-        for name, value in given.items():
-            try:
-                OmegaConf.merge(OmegaConf.structured(kinds), {name: value})
-                place[name] = value
-            except OmegaConfBaseException:
-                faults.append(setting_fault(kinds, name, value, prefix))
+    for name, value in values.items():
+        if name in groups and isinstance(value, Mapping):
+            read[name], of_group = _readable(value, groups[name], {}, f"{name}.")
+            faults += of_group
+            continue
+        try:
+            OmegaConf.merge(OmegaConf.structured(schema), {name: value})
+            read[name] = value
+        except OmegaConfBaseException:
+            faults.append(setting_fault(schema, name, value, prefix))
     return read, faults

@@ -15,6 +15,8 @@ from rose_easyedit.requests import EditRequest, as_prompt, as_subject
 FORMS = ("statement", "paraphrase", "question", "instruction")
 CHAT_FORMS = frozenset({"question", "instruction"})
 SPLITS = ("validation", "test")
+# Of a subject, that a same-subject view draws at the most.
+MOST_FACTS = 10
 
 # The bundled sets and their files: "core" has three kinds of subjects and four relations of each,
 # "wide" seven kinds and five relations, with wordings of its own.

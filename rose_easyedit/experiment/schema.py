@@ -14,6 +14,7 @@ from rose_easyedit.config.rules import setting
 from rose_easyedit.easyedit.importing import easyeditor_folder
 from rose_easyedit.easyedit.settings import EasyEditSettings, easyedit_faults
 from rose_easyedit.errors import RoSEError
+from rose_easyedit.evaluation.facts import MOST_FACTS
 from rose_easyedit.evaluation.selection import BUNDLED, LABORATORY
 from rose_easyedit.evaluation.settings import EvaluationSettings
 from rose_easyedit.geometry.settings import DiagnosisSettings
@@ -43,7 +44,7 @@ class DataConfig:
     split: str | None = None
     skip_bad: bool = False
     at_least: int = setting(1, above=0)
-    facts_per_subject: int | None = setting(None, above=0, most=10)
+    facts_per_subject: int | None = setting(None, above=0, most=MOST_FACTS)
     subjects: int | None = setting(None, above=0)
     seed: int = setting(0, least=0)
 

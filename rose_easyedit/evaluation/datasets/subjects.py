@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.evaluation.facts import Fact
-
-_MOST_FACTS = 10
+from rose_easyedit.evaluation.facts import MOST_FACTS, Fact
 
 
 def same_subject_view(
@@ -77,8 +75,8 @@ def _check(at_least: int, facts_per_subject: int | None, subjects: int | None) -
     faults = []
     if at_least < 1:
         faults.append(f"at_least is {at_least}; give 1 or more")
-    if facts_per_subject is not None and not 1 <= facts_per_subject <= _MOST_FACTS:
-        faults.append(f"facts_per_subject is {facts_per_subject}; give 1 to {_MOST_FACTS}")
+    if facts_per_subject is not None and not 1 <= facts_per_subject <= MOST_FACTS:
+        faults.append(f"facts_per_subject is {facts_per_subject}; give 1 to {MOST_FACTS}")
     if subjects is not None and subjects < 1:
         faults.append(f"subjects is {subjects}; give 1 or more")
     if faults:

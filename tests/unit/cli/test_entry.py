@@ -125,21 +125,26 @@ def test_nothing_heavy_is_imported_before_the_first_line_of_a_command() -> None:
     assert not loaded & {"torch", "numpy", "argparse", "json", "transformers"}
 
 
+def as_command(body: str) -> str:
+    """A program that does some work as a command is started; the lines of the work, indented."""
+    return (
+        "import os, sys, types\n"
+        "from rose_easyedit import entry\n"
+        f"def main():\n{body}    return 0\n"
+        "sys.modules['work'] = types.SimpleNamespace(main=main)\n"
+        "sys.exit(entry._run('rose-edit', 'work'))\n"
+    )
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_no_file_takes_the_place_of_a_closed_stream(closed: str, tmp_path: Path) -> None:
     """What is written to the stream by its number would be written into the file."""
-    code = (
-        "import os, sys, types\n"
-        "from rose_easyedit import entry\n"
-        "def main():\n"
+    code = as_command(
         "    file = open('memory', 'wb')\n"
         "    for number in (1, 2):\n"
         "        os.write(number, b'x')\n"
         "    print('x', flush=True)\n"
         "    file.write(str(file.fileno()).encode())\n"
-        "    return 0\n"
-        "sys.modules['work'] = types.SimpleNamespace(main=main)\n"
-        "sys.exit(entry._run('rose-edit', 'work'))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
@@ -157,14 +162,8 @@ def test_no_file_takes_the_place_of_a_closed_stream(closed: str, tmp_path: Path)
     ],
 )
 def test_waiting_threads_leave_the_machine_to_others(own: dict[str, str], found: str) -> None:
-    code = (
-        "import os, sys, types\n"
-        "from rose_easyedit import entry\n"
-        "def main():\n"
+    code = as_command(
         "    print(os.environ.get('GOMP_SPINCOUNT'), os.environ.get('OMP_WAIT_POLICY'))\n"
-        "    return 0\n"
-        "sys.modules['work'] = types.SimpleNamespace(main=main)\n"
-        "sys.exit(entry._run('rose-edit', 'work'))\n"
     )
     names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
     environment = {name: value for name, value in os.environ.items() if name not in names}
