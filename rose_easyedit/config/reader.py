@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from rose_easyedit.config.rules import BOUNDS, WORDS, is_series
+from rose_easyedit.restoring import uninterrupted
 
 # EasyEdit puts a model and its tokenizer in place of the name.
 _OF_ANY_TYPE = ("model_name",)
@@ -49,7 +50,10 @@ def _reader(schema: Any) -> type[BaseModel]:
         of = Literal[words] if words else _TYPES[kind]
         of = Annotated[of, Field(**declared.metadata.get(BOUNDS, {}))]
         read[declared.name] = (of | None if none else of, ...)
-    return create_model(schema.__name__, **read)
+    made: list[type[BaseModel]] = []
+    # an interrupt within would come out of pydantic as a fault of the schema
+    uninterrupted(lambda: made.append(create_model(schema.__name__, **read)))
+    return made[0]
 
 
 def _whole(value: Any) -> Any:

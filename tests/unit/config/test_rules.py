@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from interrupting import interrupted, places_of
 
+from rose_easyedit.config import reader
 from rose_easyedit.config.checks import setting_faults
 from rose_easyedit.config.hparams import (
     AlignmentHyperParams,
@@ -97,3 +100,19 @@ def test_no_number_of_any_settings_may_be_unbound() -> None:
                 made = schema()
                 setattr(made, each.name, math.inf)
                 assert setting_faults(made) != [], each.name
+
+
+def test_an_interrupt_while_settings_are_first_read_is_one() -> None:
+    """pydantic makes a fault of its own of whatever is raised while it builds a reader."""
+
+    def first() -> None:
+        reader._reader.cache_clear()
+        assert setting_faults(Some()) == []
+
+    first()
+    total = places_of(first)
+    assert total > 100
+    for place in Random(0).sample(range(1, total + 1), 150):
+        error = interrupted(first, place)
+        assert isinstance(error, KeyboardInterrupt), (place, error)
+        del error
