@@ -16,9 +16,11 @@ from hypothesis import settings  # noqa: E402
 from tiny_llama import build_llama, build_tokenizer  # noqa: E402
 
 # What hypothesis draws is new in each run, and the same under CI, which shall say the same of the
-# same commit. How long an example takes says something of the machine alone.
-settings.register_profile("new", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# same commit. How long an example takes says something of the machine alone. Both start from
+# hypothesis' defaults: where it finds itself under CI, what is current is a profile of its own.
+defaults = settings.get_profile("default")
+settings.register_profile("new", defaults, deadline=None)
+settings.register_profile("ci", defaults, deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "new")
 
 
