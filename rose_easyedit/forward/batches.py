@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rose_easyedit.forward.shared_prefix import common_opening, families
+from rose_easyedit.forward.shared_prefix import common_opening, families, price_of_a_pass
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,16 @@ def batches(
         device: of the model.
         share: whether a shared prefix is read once; without, every token is in `ids`.
     """
-    for family in families(rows) if share else [list(range(len(rows)))]:
+    price = price_of_a_pass(device)
+    together = [list(range(len(rows)))]
+    for family in families(rows, price) if share else together:
         family = sorted(family, key=lambda i: len(rows[i]))
         for start in range(0, len(family), size):
             indices = family[start : start + size]
             members = [rows[i] for i in indices]
-            shared = common_opening(members) if share and len(members) > 1 else 0
+            shared = common_opening(members) if share else 0
+            if (len(members) - 1) * shared < price:
+                shared = 0
             ids, mask = pad_right([row[shared:] for row in members], device)
             yield Batch(indices, tuple(members[0][:shared]), ids, mask)
 

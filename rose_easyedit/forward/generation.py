@@ -65,10 +65,43 @@ def generate_greedy(
     rows = encode(
         tokenizer, texts, chat=chat, special=special, template_arguments=template_arguments
     )
+    new_tokens = continue_greedily(
+        model,
+        tokenizer,
+        rows,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        autocast=autocast,
+        progress=progress,
+    )
+    answers = [tokenizer.decode(row, skip_special_tokens=True) for row in new_tokens]
+    return [own_turn(tokenizer, answer) for answer in answers] if chat else answers
+
+
+@one_at_a_time
+def continue_greedily(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 32,
+    autocast: torch.dtype | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> list[list[int]]:
+    """As `generate_greedy`, of token ids.
+
+    Returns:
+        What follows each row, up to its stop token and what fills the batch behind that.
+
+    Raises:
+        RoSEError: A row with its answer is longer than the model's context, or has tokens that the
+            model does not have.
+    """
     check_ids(model, rows)
     check_context(model, rows, max_new_tokens)
     config = _greedy_config(model, tokenizer, max_new_tokens)
-    answers = [""] * len(rows)
+    found: list[list[int]] = [[] for _ in rows]
     for indices in length_batches(rows, batch_size):
         batch = [rows[i] for i in indices]
         shared_prefix = sharable_prefix(model, batch, max_new_tokens)
@@ -78,13 +111,12 @@ def generate_greedy(
             if shared_prefix:
                 read_shared_prefix(model.base_model, batch[0][:shared_prefix], cache, len(batch))
             output = model.generate(**inputs, past_key_values=cache, generation_config=config)
-        new_tokens = output[:, inputs["input_ids"].shape[1] :]
-        decoded = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-        for index, answer in zip(indices, decoded, strict=True):
-            answers[index] = own_turn(tokenizer, answer) if chat else answer
+        new_tokens = output[:, inputs["input_ids"].shape[1] :].tolist()
+        for index, row in zip(indices, new_tokens, strict=True):
+            found[index] = row
         if progress is not None:
             progress(len(indices))
-    return answers
+    return found
 
 
 def encode(

@@ -49,6 +49,7 @@ class Replay:
         rows, columns: where logits are wanted: M places, each [M].
         targets: token that should follow at each place, [M]; -1 where none is asked for.
         again: where from the subject on it is named once more, and shifted too, [B]; 0 if nowhere.
+        unshifted: residual stream behind all layers at the M places, [M, d], without a shift.
     """
 
     editable: EditableModel
@@ -59,6 +60,7 @@ class Replay:
     columns: Tensor
     targets: Tensor
     again: Tensor
+    unshifted: Tensor
 
     @property
     def subject_hidden(self) -> Tensor:
@@ -117,6 +119,7 @@ class Replay:
             rows=rows,
             columns=self.columns[wanted],
             targets=self.targets[wanted],
+            unshifted=self.unshifted[wanted],
         )
 
 
@@ -180,6 +183,7 @@ def capture(
         return [
             *(module.register_forward_pre_hook(keep_call, with_kwargs=True) for module in later),
             editable.layers[layer].register_forward_hook(keep_hidden),
+            editable.layers[-1].register_forward_hook(keep_hidden),
         ]
 
     with hooked(register):
@@ -192,7 +196,9 @@ def capture(
         )
     rows, columns, targets = _wanted_places(queries, device)
     again = torch.tensor([(q.again or q.subject) - q.subject for q in queries], device=device)
-    return Replay(editable, seen[0], later, calls, rows, columns, targets, again)
+    hidden, final = seen
+    unshifted = final[rows, columns]
+    return Replay(editable, hidden, later, calls, rows, columns, targets, again, unshifted)
 
 
 def _wanted_places(

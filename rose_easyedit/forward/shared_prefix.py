@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
 import torch
@@ -12,8 +14,15 @@ from rose_easyedit.models.offload import computing_device
 
 Row = TypeVar("Row")
 
-# Fewer tokens than these are cheaper to read again than to handle apart.
-_WORTH_SHARING = 16
+# What a pass costs besides its tokens, in tokens: its calls, and reading every matrix once more. A
+# GPU is through with the tokens long before it is through with the calls.
+_PASS_ON_A_CPU = 64
+_PASS_ON_A_GPU = 512
+
+
+def price_of_a_pass(device: torch.device) -> int:
+    """What one more pass costs on a device, in tokens run."""
+    return _PASS_ON_A_CPU if device.type == "cpu" else _PASS_ON_A_GPU
 
 
 def common_opening(rows: Sequence[Sequence[int]]) -> int:
@@ -56,18 +65,70 @@ def distinct(rows: Sequence[Row], key: Callable[[Row], Hashable]) -> tuple[list[
     return first, row_of
 
 
-def families(rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Indices of the rows, those that open alike together; rows that do so with none come last."""
-    by_prefix: dict[tuple[int, ...], list[int]] = {}
-    for index, row in enumerate(rows):
-        by_prefix.setdefault(tuple(row[:_WORTH_SHARING]), []).append(index)
-    shared = [
-        indices
-        for shared_prefix, indices in by_prefix.items()
-        if len(indices) > 1 and len(shared_prefix) == _WORTH_SHARING
-    ]
-    rest = sorted(set(range(len(rows))).difference(*shared))
-    return [*shared, rest] if rest else shared
+@dataclass
+class _Family:
+    """Rows that open alike, but for those that families of their own take away.
+
+    Attributes:
+        members: their places among the sorted rows.
+        opening: how many first tokens they share.
+        within: the family that they were taken from.
+    """
+
+    members: list[int]
+    opening: int
+    within: _Family | None
+
+    @property
+    def saved(self) -> int:
+        """Tokens that need not be run, since these rows are apart from the others."""
+        before = 0 if self.within is None else self.within.opening
+        return (len(self.members) - 1) * (self.opening - before)
+
+
+def families(rows: Sequence[Sequence[int]], price: int) -> list[list[int]]:
+    """Indices of the rows, those apart that share so many tokens that it pays to read them once.
+
+    Args:
+        rows: token ids.
+        price: of a pass, in tokens; a family has two of its own, of its opening and of the rest.
+
+    Returns:
+        The families, each in ascending order; the one of those that share nothing comes last.
+    """
+    order = sorted(range(len(rows)), key=lambda i: tuple(rows[i]))
+    ordered = [rows[i] for i in order]
+    found = [_Family(list(range(len(rows))), 0, None)]
+    for family in found:  # which grows by what is found within each
+        places, family.members = [(family.members, family.opening)], []
+        while places:
+            some, depth = places.pop()
+            for group in _going_on_alike(ordered, some, depth):
+                opening = common_opening([ordered[group[0]], ordered[group[-1]]])
+                inner = _Family(group, opening, family)
+                if len(group) == 1:
+                    family.members += group
+                elif inner.saved >= 2 * price:
+                    found.append(inner)
+                else:
+                    places.append((group, max(opening, depth + 1)))
+    for family in reversed(found):
+        if family.within is not None and family.saved < 2 * price:  # others took too many away
+            family.within.members += family.members
+            family.members = []
+    chosen = [sorted(order[i] for i in family.members) for family in found if family.members]
+    return [*sorted(chosen[1:]), chosen[0]] if found[0].members else sorted(chosen)
+
+
+def _going_on_alike(
+    ordered: Sequence[Sequence[int]], some: Sequence[int], depth: int
+) -> Iterator[list[int]]:
+    """Sorted rows by their token at a depth; one by one those that have none there."""
+    for token, group in groupby(some, lambda i: tuple(ordered[i][depth : depth + 1])):
+        if token:
+            yield list(group)
+        else:
+            yield from ([i] for i in group)
 
 
 def read_shared_prefix(model: Any, tokens: Sequence[int], cache: DynamicCache, n_rows: int) -> None:

@@ -19,9 +19,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rose_easyedit.forward.replay import capture
+from rose_easyedit.forward.shared_prefix import price_of_a_pass
 from rose_easyedit.geometry.similarity import cosines
 from rose_easyedit.geometry.suffix import Precision, losses_at
-from rose_easyedit.method.stage1.pieces import PieceRow, cut, price_of_a_piece
+from rose_easyedit.method.stage1.pieces import PieceRow, cut
 from rose_easyedit.models.architectures import EditableModel
 from rose_easyedit.text.locate_subject import TokenQuery
 
@@ -94,7 +95,7 @@ def fact_gradients(
     if not rows:
         return gradients
     with tqdm(total=len(rows), desc="conflict", unit="context", leave=False, disable=None) as bar:
-        for part in cut(rows, batch, price_of_a_piece(editable.device)):
+        for part in cut(rows, batch, price_of_a_pass(editable.device)):
             with precision(), torch.enable_grad():
                 replay = capture(editable, [row.query for row in part], layer)
                 hidden = replay.subject_hidden.float().requires_grad_(True)

@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rose_easyedit.config.hparams import RoSEHyperParams
-from rose_easyedit.forward.generation import generate_greedy
-from rose_easyedit.method.contexts import Form, kept_forms
+from rose_easyedit.forward.generation import continue_greedily
+from rose_easyedit.method.contexts import kept_forms
 from rose_easyedit.requests import EditRequest, group_by_subject
 from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.text.names import Names
+from rose_easyedit.text.token_ids import token_ids
 
 _BATCH = 32
 # Of what the model says behind a statement, so much is what the fact replaces.
@@ -44,8 +45,13 @@ def kept_queries(
     asked = [
         (subject, form) for subject in subjects for form in kept_forms(tokenizer, subject, hparams)
     ]
-    replaced = _replaced(model, tokenizer, requests)
-    answers = _answers(model, tokenizer, [form for _, form in asked], hparams.kept_tokens)
+    unsaid = [request.prompt for request in requests if not request.ground_truth]
+    rows = [token_ids(tokenizer, prompt, special=True) for prompt in unsaid]
+    rows += [token_ids(tokenizer, form.text, special=form.special) for _, form in asked]
+    n_tokens = max(hparams.kept_tokens, _OLD_ANSWER_TOKENS)
+    told = continue_greedily(model, tokenizer, rows, max_new_tokens=n_tokens, batch_size=_BATCH)
+    replaced = _replaced(requests, _decoded(tokenizer, told[: len(unsaid)], _OLD_ANSWER_TOKENS))
+    answers = _decoded(tokenizer, told[len(unsaid) :], hparams.kept_tokens)
     kept: dict[str, list[TokenQuery]] = {subject: [] for subject in subjects}
     for (subject, form), answer in zip(asked, answers, strict=True):
         text = _before(answer, replaced[subject])
@@ -54,55 +60,30 @@ def kept_queries(
     return kept
 
 
-def _replaced(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest]
-) -> Mapping[str, Names]:
-    """Per subject, what its facts replace: as the requests say, or else as the model goes on."""
-    unsaid = [request.prompt for request in requests if not request.ground_truth]
-    told = dict(zip(unsaid, _continued(model, tokenizer, unsaid), strict=True))
+def _decoded(
+    tokenizer: PreTrainedTokenizerBase, told: Sequence[Sequence[int]], n_tokens: int
+) -> list[str]:
+    """The first tokens of what the model has said."""
+    return [str(tokenizer.decode(row[:n_tokens], skip_special_tokens=True)) for row in told]
+
+
+def _replaced(requests: Sequence[EditRequest], told: Sequence[str]) -> Mapping[str, Names]:
+    """Per subject, what its facts replace: as the requests say, or else as the model goes on.
+
+    Args:
+        requests: the facts.
+        told: what the model says behind the statements of those that do not say it.
+    """
+    unsaid = iter(told)
     names: dict[str, list[str]] = {request.subject: [] for request in requests}
     for request in requests:
-        names[request.subject].append(request.ground_truth or told[request.prompt])
+        names[request.subject].append(request.ground_truth or _old_answer(next(unsaid)))
     return {subject: Names.of(of_subject) for subject, of_subject in names.items()}
 
 
-def _continued(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
-) -> list[str]:
-    """What the model says behind each statement, up to the end of a line."""
-    answers = generate_greedy(
-        model,
-        tokenizer,
-        prompts,
-        chat=False,
-        max_new_tokens=_OLD_ANSWER_TOKENS,
-        batch_size=_BATCH,
-    )
-    return [answer.strip().partition("\n")[0].strip(" .,;:!?\"'") for answer in answers]
-
-
-def _answers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    forms: Sequence[Form],
-    n_tokens: int,
-) -> list[str]:
-    """What the model goes on with behind each form."""
-    answers = [""] * len(forms)
-    for special in (False, True):
-        chosen = [i for i, form in enumerate(forms) if form.special == special]
-        told = generate_greedy(
-            model,
-            tokenizer,
-            [forms[i].text for i in chosen],
-            chat=False,
-            special=special,
-            max_new_tokens=n_tokens,
-            batch_size=_BATCH,
-        )
-        for i, answer in zip(chosen, told, strict=True):
-            answers[i] = answer
-    return answers
+def _old_answer(continuation: str) -> str:
+    """What is said behind a statement, up to the end of a line."""
+    return continuation.strip().partition("\n")[0].strip(" .,;:!?\"'")
 
 
 def _before(answer: str, names: Names) -> str:

@@ -19,6 +19,7 @@ from rose_easyedit.errors import FactError
 from rose_easyedit.forward.oom import counted_if_done, within_memory
 from rose_easyedit.forward.prefixes import Prefixes
 from rose_easyedit.forward.replay import capture
+from rose_easyedit.forward.shared_prefix import price_of_a_pass
 from rose_easyedit.method.stage1.checkpoint import Checkpoint
 from rose_easyedit.method.stage1.pieces import (
     Group,
@@ -26,7 +27,6 @@ from rose_easyedit.method.stage1.pieces import (
     count_turns,
     cut,
     make_rows,
-    price_of_a_piece,
 )
 from rose_easyedit.method.stage1.setting import Level, Setting
 from rose_easyedit.method.stage1.shifts import Shifts
@@ -287,7 +287,7 @@ def _capture(setting: Setting, groups: Sequence[Group], n_turns: int) -> list[li
             (row.query.key_prefix for rows in dealt for row in rows),
             setting.micro_batch,
         )
-    price = price_of_a_piece(setting.editable.device)
+    price = price_of_a_pass(setting.editable.device)
     turns = []
     for rows in dealt:
         pieces = []

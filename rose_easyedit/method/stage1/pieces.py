@@ -12,12 +12,6 @@ from torch import Tensor
 from rose_easyedit.forward.replay import Replay
 from rose_easyedit.text.locate_subject import TokenQuery
 
-# What one more piece costs, in tokens: its calls, and reading every matrix once more. A GPU is
-# through with the tokens long before it is through with the calls.
-_PRICE_ON_A_CPU = 64
-_PRICE_ON_A_GPU = 512
-
-
 @dataclass(frozen=True)
 class Group:
     """What shares one shift.
@@ -87,11 +81,6 @@ def make_rows(groups: Sequence[Group], n_turns: int) -> list[list[PieceRow]]:
             name = f"{group.name}\nkept\n{number}" if number else f"{group.name}\nessence"
             turns[number % n_turns].append(PieceRow(name, query, index, -1, 1.0 / len(group.kept)))
     return turns
-
-
-def price_of_a_piece(device: torch.device) -> int:
-    """What one more piece costs on a device, in tokens run."""
-    return _PRICE_ON_A_CPU if device.type == "cpu" else _PRICE_ON_A_GPU
 
 
 def cut(rows: Sequence[PieceRow], most: int, price: int) -> list[list[PieceRow]]:
@@ -166,11 +155,10 @@ class Piece:
                 ("weight", torch.float32),
             )
         )
-        kept = (fact < 0).nonzero()[:, 0]
+        is_kept = fact[replay.rows] < 0
         before = torch.empty(0, 1, dtype=torch.float32, device=device)
-        if len(kept):
-            still = replay.select(kept)
-            before = still.log_probabilities(torch.zeros_like(still.subject_hidden))
+        if bool(is_kept.any()):
+            before = replay.read_out(replay.unshifted[is_kept])
         return cls([row.name for row in rows], replay, group, fact, weight, before)
 
     def without(self, converged: Tensor) -> Piece | None:

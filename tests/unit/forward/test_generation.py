@@ -120,8 +120,8 @@ class ShowsTokens:
     def __call__(self, *args: Any, **settings: Any) -> Any:
         return self.tokenizer(*args, **settings)
 
-    def batch_decode(self, rows: torch.Tensor, **_: Any) -> list[str]:
-        return [str([token for token in row if token]) for row in rows.tolist()]
+    def decode(self, row: list[int], **_: Any) -> str:
+        return str([token for token in row if token])
 
 
 def test_batches_equal_single_rows_token_for_token(tiny_llama: Any, tiny_tokenizer: Any) -> None:

@@ -20,8 +20,8 @@ from rose_easyedit.forward.layerwise import Stack
 from rose_easyedit.models.architectures import read_architecture
 from rose_easyedit.text.locate_subject import TokenQuery
 
-SYSTEM = tuple(range(100, 120))
-OTHER = tuple(range(200, 217))
+SYSTEM = tuple(range(100, 120)) * 7  # so long that it pays to read it once
+OTHER = tuple(range(200, 217)) * 8
 TEXTS = [
     (*SYSTEM, 7, 8, 9),
     (5, 6),

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import build_model
 from transformers import DynamicCache
 
@@ -33,9 +35,33 @@ def test_the_opening_leaves_each_row_a_token() -> None:
 def test_families_open_alike_and_the_rest_comes_last() -> None:
     other = tuple(range(200, 220))
     rows = [(1, 2), (*SYSTEM, 1), (*other, 1), (1, 2), (*SYSTEM, 2, 3), tuple(range(300, 330))]
-    assert families(rows) == [[1, 4], [0, 2, 3, 5]]
-    assert families([SYSTEM[:15], SYSTEM[:15]]) == [[0, 1]]
-    assert families([SYSTEM, SYSTEM]) == [[0, 1]]
+    assert families(rows, price=10) == [[1, 4], [0, 2, 3, 5]]
+    assert families(rows, price=11) == [[0, 1, 2, 3, 4, 5]]  # twenty tokens pay for two passes
+    assert families([SYSTEM, SYSTEM], price=9) == [[0, 1]]
+    assert families([], price=1) == []
+
+
+def test_a_family_within_a_family_shares_more() -> None:
+    near = [(*SYSTEM, 7, 8, 9, 10, n) for n in range(5)]
+    far = [(*SYSTEM, n) for n in range(30, 33)]
+    rows = [near[0], far[0], *near[1:], *far[1:]]
+    assert families(rows, price=8) == [[0, 2, 3, 4, 5], [1, 6, 7]]
+    # without the near ones, what is left of the far ones would not pay for passes of its own
+    assert families([*near, far[0], (1,)], price=8) == [[0, 1, 2, 3, 4], [5, 6]]
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8).map(tuple), max_size=30),
+    price=st.integers(1, 6),
+)
+def test_families_hold_each_row_once_and_pay_for_themselves(
+    rows: list[tuple[int, ...]], price: int
+) -> None:
+    found = families(rows, price)
+    assert sorted(i for family in found for i in family) == list(range(len(rows)))
+    for family in found[:-1]:  # the last may be of those that share nothing
+        saved = (len(family) - 1) * common_opening([rows[i] for i in family])
+        assert saved >= 2 * price
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "gpt2", "gemma2"])
@@ -51,10 +77,11 @@ def test_a_cached_opening_is_the_opening(name: str) -> None:
 
 
 def test_batches_hold_every_row_once_and_share_what_they_can() -> None:
-    rows = [(1,), (*SYSTEM, 1), (2, 3), (*SYSTEM, 2, 3), (4, 5, 6)]
+    long = SYSTEM * 7
+    rows = [(1,), (*long, 1), (2, 3), (*long, 2, 3), (4, 5, 6)]
     found = list(batches(rows, 2, torch.device("cpu")))
     assert [list(batch.indices) for batch in found] == [[1, 3], [0, 2], [4]]
-    assert found[0].shared_prefix == SYSTEM
+    assert found[0].shared_prefix == long
     assert found[0].ids.tolist() == [[1, 0], [2, 3]] and found[0].mask.tolist() == [[1, 0], [1, 1]]
     assert found[2].shared_prefix == () and found[2].ids.tolist() == [
         [4, 5, 6]
@@ -70,7 +97,7 @@ def test_batches_hold_every_row_once_and_share_what_they_can() -> None:
 )
 def test_states_behind_an_opening_are_those_of_the_whole_row(name: str) -> None:
     model = build_model(name)
-    texts = [(*SYSTEM, 7, 8, 9), (*SYSTEM, 7), (5, 6), (*SYSTEM, 3, 4)]
+    texts = [(*SYSTEM, 7, 8, 9), (5, 6), *((*SYSTEM, n, n) for n in range(8))]
     queries = [TokenQuery(ids, len(ids) - 1, 0) for ids in texts]
 
     def read(queries: list[TokenQuery]) -> Any:

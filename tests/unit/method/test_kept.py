@@ -30,10 +30,12 @@ LOVELACE = EditRequest("Ada Lovelace plays", "Ada Lovelace", "chess")
 def answering(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str]) -> None:
     """A model that answers texts which end in a key with its value, and all others with " so"."""
 
-    def answer(_model: Any, _tokenizer: Any, texts: list[str], **_: Any) -> list[str]:
-        return [next((a for t, a in answers.items() if t in text), " so") for text in texts]
+    def answer(_model: Any, tokenizer: Any, rows: list[list[int]], **_: Any) -> list[list[int]]:
+        texts = tokenizer.batch_decode(rows)
+        told = [next((a for t, a in answers.items() if t in text), " so") for text in texts]
+        return [tokenizer(text, add_special_tokens=False).input_ids for text in told]
 
-    monkeypatch.setattr(kept, "generate_greedy", answer)
+    monkeypatch.setattr(kept, "continue_greedily", answer)
 
 
 def text_of(tokenizer: Any, query: TokenQuery) -> str:
@@ -131,7 +133,7 @@ def test_what_is_too_long_is_refused_before_anything_is_generated(
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise AssertionError("the model was asked to go on")
 
-    monkeypatch.setattr(kept, "generate_greedy", fail)
+    monkeypatch.setattr(kept, "continue_greedily", fail)
     endless = {**FACTS[0], "prompt": "so " * 5000 + FACTS[0]["prompt"]}
     with pytest.raises(RoSEError, match="too long for the model"):
         compute_targets(
@@ -143,16 +145,16 @@ def test_subjects_whose_targets_are_at_hand_are_not_asked_again(
     tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    generate = kept.generate_greedy
+    go_on = kept.continue_greedily
 
-    def spy(model: Any, tokenizer: Any, texts: list[str], **more: Any) -> list[str]:
-        asked.extend(texts)
-        return generate(model, tokenizer, texts, **more)
+    def spy(model: Any, tokenizer: Any, rows: list[list[int]], **more: Any) -> list[list[int]]:
+        asked.extend(tokenizer.batch_decode(rows))
+        return go_on(model, tokenizer, rows, **more)
 
     model, hparams = build_model("llama-untied"), settings(kept_queries=1)
     curie = [fact for fact in FACTS if fact["subject"] == "Marie Curie"]
     others = [fact for fact in FACTS if fact not in curie]
     first = compute_edit(model, tiny_tokenizer, curie, hparams)
-    monkeypatch.setattr(kept, "generate_greedy", spy)
+    monkeypatch.setattr(kept, "continue_greedily", spy)
     extend(model, tiny_tokenizer, first, others)
     assert others and asked and not any("Marie Curie" in text for text in asked)

@@ -9,17 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rose_easyedit.forward.shared_prefix import price_of_a_pass
 from rose_easyedit.method.stage1.pieces import (
     Group,
     PieceRow,
     count_turns,
     cut,
     make_rows,
-    price_of_a_piece,
 )
 from rose_easyedit.text.locate_subject import TokenQuery
 
-PRICE = price_of_a_piece(torch.device("cpu"))
+PRICE = price_of_a_pass(torch.device("cpu"))
 
 
 def row(width: int, number: int = 0) -> PieceRow:
@@ -47,7 +47,7 @@ def test_a_few_longer_rows_are_no_piece_of_their_own() -> None:
 
 def test_where_calls_cost_more_than_tokens_rows_run_together() -> None:
     rows = [row(2, number=i) for i in range(40)] + [row(12, number=i) for i in range(40)]
-    assert len(cut(rows, 80, price_of_a_piece(torch.device("cuda")))) == 1
+    assert len(cut(rows, 80, price_of_a_pass(torch.device("cuda")))) == 1
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 20))
