@@ -21,6 +21,7 @@ from rose_easyedit.errors import RoSEError, shown
 # What each folder of entries holds; all of it is made again when it is needed.
 PARTS = {
     "statistics": "the directions of generic keys, for each model and text",
+    "units": "how long the hidden states of each model are, and how far subjects differ in them",
     "shifts": "what sweeps and edits have optimised, whole or up to an interrupt",
     "evaluation": "answers of unedited models",
     "memory": "the solved edits of memories",

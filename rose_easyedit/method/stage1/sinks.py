@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from typing import Any
 
@@ -17,6 +18,7 @@ from rose_easyedit.forward.oom import within_memory
 from rose_easyedit.method.generic import generic_lines
 from rose_easyedit.method.plan import Plan
 from rose_easyedit.method.prepared import Prepared
+from rose_easyedit.method.read_once import read_once
 from rose_easyedit.models.architectures import EditableModel, first_tensor
 from rose_easyedit.text.locate_subject import TokenQuery
 from rose_easyedit.text.token_ids import check_ids
@@ -44,11 +46,13 @@ def usual_norm(prepared: Prepared) -> float:
     lines = [line[: editable.context_length] for line in lines]
     check_ids(editable.model, lines)
 
-    def read(batch: int) -> float:
-        return median_norm(editable, lines, hparams.target_layer, batch)
+    def read() -> Tensor:
+        found = partial(median_norm, editable, lines, hparams.target_layer)
+        with prepared.autocast():
+            norm, _ = within_memory(found, hparams.micro_batch)
+        return torch.tensor(norm, dtype=torch.float32, device="cpu")
 
-    with prepared.autocast():
-        return within_memory(read, hparams.micro_batch)[0]
+    return float(read_once(prepared, "usual norm", lines, read))
 
 
 @torch.no_grad()

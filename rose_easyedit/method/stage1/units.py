@@ -15,6 +15,7 @@ from rose_easyedit.forward.activations import read_subject_states
 from rose_easyedit.method.contexts import naming_form
 from rose_easyedit.method.generic import generic_subjects
 from rose_easyedit.method.prepared import Prepared
+from rose_easyedit.method.read_once import read_once
 
 # A subject whose hidden state is so many times the usual length is an attention sink.
 _SINK = 3.0
@@ -45,15 +46,20 @@ def subject_unit(prepared: Prepared) -> Tensor:
             "subjects, by which an edit is scaled; name a file of shorter ones "
             "(statistics_subjects)."
         )
-    with prepared.autocast():
-        states = read_subject_states(
-            editable,
-            queries,
-            key_layer=hparams.target_layer,
-            hidden_layer=hparams.target_layer,
-            batch=hparams.micro_batch,
-        )
-    spread = coordinate_spread(states.hidden)
+
+    def read() -> Tensor:
+        with prepared.autocast():
+            states = read_subject_states(
+                editable,
+                queries,
+                key_layer=hparams.target_layer,
+                hidden_layer=hparams.target_layer,
+                batch=hparams.micro_batch,
+            )
+        return coordinate_spread(states.hidden)
+
+    texts = [query.key_prefix for query in queries]
+    spread = read_once(prepared, "subject unit", texts, read)
     if editable.post_norms[hparams.target_layer] is None:
         return spread.square().mean().sqrt().expand_as(spread)
     return spread

@@ -24,9 +24,9 @@ from rose_easyedit.forward.batches import batches
 from rose_easyedit.forward.oom import is_out_of_memory, within_memory
 from rose_easyedit.method.generic import Passage, generic_passages
 from rose_easyedit.method.prepared import Prepared
+from rose_easyedit.method.read_once import reading_of
 from rose_easyedit.method.stage2.constraints import Spectrum
 from rose_easyedit.models.architectures import EditableModel
-from rose_easyedit.models.precision import computing_dtype
 from rose_easyedit.text.token_ids import check_ids
 
 logger = logging.getLogger(__name__)
@@ -105,11 +105,8 @@ def _warn_of_few_keys(passages: Sequence[Passage], leading: int) -> None:
 
 def _keys(prepared: Prepared, passages: Sequence[Passage], layers: Sequence[int]) -> dict[int, str]:
     """The key of each layer's entry, of everything that its spectrum depends on."""
-    read_in = computing_dtype(prepared.hparams.precision, prepared.model)
-    # which sum in another order
-    computed_by = f"{prepared.editable.device.type}:{torch.get_num_threads()}"
     texts = [(passage.ids, passage.weight, passage.last_only) for passage in passages]
-    of_all = key_of([_FORMAT, prepared.computation(), str(read_in), computed_by, texts])
+    of_all = key_of([_FORMAT, *reading_of(prepared), texts])
     return {layer: key_of([of_all, layer]) for layer in layers}
 
 

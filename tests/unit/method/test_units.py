@@ -14,6 +14,7 @@ from rose_easyedit.forward.activations import frozen
 from rose_easyedit.method.edit import solve_edit
 from rose_easyedit.method.generic import generic_subjects, held_out_subjects
 from rose_easyedit.method.prepared import Prepared
+from rose_easyedit.method.stage1.sinks import usual_norm
 from rose_easyedit.method.stage1.targets import compute_targets
 from rose_easyedit.method.stage1.units import coordinate_spread, subject_unit
 from rose_easyedit.models.loading import load_model
@@ -92,3 +93,39 @@ def test_what_a_layer_lacks_is_told_in_units(family: str, tiny_tokenizer: Any) -
     first = edit.provenance.layers[0]
     assert first.columns == len(lacking) == 3
     assert first.residual == pytest.approx(float(lacking.norm(dim=1).mean()), rel=1e-4)
+
+
+def test_it_is_read_once_for_each_model(tiny_tokenizer: Any, own_cache: Path) -> None:
+    model = build_model("llama-tied")
+    hparams = settings(alignment={"protected_directions": 3, "statistics_tokens": 200})
+    passes: list[int] = []
+    model.base_model.register_forward_pre_hook(lambda *_: passes.append(1))
+
+    def read(model: Any) -> tuple[Any, float]:
+        with frozen(model):
+            prepared = Prepared.of(model, tiny_tokenizer, hparams)
+            return subject_unit(prepared), usual_norm(prepared)
+
+    unit, usual = read(model)
+    assert passes and len(list((own_cache / "units").glob("*.safetensors"))) == 2
+    passes.clear()
+    again, usual_again = read(model)
+    assert not passes and torch.equal(again, unit) and usual_again == usual
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.mul_(3.0)
+    other, usual_of_other = read(model)  # another model, which its weights tell
+    assert passes and not torch.equal(other, unit) and usual_of_other != usual
+
+
+def test_a_damaged_reading_is_read_again(
+    tiny_tokenizer: Any, own_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = build_model("llama-tied")
+    hparams = settings(alignment={"protected_directions": 3, "statistics_tokens": 200})
+    with frozen(model):
+        prepared = Prepared.of(model, tiny_tokenizer, hparams)
+        usual = usual_norm(prepared)
+        [path] = (own_cache / "units").glob("*.safetensors")
+        path.write_bytes(path.read_bytes()[:-2])
+        assert usual_norm(prepared) == usual
+    assert "is damaged" in caplog.text
