@@ -12,6 +12,7 @@ from torch import Tensor
 from rose_easyedit.forward.replay import Replay
 from rose_easyedit.text.locate_subject import TokenQuery
 
+
 @dataclass(frozen=True)
 class Group:
     """What shares one shift.
