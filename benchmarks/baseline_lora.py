@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rose_easyedit.forward.next_tokens import last_logits
-from rose_easyedit.forward.shared_prefix import families
+from rose_easyedit.forward.shared_prefix import families, price_of_a_pass
 from rose_easyedit.models.precision import precision_context
 from rose_easyedit.text.locate_subject import TokenQuery
 
@@ -109,7 +109,7 @@ def shuffled_batches(
     rows = [query.ids for query in queries]
     while True:
         batches = []
-        for family in families(rows):
+        for family in families(rows, price_of_a_pass(torch.device("cpu"))):
             family = generator.sample(family, len(family))
             batches += [family[start : start + BATCH] for start in range(0, len(family), BATCH)]
         generator.shuffle(batches)
