@@ -6,5 +6,5 @@ the same edit gets other numbers, `EVALUATIONS`.
 
 from __future__ import annotations
 
-EDITS = 4
+EDITS = 5
 EVALUATIONS = 5
