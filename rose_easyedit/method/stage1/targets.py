@@ -121,9 +121,9 @@ def find_targets(
     per_fact = hparams.hierarchy.integration == "independent"
     groups = _Groups.of(plan, per_fact, cached or {})
     asked = groups.asked
+    # only now: what is too long is refused before anything is generated
+    plan = _with_answers(prepared, plan, asked)
     with frozen(prepared.model):
-        # only now: what is too long is refused before anything is generated
-        plan = _with_answers(prepared, plan, asked)
         usual = usual_norm(prepared)
         unit = subject_unit(prepared)
         unedited, plan, log = _base_hidden(prepared, plan, usual)
@@ -188,15 +188,14 @@ class _Groups:
 def _with_answers(prepared: Prepared, plan: Plan, asked: Sequence[int]) -> Plan:
     """The plan with what the model says of the subjects of some requests, where that is kept.
 
-    Call inside `activations.frozen`.
+    It is asked in its weights' own precision, as its users ask it: in bfloat16 it says other things.
     """
     if not prepared.hparams.kept_queries:
         return plan
     model, tokenizer = prepared.model, prepared.tokenizer
     subjects = {plan.requests[index].subject for index in asked}
     about = [request for request in plan.requests if request.subject in subjects]
-    with prepared.autocast():
-        kept = kept_queries(model, tokenizer, about, prepared.hparams)
+    kept = kept_queries(model, tokenizer, about, prepared.hparams)
     plan = replace(plan, kept=plan.kept | kept)
     check_kept(model, plan)
     return plan
