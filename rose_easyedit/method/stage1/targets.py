@@ -188,7 +188,7 @@ class _Groups:
 def _with_answers(prepared: Prepared, plan: Plan, asked: Sequence[int]) -> Plan:
     """The plan with what the model says of the subjects of some requests, where that is kept.
 
-    It is asked in its weights' own precision, as its users ask it: in bfloat16 it says other things.
+    It is asked in its weights' own precision, as its users ask it; in bfloat16 it says otherwise.
     """
     if not prepared.hparams.kept_queries:
         return plan
