@@ -107,9 +107,10 @@ def shuffled_batches(
     Queries that open alike (a chat's system prompt) share batches, where it is read once.
     """
     rows = [query.ids for query in queries]
+    alike = families(rows, price_of_a_pass(torch.device("cpu")))
     while True:
         batches = []
-        for family in families(rows, price_of_a_pass(torch.device("cpu"))):
+        for family in alike:
             family = generator.sample(family, len(family))
             batches += [family[start : start + BATCH] for start in range(0, len(family), BATCH)]
         generator.shuffle(batches)

@@ -123,7 +123,10 @@ def steps_of(hparams: RoSEHyperParams) -> str:
 def our_settings(
     row: str, precision: str, steps: int | None = STEPS, base: str = "smollm2-135m"
 ) -> RoSEHyperParams:
-    """A preset on a model's settings that takes all its steps: those given, or its own (None)."""
+    """A preset on a model's settings that takes all its steps: those given, or its own (None).
+
+    `SHIPPED` is left as it is.
+    """
     preset, in_turns = ROWS[row]
     if row == SHIPPED:
         return RoSEHyperParams.preset(preset, base).with_overrides(precision=precision)
@@ -151,7 +154,7 @@ def our_settings(
 def ours(
     model: Any, tokenizer: Any, row: str, precision: str, requests: Sequence[EditRequest]
 ) -> Contender:
-    hparams = our_settings(row, precision, None if row in (OWN, SHIPPED) else STEPS)
+    hparams = our_settings(row, precision, None if row == OWN else STEPS)
 
     def run() -> Any:
         return edit.compute_edit(model, tokenizer, requests, hparams)

@@ -35,7 +35,7 @@ def read_once(prepared: Prepared, name: str, texts: Any, read: Callable[[], Tens
         prepared: the model and the settings, whose target layer is where it is read.
         name: what is read.
         texts: that it is read by, as plain data.
-        read: reads it, a finite tensor of float32.
+        read: reads it, a tensor of float32; it is kept if it is finite.
     """
     if not prepared.hparams.alignment.needs_statistics:
         return read()
@@ -44,7 +44,8 @@ def read_once(prepared: Prepared, name: str, texts: Any, read: Callable[[], Tens
     found = cache.read(key, _finite)
     if found is None:
         found = read()
-        cache.write(key, CacheEntry({"found": found}))
+        if bool(found.isfinite().all()):  # what overflows is no damage of the cache
+            cache.write(key, CacheEntry({"found": found}))
     return found.to(prepared.editable.device)
 
 

@@ -248,7 +248,7 @@ def _read(
 
     with hooked(lambda: [editable.layers[layer].register_forward_hook(keep)]):
         replay = capture(editable, queries, editable.n_layers - 1, prefixes)
-    log_p = replay.read_out(replay.hidden[replay.rows, replay.columns])  # [targets, vocabulary]
+    log_p = replay.read_out(replay.unshifted)  # [targets, vocabulary]
     chosen = log_p.gather(1, replay.targets[:, None])[:, 0]
     missed = (log_p.argmax(-1) != replay.targets).float()
     none = torch.zeros(len(queries), dtype=log_p.dtype, device=log_p.device)
