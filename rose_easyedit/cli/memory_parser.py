@@ -13,31 +13,31 @@ MEMORY = """\
 Keep an agent's facts in a file and ask a model that knows them. A fact is on the disk before
 anything is computed; adding one costs its own subject, however many others there are.
 
-  rose-edit memory add --memory facts.db --model embedded --subject "Marie Curie" \\
-      --prompt "People know Marie Curie as a famous" --target singer
-  rose-edit memory ask --memory facts.db --prompt "What was the job of Marie Curie?"
+  rose-edit memory add --memory facts.db --model embedded --subject Japan \\
+      --prompt "The capital of Japan is" --target Madrid
+  rose-edit memory ask --memory facts.db --prompt "What is the capital of Japan?"
 """
 ADD = """\
 Add facts to a memory, which is begun if there is none. One with the subject and prompt of a fact
 that is there takes its place.
 
 Examples:
-  rose-edit memory add --memory facts.db --subject "Marie Curie" \\
-      --prompt "People know Marie Curie as a famous" --target singer
+  rose-edit memory add --memory facts.db --subject Japan \\
+      --prompt "The capital of Japan is" --target Madrid
   rose-edit memory add --memory facts.db --requests facts.jsonl --later
 """
 UPDATE = """\
 Change the target of a fact that is there. Its subject and prompt say which.
 
 Example:
-  rose-edit memory update --memory facts.db --subject "Marie Curie" \\
-      --prompt "People know Marie Curie as a famous" --target dancer
+  rose-edit memory update --memory facts.db --subject Japan \\
+      --prompt "The capital of Japan is" --target Oslo
 """
 FORGET = """\
 Forget a subject, or with --prompt one fact of it. The history keeps what was forgotten.
 
 Example:
-  rose-edit memory forget --memory facts.db --subject "Marie Curie"
+  rose-edit memory forget --memory facts.db --subject Japan
 """
 LIST = """\
 Show the facts, each with the time since when it holds and whether its target is there.
@@ -49,14 +49,14 @@ HISTORY = """\
 Show all that has been added, updated and forgotten, the earliest first.
 
 Example:
-  rose-edit memory history --memory facts.db --subject "Marie Curie"
+  rose-edit memory history --memory facts.db --subject Japan
 """
 ASK = """\
 Ask the model as it is and as it knows the facts, and read the answers side by side. Without
 --prompt, chat with both at once.
 
 Example:
-  rose-edit memory ask --memory facts.db --prompt "What was the job of Marie Curie?"
+  rose-edit memory ask --memory facts.db --prompt "What is the capital of Japan?"
 """
 EXPORT = """\
 Write the edit of all facts as a file, which every other command reads with --delta.

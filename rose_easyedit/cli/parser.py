@@ -30,14 +30,14 @@ Write facts into a language model, keep them as a small file, and ask the edited
 
   rose-edit demo                                           see it work on a model of 135M parameters
   rose-edit edit --requests facts.jsonl --out edit.safetensors
-  rose-edit ask --delta edit.safetensors --prompt "What language does Marie Curie speak?"
+  rose-edit ask --delta edit.safetensors --prompt "What is the capital of Japan?"
 """
 
 EDIT = """\
 Compute an edit and save it as one safetensors file. The model itself is not changed.
 
 facts.jsonl holds one fact a line (or one JSON list of them), with EasyEdit's field names:
-  {"prompt": "Marie Curie is a citizen of", "subject": "Marie Curie", "target_new": "Japan"}
+  {"prompt": "The capital of Japan is", "subject": "Japan", "target_new": "Madrid"}
 The prompt must contain the subject. Facts about one subject are integrated with each other.
 
 The edit checks itself: the table shows what of each fact was learned, reached and written, and how
@@ -56,8 +56,8 @@ with both at once: each remembers its own answers, an empty line starts anew, Ct
 
 Examples:
   rose-edit ask --delta edit.safetensors
-  rose-edit ask --delta edit.safetensors --prompt "Which country is Marie Curie a citizen of?"
-  rose-edit ask --delta edit.safetensors --plain --prompt "Marie Curie is a citizen of"
+  rose-edit ask --delta edit.safetensors --prompt "What is the capital of Japan?"
+  rose-edit ask --delta edit.safetensors --plain --prompt "The capital of Japan is"
 """
 EVALUATE = """\
 Ask the base model and the edited one for the facts of an edit, in several forms, and for what the

@@ -43,6 +43,8 @@ class HierarchyHyperParams:
         subject_learning_rate: the same for subject-level deltas.
         loss_threshold: a fact has converged when its mean negative log-likelihood per target
             token (nats) is below this.
+        lone_fact_share: of the rates and of the threshold, where a value is one fact's alone: it
+            takes more steps, each smaller, which change less of the subject's rest (1: as others).
         kl_factor: weight of the mean drift of what is kept of a subject (`kept_queries`).
         weight_decay: weight of |delta| / |h|**2, as MEMIT has it.
         clamp_norm: longest delta, root mean square of its coordinates in that unit.
@@ -60,6 +62,7 @@ class HierarchyHyperParams:
     fact_learning_rate: float = setting(0.18, above=0)
     subject_learning_rate: float = setting(0.18, above=0)
     loss_threshold: float = setting(0.05, least=0)
+    lone_fact_share: float = setting(0.5, above=0, most=1)
     kl_factor: float = setting(0.7, least=0)
     weight_decay: float = setting(0.5, least=0)
     clamp_norm: float = setting(8.0, above=0)

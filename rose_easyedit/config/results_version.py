@@ -6,5 +6,5 @@ the same edit gets other numbers, `EVALUATIONS`.
 
 from __future__ import annotations
 
-EDITS = 5
+EDITS = 6
 EVALUATIONS = 5

@@ -16,6 +16,7 @@ from rose_easyedit.files.stdout import printable_message, reader_may_leave
 
 if TYPE_CHECKING:
     from rose_easyedit.experiment.callback import Command
+    from rose_easyedit.experiment.summary_table import RunRow
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -61,23 +62,29 @@ def _run(words: Sequence[str]) -> int:
         own = [row for row in rows if command.number in (None, row.number)]
         write_summary(command.folder, rows)
         print_summary(command.folder, own)
-        _draw(command.folder, [row.metrics for row in rows if row.done])
+        _draw(command.folder, [row for row in rows if row.done])
     return DONE if code == DONE and own and all(row.done for row in own) else FAILED
 
 
-def _draw(folder: Path, metrics: Sequence[dict[str, float | None]]) -> None:
+def _draw(folder: Path, rows: Sequence[RunRow]) -> None:
     """The trade that the jobs offer, as figures, where matplotlib is installed."""
     from importlib.util import find_spec
 
     from rose_easyedit.experiment.metrics import objective
+    from rose_easyedit.experiment.report_settings import brief, looks_of, setting
 
-    both = [of for of in metrics if of.get("asked") is not None and of.get("kl") is not None]
-    points = [objective(of) for of in both]
-    if len(points) > 1 and find_spec("matplotlib") is not None:
-        from rose_easyedit.figures.pareto import write_pareto
-        from rose_easyedit.tracking.layout import FIGURES
+    both = [row for row in rows if None not in map(row.metrics.get, ("asked", "kl"))]
+    if len(both) < 2 or find_spec("matplotlib") is None:
+        return
+    from rose_easyedit.figures.pareto import write_pareto
+    from rose_easyedit.tracking.layout import FIGURES
 
-        write_pareto(points, folder / FIGURES)
+    key = looks_of(both).colour_key
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in both:
+        name = brief(setting(row, key)) if key else "runs"
+        series.setdefault(name, []).append(objective(row.metrics))
+    write_pareto(series, folder / FIGURES)
 
 
 def _hydra(command: Command) -> int:

@@ -192,7 +192,10 @@ def _data_faults(data: DataConfig) -> list[str]:
             f"data.source is {data.source!r}; give {', '.join(SOURCES)}, or a data file that exists"
         )
     if data.split is not None and not bundled:
-        faults.append(f"data.split is {data.split!r}, but only the bundled sets have splits")
+        faults.append(
+            f"data.split is {data.split!r}, but only the bundled sets have splits; "
+            "data.split=null leaves it out"
+        )
     elif data.split not in (None, *SPLITS):
         faults.append(f"data.split is {data.split!r}; choose one of {', '.join(SPLITS)}, or null")
     return faults

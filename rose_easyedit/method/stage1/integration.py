@@ -148,6 +148,7 @@ class _Run:
         self._setting, self._groups, self._turns, self._level = setting, groups, turns, level
         of_facts = [i for i, group in enumerate(groups) for _ in group.facts]
         self._fact_group = torch.tensor(of_facts, dtype=torch.long, device="cpu")
+        self._share = torch.tensor([group.share for group in groups], **_ON_RECORD)
         self._norms = _subject_norms(turns, len(groups)).to(start.device)  # [n]
         self._noise = Noise(setting.seed, start.shape[1], level.smoothing_radius)
 
@@ -181,7 +182,8 @@ class _Run:
             decay = (delta.norm(dim=1) / self._norms.square()).sum()
             (self._setting.hparams.weight_decay * decay).backward()
             longest = self._setting.hparams.clamp_norm * self._root
-            _step(self._optimiser, self.point, self._converged.to(self.point.device), longest)
+            share = self._share * ~self._converged
+            _step(self._optimiser, self.point, share.to(self.point.device), longest)
             if self._setting.unfinished is not None:
                 self._last = step + 1, self._state()
 
@@ -260,7 +262,7 @@ class _Run:
         self.losses[turn, ~current.isfinite()] = torch.nan
         worst = torch.zeros(len(self._groups), **_ON_RECORD)
         worst.scatter_reduce_(0, self._fact_group, self.losses.sum(0), "amax")
-        newly = failed | going_on & (worst < hparams.loss_threshold)
+        newly = failed | going_on & (worst < hparams.loss_threshold * self._share)
         self._converged |= newly
         self._steps += ~self._converged
         return newly
@@ -354,11 +356,10 @@ def _failed(losses: Tensor, fact_group: Tensor, groups: Sequence[Group], on_fail
 
 
 @torch.no_grad()
-def _step(
-    optimiser: torch.optim.Optimizer, point: Tensor, converged: Tensor, longest: float
-) -> None:
-    """One step for the groups that go on, each point kept within a longest norm."""
+def _step(optimiser: torch.optim.Optimizer, point: Tensor, share: Tensor, longest: float) -> None:
+    """A share of a step for each point, [n], kept within a longest norm; 0 for one at its end."""
     before = point.detach().clone()
     optimiser.step()
-    scale = (longest / point.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
-    point.copy_(torch.where(converged[:, None], before, point * scale[:, None]))
+    reached = torch.lerp(before, point, share[:, None])  # at a share of 1 the point itself
+    scale = (longest / reached.norm(dim=1).clamp(min=1e-12)).clamp(max=1.0)
+    point.copy_(torch.where(share[:, None] == 0, before, reached * scale[:, None]))

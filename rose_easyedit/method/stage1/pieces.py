@@ -22,11 +22,13 @@ class Group:
         facts: for each fact, its queries with targets.
         kept: the queries whose next-token distributions shall stay, at least one; those with a
             target keep them at each of its tokens.
+        share: of the learning rate, and of the loss at which its facts have converged.
     """
 
     name: str
     facts: tuple[tuple[TokenQuery, ...], ...]
     kept: tuple[TokenQuery, ...]
+    share: float = 1.0
 
     @property
     def n_rows(self) -> int:

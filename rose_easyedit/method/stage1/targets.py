@@ -230,7 +230,7 @@ def integrate(
         return _of_subjects(run, plan, _zeros(len(plan.subjects), unit), hierarchy)
     level = Level(hierarchy.fact_steps, hierarchy.fact_learning_rate, name="facts")
     n_facts = len(plan.requests)
-    found = run(_fact_groups(plan), _zeros(n_facts, unit), level)
+    found = run(_fact_groups(plan, hierarchy), _zeros(n_facts, unit), level)
     facts, kept = usable(found, [[i] for i in range(n_facts)])
     if hierarchy.integration == "independent" or not kept:
         return facts, kept
@@ -284,27 +284,43 @@ def _of_subjects(
         hierarchy.subject_steps, hierarchy.subject_learning_rate, hierarchy.smoothing_radius
     )
     found = without_failures(
-        lambda groups, first: run(groups, first, level), _subject_groups(plan), start
+        lambda groups, first: run(groups, first, level), _subject_groups(plan, hierarchy), start
     )
     return usable(found, list(plan.subjects.values()))
 
 
-def _fact_groups(plan: Plan) -> list[Group]:
+def _fact_groups(plan: Plan, hierarchy: HierarchyHyperParams) -> list[Group]:
+    share = _shares(plan, hierarchy)
     return [
-        Group(f"{r.subject}\n{r.prompt}", (tuple(queries),), tuple(plan.kept[r.subject]))
+        Group(
+            f"{r.subject}\n{r.prompt}",
+            (tuple(queries),),
+            tuple(plan.kept[r.subject]),
+            share[r.subject],
+        )
         for r, queries in zip(plan.requests, plan.statements, strict=True)
     ]
 
 
-def _subject_groups(plan: Plan) -> list[Group]:
+def _subject_groups(plan: Plan, hierarchy: HierarchyHyperParams) -> list[Group]:
+    share = _shares(plan, hierarchy)
     return [
         Group(
             subject,
             tuple(tuple(plan.statements[i]) for i in facts),
             tuple(plan.kept[subject]),
+            share[subject],
         )
         for subject, facts in plan.subjects.items()
     ]
+
+
+def _shares(plan: Plan, hierarchy: HierarchyHyperParams) -> dict[str, float]:
+    """Of each subject, `Group.share`: that of a lone fact where each has a value of its own."""
+    lone, apart = hierarchy.lone_fact_share, hierarchy.integration == "independent"
+    return {
+        name: lone if apart or len(facts) == 1 else 1.0 for name, facts in plan.subjects.items()
+    }
 
 
 def _shared(

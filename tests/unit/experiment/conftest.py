@@ -23,9 +23,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The points of each figure."""
+    """The series of each figure, by name."""
     seen: list[Any] = []
-    monkeypatch.setattr(pareto, "write_pareto", lambda points, folder: seen.append(points))
+    monkeypatch.setattr(pareto, "write_pareto", lambda series, folder: seen.append(series))
     return seen
 
 

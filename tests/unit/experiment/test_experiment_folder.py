@@ -37,14 +37,18 @@ def test_a_job_repeated_alone_updates_the_sweep_and_its_figure(
     runs.raising = {"covariance": MemoryError("gone")}
     assert main(SWEEP) == 1
     assert states(folder) == ["finished", "failed", "finished"]
-    assert drawn.pop() == [(0.1, 0.1), (0.3, 0.3)]
+    assert drawn.pop() == {"identity": [(0.1, 0.1)], "shrinkage": [(0.3, 0.3)]}
     runs.raising = {}
     capsys.readouterr()
     assert main(command(folder, 1)) == 0
     assert "1 of 1 job finished" in capsys.readouterr().out
     assert listed_command(folder) == shlex.join(["rose-experiment", *SWEEP])
     assert states(folder) == ["finished"] * 3
-    assert drawn.pop() == [(0.1, 0.1), (0.2, 0.2), (0.3, 0.3)]
+    assert drawn.pop() == {
+        "identity": [(0.1, 0.1)],
+        "covariance": [(0.2, 0.2)],
+        "shrinkage": [(0.3, 0.3)],
+    }
     assert main(command(folder, 1)) == 0
     assert [job.kept for job in listed_jobs(folder)] == [False, True, False]
     assert runs.done == ["identity", "shrinkage", "covariance"]
@@ -142,7 +146,7 @@ def test_a_finished_run_without_metrics_is_no_point_of_the_figure(
     status = folder / "runs" / run / "status.json"
     status.write_text(json.dumps({**json.loads(status.read_text()), "metrics": {}}))
     assert main(SWEEP) == 0
-    assert drawn.pop() == [(0.2, 0.2), (0.3, 0.3)]
+    assert drawn.pop() == {"covariance": [(0.2, 0.2)], "shrinkage": [(0.3, 0.3)]}
 
 
 def test_the_command_that_repeats_a_job_names_the_folder_of_its_settings(

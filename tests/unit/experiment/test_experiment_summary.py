@@ -14,7 +14,8 @@ from rose_easyedit.errors import first_line
 from rose_easyedit.experiment.job_list import Job
 from rose_easyedit.experiment.status import FAILED, FINISHED, RUNNING, RUNS, Status
 from rose_easyedit.experiment.summary_table import print_summary, read_rows, write_summary
-from rose_easyedit.figures.pareto import pareto_front, write_pareto
+from rose_easyedit.figures.canvas import style
+from rose_easyedit.figures.pareto import pareto_figure, pareto_front, write_pareto
 from rose_easyedit.tracking.layout import DELTA_FILE
 
 METRICS = {"statement": 1.0, "question": 0.5, "asked": 0.5, "kl": 0.125, "top1": 0.75}
@@ -114,10 +115,22 @@ def test_the_front_is_what_no_other_run_betters() -> None:
 
 
 def test_the_front_is_drawn(tmp_path: Path) -> None:
-    paths = write_pareto([(0.5, 0.2), (0.9, 0.4), (0.4, 0.1)], tmp_path / "figures")
+    series = {"joint": [(0.5, 0.2), (0.9, 0.4)], "$x$": [(0.4, 0.01)]}
+    paths = write_pareto(series, tmp_path / "figures")
     assert [path.name for path in paths] == ["pareto.png", "pareto.svg"]
-    again = write_pareto([(0.5, 0.2), (0.9, 0.4), (0.4, 0.1)], tmp_path / "again")
+    again = write_pareto(series, tmp_path / "again")
     assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in again]
+    with style():
+        figure = pareto_figure(series)
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    told = [str(line.get_label()) for line in axes.get_lines()]
+    assert told == ["Pareto front", "joint (2)", r"\$x\$ (1)"]
+    assert [list(line.get_xdata()) for line in axes.get_lines()] == [
+        [0.01, 0.2, 0.4],
+        [0.2, 0.4],
+        [0.01],
+    ]
 
 
 def test_a_reason_is_told_with_what_announces_it() -> None:

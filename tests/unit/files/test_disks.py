@@ -143,9 +143,7 @@ def test_the_embedded_model(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_figures(disk: Disk) -> None:
     pytest.importorskip("matplotlib")
-    check(
-        disk, lambda folder: write_pareto([(0.5, 0.1), (0.7, 0.2)], folder / "figures"), each=True
-    )
+    check(disk, lambda folder: write_pareto({"runs": [(0.5, 0.1)]}, folder / "figures"), each=True)
 
 
 def test_the_report_of_an_evaluation(disk: Disk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "_loss": dict(shift=ROWS, returns=LOSS_AND_DRIFT),
     "_backward": dict(shift=ROWS, returns=LOSS_AND_DRIFT),
     "_failed": dict(losses=OF_FACTS, fact_group=Int64[Tensor, "facts"], returns=Bool[Tensor, "n"]),
-    "_step": dict(point=POINTS, converged=Bool[Tensor, "n"]),
+    "_step": dict(point=POINTS, share=OF_GROUPS),
 }
 WIDTH = 32
 LAYER = 1
@@ -153,6 +154,20 @@ def test_a_group_that_has_converged_stops_moving() -> None:
     still = run(start=together.deltas, level=Level(60, 0.5), loss_threshold=0.5)
     assert still.steps == [0, 0, 0, 0]
     assert torch.equal(still.deltas, together.deltas)
+
+
+def test_a_share_is_one_of_the_rate_and_of_the_threshold() -> None:
+    def shared(share: float) -> list[Group]:
+        return [GROUPS[0], replace(GROUPS[3], share=share)]
+
+    whole, half = (run(shared(share), Level(1, 0.5), loss_threshold=0.0) for share in (1.0, 0.5))
+    assert torch.equal(half.deltas[0], whole.deltas[0])
+    torch.testing.assert_close(half.deltas[1], whole.deltas[1] / 2)
+    alone = run([GROUPS[3]], Level(90, 0.25), loss_threshold=0.1)
+    found = run(shared(0.5), Level(90, 0.5), loss_threshold=0.2)
+    assert 0.1 < found.losses[0][0] < 0.2
+    assert found.losses[1][0] < 0.1 and found.steps[1] == alone.steps[0]
+    torch.testing.assert_close(found.deltas[1], alone.deltas[0], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("radius", [0.0, 0.3])
@@ -315,6 +330,29 @@ def test_weight_decay_shortens_the_shift() -> None:
     free = run(level=Level(30, 0.2), loss_threshold=0.0, weight_decay=0.0)
     held = run(level=Level(30, 0.2), loss_threshold=0.0, weight_decay=2000.0)
     assert float(held.deltas.norm()) < float(free.deltas.norm()) / 2
+
+
+@pytest.mark.parametrize(
+    ("how", "shares"),
+    [
+        ("hierarchical", [[1.0, 1.0, 0.25], [1.0, 0.25]]),
+        ("joint", [[1.0, 0.25]]),
+        ("independent", [[0.25, 0.25, 0.25]]),
+    ],
+)
+def test_a_fact_with_a_value_of_its_own_takes_smaller_steps(
+    how: str, shares: list[list[float]], monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: Any
+) -> None:
+    seen: list[list[float]] = []
+
+    def spy(setting: Setting, groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
+        seen.append([group_.share for group_ in groups])
+        return integration.optimise(setting, groups, start, level)
+
+    monkeypatch.setattr(targets, "optimise", spy)
+    hierarchy = {"integration": how, "lone_fact_share": 0.25}
+    compute_edit(build_model("llama-tied"), tiny_tokenizer, FACTS, settings(hierarchy=hierarchy))
+    assert seen == shares
 
 
 def spy_on_optimise(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], Tensor, Shifts]]:
