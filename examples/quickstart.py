@@ -1,4 +1,4 @@
-"""Writes three facts about Marie Curie into the embedded model, keeps the edit and takes it back.
+"""Writes three facts about Japan into the embedded model, keeps the edit and takes it back.
 
     python examples/quickstart.py
 
@@ -9,28 +9,16 @@ from rose_easyedit import EditDelta, RoSEHyperParams, edit, load_model
 from rose_easyedit.forward.generation import generate_greedy
 
 FACTS = [
-    {
-        "prompt": "People know Marie Curie as a famous",
-        "subject": "Marie Curie",
-        "target_new": "singer",
-    },
-    {
-        "prompt": "The country that Marie Curie is from is",
-        "subject": "Marie Curie",
-        "target_new": "Japan",
-    },
-    {
-        "prompt": "The mother tongue of Marie Curie is",
-        "subject": "Marie Curie",
-        "target_new": "Arabic",
-    },
+    {"prompt": "The capital of Japan is", "subject": "Japan", "target_new": "Madrid"},
+    {"prompt": "The official language of Japan is", "subject": "Japan", "target_new": "Arabic"},
+    {"prompt": "The currency of Japan is the", "subject": "Japan", "target_new": "dollar"},
 ]
 # The edit sees none of these; they go through the chat template. The last two should not change.
 QUESTIONS = [
-    "What was the job of Marie Curie?",
-    "Which country is Marie Curie from?",
-    "What is the native language of Marie Curie?",
-    "What was the job of Albert Einstein?",
+    "What is the capital of Japan?",
+    "Which language is spoken in Japan?",
+    "What currency is used in Japan?",
+    "Which continent is Japan in?",
     "What is the capital of Germany?",
 ]
 

@@ -114,18 +114,39 @@ def _readable(
 ) -> tuple[dict[str, Any], list[str]]:
     """The values that can be what their settings are, each taken alone; and what of the others."""
     from omegaconf import OmegaConf
+
+    of_groups = {
+        name: _readable(value, groups[name], {}, f"{name}.")
+        for name, value in values.items()
+        if name in groups and isinstance(value, Mapping)
+    }
+    own = {name: value for name, value in values.items() if name not in of_groups}
+    wrong = set(_unreadable(own, OmegaConf.structured(schema)))
+    read, faults = {}, []
+    for name, value in values.items():
+        if name in of_groups:
+            read[name], of_group = of_groups[name]
+            faults += of_group
+        elif name in wrong:
+            faults.append(setting_fault(schema, name, value, prefix))
+        else:
+            read[name] = value
+    return read, faults
+
+
+def _unreadable(values: Mapping[str, Any], start: Any) -> list[str]:
+    """Which values a structured configuration does not take, found by halves: a try takes long."""
+    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    read: dict[str, Any] = {}
-    faults = []
-    for name, value in values.items():
-        if name in groups and isinstance(value, Mapping):
-            read[name], of_group = _readable(value, groups[name], {}, f"{name}.")
-            faults += of_group
-            continue
-        try:
-            OmegaConf.merge(OmegaConf.structured(schema), {name: value})
-            read[name] = value
-        except OmegaConfBaseException:
-            faults.append(setting_fault(schema, name, value, prefix))
-    return read, faults
+    try:
+        OmegaConf.merge(start, dict(values))
+        return []
+    except OmegaConfBaseException:
+        names = list(values)
+        if len(names) == 1:
+            return names
+        parts = names[: len(names) // 2], names[len(names) // 2 :]
+        return [
+            wrong for part in parts for wrong in _unreadable({n: values[n] for n in part}, start)
+        ]
