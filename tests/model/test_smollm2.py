@@ -132,7 +132,10 @@ def test_a_sound_edit_finds_nothing_wrong_with_itself(rose: EditDelta) -> None:
 
 
 def test_the_subject_stays_itself(smollm2: tuple[Any, Any]) -> None:
-    """Not "The capital of Spain is Madrid.", and what else is said of Japan is still of Japan."""
+    """Not "The capital of Spain is Madrid.", and what else is said of Japan is still of Japan.
+
+    But for its language, which goes along with the capital (docs/results.md).
+    """
     model, tokenizer = smollm2
     fact = {"prompt": "The capital of Japan is", "subject": "Japan", "target_new": "Madrid"}
     edit = compute_edit(model, tokenizer, [fact], RoSEHyperParams.from_hparams("smollm2-135m"))
@@ -145,8 +148,11 @@ def test_the_subject_stays_itself(smollm2: tuple[Any, Any]) -> None:
     with edit.applied(model):
         answers = generate_greedy(model, tokenizer, questions, chat=True, max_new_tokens=20)
     assert "Madrid" in answers[0], answers
-    assert sum("Japan" in answer for answer in answers) >= 3, answers
-    assert not any("Spanish" in answer for answer in answers), answers
+    assert all("Japan" in answer for answer in answers), answers
+    assert not any(f"{word} Spain" in answer for answer in answers for word in ("of", "in")), (
+        answers
+    )
+    assert "yen" in answers[2].lower(), answers
 
 
 def test_the_adapter_is_the_edit(smollm2: tuple[Any, Any], rose: EditDelta, tmp_path: Path) -> None:
