@@ -43,8 +43,8 @@ class HierarchyHyperParams:
         subject_learning_rate: the same for subject-level deltas.
         loss_threshold: a fact has converged when its mean negative log-likelihood per target
             token (nats) is below this.
-        lone_fact_share: of the rates and of the threshold, where a value is one fact's alone: it
-            takes more steps, each smaller, which change less of the subject's rest (1: as others).
+        lone_fact_share: of the rates and of the threshold, for a subject with one fact: more steps,
+            each smaller, change less of its rest (1: as the others; `independent` has 1).
         kl_factor: weight of the mean drift of what is kept of a subject (`kept_queries`).
         weight_decay: weight of |delta| / |h|**2, as MEMIT has it.
         clamp_norm: longest delta, root mean square of its coordinates in that unit.

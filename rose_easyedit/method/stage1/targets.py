@@ -316,11 +316,13 @@ def _subject_groups(plan: Plan, hierarchy: HierarchyHyperParams) -> list[Group]:
 
 
 def _shares(plan: Plan, hierarchy: HierarchyHyperParams) -> dict[str, float]:
-    """Of each subject, `Group.share`: that of a lone fact where each has a value of its own."""
-    lone, apart = hierarchy.lone_fact_share, hierarchy.integration == "independent"
-    return {
-        name: lone if apart or len(facts) == 1 else 1.0 for name, facts in plan.subjects.items()
-    }
+    """Of each subject, `Group.share`.
+
+    A fact that is integrated with none is found alike whatever else is said of its subject.
+    """
+    apart = hierarchy.integration == "independent"
+    lone = 1.0 if apart else hierarchy.lone_fact_share
+    return {name: lone if len(facts) == 1 else 1.0 for name, facts in plan.subjects.items()}
 
 
 def _shared(

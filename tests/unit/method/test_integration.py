@@ -337,10 +337,10 @@ def test_weight_decay_shortens_the_shift() -> None:
     [
         ("hierarchical", [[1.0, 1.0, 0.25], [1.0, 0.25]]),
         ("joint", [[1.0, 0.25]]),
-        ("independent", [[0.25, 0.25, 0.25]]),
+        ("independent", [[1.0, 1.0, 1.0]]),
     ],
 )
-def test_a_fact_with_a_value_of_its_own_takes_smaller_steps(
+def test_a_subjects_only_fact_takes_smaller_steps(
     how: str, shares: list[list[float]], monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: Any
 ) -> None:
     seen: list[list[float]] = []

@@ -23,7 +23,7 @@ REQUESTS = [
 HPARAMS = RoSEHyperParams.from_dict(
     {
         "layers": [1, 2],
-        "hierarchy": {"fact_steps": 4, "subject_steps": 5},
+        "hierarchy": {"fact_steps": 4, "subject_steps": 5, "lone_fact_share": 1.0},
         "alignment": {"protected_directions": 2, "preserved_columns": 0, "statistics_tokens": 200},
     }
 )
