@@ -41,16 +41,19 @@ bench: $(PACKAGE) ## Compare CPU seconds per fact with EasyEdit (EASYEDIT_HOME n
 docs: $(DOCS) ## Build the documentation in site/ (open site/index.html)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-figures: $(DEV) ## Draw the figures of the documentation again (minutes)
+figures: $(DEV) ## Draw the figures of the documentation again (half an hour)
 	rm -rf build/figures
 	mkdir -p build/figures
 	$(BIN)/rose-edit edit --requests docs/figures/facts.jsonl --out build/figures/edit.safetensors
 	$(BIN)/rose-edit diagnose --delta build/figures/edit.safetensors --requests bundled --compare \
 	  --out build/figures/diagnosis
 	$(BIN)/rose-edit demo --figures build/figures/demo --out build/figures/demo.html
+	$(BIN)/rose-experiment -m experiment=grid data.facts_per_subject=2 data.subjects=6 \
+	  folder=build/figures/grid
 	cp build/figures/demo/before_after.svg docs/figures
-	cp $(patsubst docs/figures/%,build/figures/diagnosis/%,$(filter-out %/sequential.svg %/before_after.svg,\
-	  $(wildcard docs/figures/*.svg))) docs/figures
+	cp build/figures/grid/figures/pareto.svg docs/figures/front.svg
+	cp $(patsubst docs/figures/%,build/figures/diagnosis/%,\
+	  $(filter-out %/sequential.svg %/before_after.svg %/front.svg,$(wildcard docs/figures/*.svg))) docs/figures
 
 lint: $(DEV) ## Check style, types and the direction of imports, change nothing
 	$(BIN)/ruff check .
