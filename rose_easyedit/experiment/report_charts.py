@@ -16,7 +16,6 @@ from rose_easyedit.experiment.report_figures import (
     layout,
     legend_traces,
     metrics_text,
-    spans_sizes,
 )
 from rose_easyedit.experiment.report_metrics import Metric, success_metric
 from rose_easyedit.experiment.report_settings import (
@@ -28,6 +27,7 @@ from rose_easyedit.experiment.report_settings import (
     values_of,
 )
 from rose_easyedit.experiment.summary_table import RunRow
+from rose_easyedit.figures.canvas import spans_sizes
 from rose_easyedit.figures.pareto import pareto_front
 
 # Title, the upright axis with its unit, and what the curve runs along.

@@ -19,8 +19,6 @@ from rose_easyedit.experiment.summary_table import RunRow
 
 INK, SOFT, LINE, CARD = "var(--ink)", "var(--soft)", "var(--line)", "var(--card)"
 SYMBOLS = ("circle", "square", "triangle-up", "diamond")
-# From this ratio of the largest to the smallest, an axis of positive numbers is logarithmic.
-_WIDE = 20.0
 _DASHES = ("solid", "dash", "dot", "dashdot")
 Figure = dict[str, Any]
 
@@ -161,11 +159,6 @@ def axis(title: str, **more: Any) -> Figure:
         "automargin": True,
         **more,
     }
-
-
-def spans_sizes(low: float, high: float) -> bool:
-    """Whether numbers from one to the other are of several sizes, and their axis logarithmic."""
-    return low > 0 and high / low >= _WIDE
 
 
 def metrics_text(sweep: Sweep, row: RunRow, metrics: Sequence[Metric]) -> str:

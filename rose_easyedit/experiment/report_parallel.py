@@ -23,7 +23,6 @@ from rose_easyedit.experiment.report_figures import (
     legend_traces,
     metrics_text,
     safe,
-    spans_sizes,
 )
 from rose_easyedit.experiment.report_metrics import Metric
 from rose_easyedit.experiment.report_settings import (
@@ -34,6 +33,7 @@ from rose_easyedit.experiment.report_settings import (
     swept_keys,
     values_of,
 )
+from rose_easyedit.figures.canvas import spans_sizes
 
 # An axis of more numbers is labelled at its ends only.
 _MOST_TICKS = 6

@@ -42,6 +42,9 @@ _STYLE: dict[str, Any] = {
     "svg.hashsalt": "rose-easyedit",
 }
 
+# From this ratio of the largest to the smallest, an axis of positive numbers is logarithmic.
+_WIDE = 20.0
+
 
 class Look(NamedTuple):
     """How one of several series is drawn."""
@@ -55,6 +58,11 @@ class Look(NamedTuple):
 def looks() -> Iterable[Look]:
     """One look after another, without end."""
     return map(Look, *map(cycle, (_COLOURS, _DASHES, _MARKERS, _HATCHES)))
+
+
+def spans_sizes(low: float, high: float) -> bool:
+    """Whether numbers from one to the other are of several sizes, and their axis logarithmic."""
+    return low > 0 and high / low >= _WIDE
 
 
 def require_matplotlib() -> None:

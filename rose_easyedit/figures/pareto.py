@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rose_easyedit.figures.canvas import looks, new_figure, save, style
+from rose_easyedit.figures.canvas import looks, new_figure, save, spans_sizes, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# From this ratio of the largest drift to the smallest, its axis is logarithmic.
-_WIDE = 20.0
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -62,7 +59,7 @@ def pareto_figure(series: Mapping[str, Sequence[tuple[float, float]]]) -> Figure
             label=f"{name} ({len(runs)})".replace("$", r"\$"),  # it is no formula
         )
     drifts = [kl for _, kl in points]
-    if 0 < _WIDE * min(drifts) < max(drifts):
+    if spans_sizes(min(drifts), max(drifts)):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")

@@ -44,6 +44,7 @@ def level_key(setting: Setting, level: Level, computation: str) -> str:
         del hierarchy[name]  # they choose what is optimised; `level` has the steps
     for name in ("fact_learning_rate", "subject_learning_rate", "smoothing_radius"):
         del hierarchy[name]  # `level` has the one that counts
+    del hierarchy["lone_fact_share"]  # each group has its own
     with setting.autocast():
         autocast = torch.is_autocast_enabled(setting.editable.device.type)
     parts: dict[str, Any] = {

@@ -343,24 +343,20 @@ def test_weight_decay_shortens_the_shift() -> None:
 def test_a_subjects_only_fact_takes_smaller_steps(
     how: str, shares: list[list[float]], monkeypatch: pytest.MonkeyPatch, tiny_tokenizer: Any
 ) -> None:
-    seen: list[list[float]] = []
-
-    def spy(setting: Setting, groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
-        seen.append([group_.share for group_ in groups])
-        return integration.optimise(setting, groups, start, level)
-
-    monkeypatch.setattr(targets, "optimise", spy)
+    calls = spy_on_optimise(monkeypatch)
     hierarchy = {"integration": how, "lone_fact_share": 0.25}
     compute_edit(build_model("llama-tied"), tiny_tokenizer, FACTS, settings(hierarchy=hierarchy))
-    assert seen == shares
+    assert [[group_.share for group_ in groups] for groups, _, _ in calls] == shares
 
 
-def spy_on_optimise(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], Tensor, Shifts]]:
-    calls: list[tuple[list[str], Tensor, Shifts]] = []
+def spy_on_optimise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[tuple[Sequence[Group], Tensor, Shifts]]:
+    calls: list[tuple[Sequence[Group], Tensor, Shifts]] = []
 
     def spy(setting: Setting, groups: Sequence[Group], start: Tensor, level: Level) -> Shifts:
         found = integration.optimise(setting, groups, start, level)
-        calls.append(([group_.name for group_ in groups], start.clone(), found))
+        calls.append((groups, start.clone(), found))
         return found
 
     monkeypatch.setattr(targets, "optimise", spy)
@@ -374,7 +370,7 @@ def test_subjects_start_from_the_mean_of_their_facts(
     compute_edit(build_model("llama-tied"), tiny_tokenizer, FACTS, settings())
     (_, zeros, facts), (subjects, means, _) = calls
     assert zeros.shape == (3, WIDTH) and float(zeros.abs().max()) == 0
-    assert subjects == ["Marie Curie", "Ada Lovelace"]
+    assert [group_.name for group_ in subjects] == ["Marie Curie", "Ada Lovelace"]
     wanted = torch.stack([facts.deltas[:2].mean(0), facts.deltas[2]])
     assert torch.equal(means, wanted)
 
@@ -387,8 +383,8 @@ def test_the_other_integrations_are_one_level_from_zero(
     delta = compute_edit(
         build_model("llama-tied"), tiny_tokenizer, FACTS, settings(hierarchy={"integration": how})
     )
-    ((names, start, found),) = calls
-    assert len(names) == n_groups
+    ((groups, start, found),) = calls
+    assert len(groups) == n_groups
     assert start.shape == (n_groups, WIDTH) and float(start.abs().max()) == 0
     # a loss per request, in the order of the requests
     losses = [loss for per_group in found.losses for loss in per_group]

@@ -81,6 +81,15 @@ def test_alignments_share_both_levels_and_hierarchies_the_facts(pair, tmp_path, 
     assert levels == ["subjects"] * 2  # from zero, not from the facts' mean
 
 
+def test_the_share_of_a_lone_fact_is_of_no_account_to_several(pair, tmp_path, levels):
+    several = [request for request in REQUESTS if request["subject"] == "Marie Curie"]
+    assert len(several) > 1
+    for share in (1.0, 0.5):
+        hparams = HPARAMS.with_overrides(hierarchy={"lone_fact_share": share})
+        compute_edit(*pair, several, hparams, store=ShiftStore(tmp_path))
+    assert levels == ["facts", "subjects"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
