@@ -6,6 +6,7 @@ error of another kind, the end of the process, or nothing at all.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -70,6 +71,9 @@ def _run(name: str, module: str) -> int:
     """Runs the `main` of a module, which may have told of an interrupt itself."""
     interrupts = _Interrupts()
     gc.set_threshold(_OBJECTS)
+    # The end of a process takes all that is in its memory; the search for circles before, which
+    # the interpreter makes several times, takes a second where torch has been imported.
+    atexit.register(gc.freeze)
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(*_LOOKS)
     _open_streams()

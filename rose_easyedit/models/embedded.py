@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rose_easyedit.errors import RoSEError
-from rose_easyedit.models.expanded import expanded, sha256
+from rose_easyedit.models.expanded import expanded, expanded_folder, is_intact, sha256
 from rose_easyedit.models.gguf_file import expand_gguf
 
 
@@ -92,6 +92,19 @@ def packaged_model(name: str) -> Path:
         source.unlink()
 
     return expanded(model.folder, model.megabytes, model.sha256, make)
+
+
+def intact_model(name: str) -> Path | None:
+    """The folder of an expanded model, if it is there with every file as its checksum says.
+
+    Args:
+        name: of any model; None for one that is not of `PACKAGED`.
+    """
+    model = PACKAGED.get(name)
+    if model is None:
+        return None
+    folder = expanded_folder(model.folder)
+    return folder if is_intact(folder, model.sha256) else None
 
 
 def is_installed(name: str) -> bool:

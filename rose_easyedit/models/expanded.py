@@ -40,7 +40,7 @@ def expanded(name: str, megabytes: int, source: str, make: Callable[[Path], None
     """
     from filelock import FileLock
 
-    folder = cache_dir() / "models" / name
+    folder = expanded_folder(name)
     if is_intact(folder, source):
         return folder
     try:
@@ -56,6 +56,11 @@ def expanded(name: str, megabytes: int, source: str, make: Callable[[Path], None
             f"ROSE_EASYEDIT_CACHE to a writable folder with {megabytes} MB free."
         ) from error
     return folder
+
+
+def expanded_folder(name: str) -> Path:
+    """Where an expanded model is kept, made or not."""
+    return cache_dir() / "models" / name
 
 
 def is_intact(folder: Path, source: str | None) -> bool:

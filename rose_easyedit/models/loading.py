@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rose_easyedit.errors import RoSEError, first_line, shown
-from rose_easyedit.models.embedded import PACKAGED, packaged_model
+from rose_easyedit.models.embedded import PACKAGED, intact_model, packaged_model
 from rose_easyedit.models.gguf_file import gguf_model
 from rose_easyedit.models.tiny import TINY, build_tiny
 from rose_easyedit.restoring import restoring
@@ -45,7 +46,6 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
             is not read, by its name.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     place, precision = _device(device), _dtype(dtype)
     check_name(str(name))
@@ -53,14 +53,18 @@ def load_model(name: str = EMBEDDED, device: Any = "cpu", dtype: Any = "auto") -
         model, tokenizer = build_tiny()
         _without_length_warning(tokenizer)
         return model.to(place, None if precision == "auto" else precision).eval(), tokenizer
-    source = str(_folder(name))
+    with ThreadPoolExecutor(1) as beside:
+        # checksums of hundreds of megabytes, while the interpreter reads what is behind this import
+        checked = beside.submit(intact_model, name)
+        import transformers.modeling_utils
+    source = str(checked.result() or _folder(name))
     try:
         shown = sys.stderr.isatty() and name not in BUILT_IN
         # there first, whatever the default device of the process is
         with transformers_progress(shown=shown), torch.device("cpu"):
             # an edit from elsewhere may name the model: its code is never run
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            model, found = AutoModelForCausalLM.from_pretrained(
+            tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            model, found = transformers.AutoModelForCausalLM.from_pretrained(
                 source, dtype=precision, trust_remote_code=False, output_loading_info=True
             )
     except MemoryError:

@@ -136,6 +136,18 @@ def as_command(body: str) -> str:
     )
 
 
+def test_the_end_of_a_command_searches_its_memory_no_more() -> None:
+    code = "import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count() > 0))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code + as_command("    pass\n")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout == "True\n"
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_no_file_takes_the_place_of_a_closed_stream(closed: str, tmp_path: Path) -> None:
     """What is written to the stream by its number would be written into the file."""

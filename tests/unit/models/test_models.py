@@ -18,7 +18,7 @@ from places import ROOT
 
 from rose_easyedit.errors import RoSEError
 from rose_easyedit.models import embedded
-from rose_easyedit.models.embedded import packaged_model
+from rose_easyedit.models.embedded import intact_model, packaged_model
 from rose_easyedit.models.expanded import MANIFEST, is_intact
 from rose_easyedit.models.loading import load_model
 
@@ -194,7 +194,8 @@ def _stand_in_expansion(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[Pa
 
 def test_a_second_load_takes_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = _stand_in_expansion(monkeypatch, tmp_path)
-    assert packaged_model("embedded") == packaged_model("embedded")
+    assert intact_model("embedded") is None and not calls
+    assert packaged_model("embedded") == packaged_model("embedded") == intact_model("embedded")
     assert len(calls) == 1
     assert packaged_model("gemma-3-270m") != packaged_model("embedded")
     assert len(calls) == 2
@@ -236,7 +237,7 @@ def test_a_damaged_cache_is_made_anew(
         os.mkfifo(weights)
     else:
         manifest.write_text("[]")
-    assert not is_intact(folder, source)
+    assert not is_intact(folder, source) and intact_model("embedded") is None
     assert packaged_model("embedded") == folder
     assert len(calls) == 2
     assert weights.read_bytes() == b"weights"
