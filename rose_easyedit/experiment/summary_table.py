@@ -31,20 +31,31 @@ from rose_easyedit.files.writing import write_whole
 SUMMARY_JSON, SUMMARY_CSV = "summary.json", "summary.csv"
 NOT_STARTED = "not started"
 # Of the main metrics, those that the table has room for, and their titles: the forms are faithful
-# success, "named" questions and instructions whose answers name the target, "others" the words of
-# the answers to other queries of the subjects that come back.
+# success, "named" questions and instructions whose answers name the target, "other facts" of the
+# subjects that are still told, "others" the words of the answers to other queries of the subjects
+# that come back. What no job has is not shown.
 _SHOWN = {
     "statement": "statement",
     "paraphrase": "paraphrase",
     "question": "question",
     "instruction": "instruction",
     "named": "named",
+    "specificity": "other facts",
     "subject_words": "others",
     "kl": "KL",
     "top1": "top-1",
 }
 # Where a terminal is too narrow these go, one after another.
-_SPARED = ("top1", "subject_words", "named", "paraphrase", "statement", "instruction", "run")
+_SPARED = (
+    "top1",
+    "subject_words",
+    "named",
+    "paraphrase",
+    "statement",
+    "specificity",
+    "instruction",
+    "run",
+)
 _NO_LIMIT = 10_000
 _VALUE_WIDTH = 32  # of what a job sets, as a path
 
@@ -132,9 +143,11 @@ def print_summary(sweep: Path, rows: Sequence[RunRow]) -> None:
     console = Console(emoji=False)
     if not console.is_terminal:
         console = Console(emoji=False, width=_NO_LIMIT)
-    shown = {"run": "run", **_SHOWN}
+    told = {name for row in rows for name, value in row.metrics.items() if value is not None}
+    titles = {name: title for name, title in _SHOWN.items() if name in told}
+    shown = {"run": "run", **titles}
     table, left_out = _table(rows, shown), list[str]()
-    for name in _SPARED:
+    for name in filter(shown.__contains__, _SPARED):
         wanted = console.measure(table, options=console.options.update(width=_NO_LIMIT)).maximum
         if wanted < console.width:
             break

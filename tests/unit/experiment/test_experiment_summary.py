@@ -19,7 +19,17 @@ from rose_easyedit.figures.pareto import pareto_figure, pareto_front, write_pare
 from rose_easyedit.tracking.layout import DELTA_FILE
 
 METRICS = {"statement": 1.0, "question": 0.5, "asked": 0.5, "kl": 0.125, "top1": 0.75}
+ALL_METRICS = METRICS | dict.fromkeys(
+    ("paraphrase", "instruction", "named", "specificity", "subject_words"), 0.25
+)
 COMMON = ["experiment=smoke", "launcher=joblib", "sweeper=basic"]
+
+
+def write_run(sweep: Path, status: Status) -> None:
+    folder = sweep / RUNS / status.id
+    folder.mkdir(parents=True)
+    (folder / DELTA_FILE).touch()
+    status.write(folder)
 
 
 @pytest.fixture
@@ -31,9 +41,7 @@ def sweep(tmp_path: Path) -> Path:
         Status("c" * 12, RUNNING),
     ]
     for number, status in enumerate(states):
-        (tmp_path / RUNS / status.id).mkdir(parents=True)
-        (tmp_path / RUNS / status.id / DELTA_FILE).touch()
-        status.write(tmp_path / RUNS / status.id)
+        write_run(tmp_path, status)
         words = [*COMMON, f"alignment=x{number}"]
         Job(number, status.id, words, kept=number == 0).write(tmp_path)
     Job(3, "d" * 12, [*COMMON, "alignment=x3"]).write(tmp_path)
@@ -63,7 +71,7 @@ def test_the_table_names_what_failed_and_how_to_repeat_it(
 ) -> None:
     print_summary(sweep, read_rows(sweep))
     shown = capsys.readouterr().out
-    assert "finished before" in shown and "0.125" in shown and "instruction" in shown
+    assert "finished before" in shown and "0.125" in shown and "question" in shown
     assert "job 1 failed: no [bold] direction\n" in shown
     assert "rose-experiment experiment=smoke alignment=x3 hydra.mode=RUN" in shown
     assert f"1 of 4 jobs finished -> {sweep}" in shown
@@ -80,6 +88,7 @@ def test_no_heading_or_value_of_the_table_is_broken(
     for number, word in enumerate(words):
         swept = [f"hparams.hierarchy.integration={word}", "alignment=covariance", f"seed={number}"]
         Job(number, f"{number}" * 12, swept).write(tmp_path)
+        write_run(tmp_path, Status(f"{number}" * 12, FINISHED, metrics=ALL_METRICS))
     if width is not None:
         monkeypatch.setenv("FORCE_COLOR", "1")
         monkeypatch.setenv("COLUMNS", str(width))
@@ -93,6 +102,17 @@ def test_no_heading_or_value_of_the_table_is_broken(
     assert {"question", "KL"} <= set(head)
     assert ("instruction" in head) == (width != 80)
     assert ("for want of room" in shown) == (width is not None)
+
+
+def test_what_no_job_has_is_no_column(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def head() -> str:
+        print_summary(sweep, read_rows(sweep))
+        return next(line for line in capsys.readouterr().out.splitlines() if "state" in line)
+
+    assert "top-1" in head() and "other facts" not in head()
+    of_one = Status("b" * 12, FINISHED, metrics={"specificity": 0.0})
+    of_one.write(sweep / RUNS / of_one.id)
+    assert "other facts" in head() and "others" not in head()
 
 
 def test_the_files_hold_the_rows(sweep: Path) -> None:
