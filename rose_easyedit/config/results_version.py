@@ -6,5 +6,5 @@ the same edit gets other numbers, `EVALUATIONS`.
 
 from __future__ import annotations
 
-EDITS = 6
+EDITS = 7
 EVALUATIONS = 5
