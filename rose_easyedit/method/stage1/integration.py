@@ -331,6 +331,7 @@ def _loss(
         # in one product, since for few places most of its time is that of reading the weights; in
         # this order, since to pick rows of log-probabilities costs as much as to make them
         ordered = torch.cat([final[~is_kept], final[is_kept]])
+        # [targets, vocabulary] and [K, vocabulary]
         log_p, after = replay.read_out(ordered).tensor_split([len(ordered) - len(piece.before)])
     chosen = log_p.gather(1, replay.targets[~is_kept, None])[:, 0]
     rows = replay.rows[~is_kept]
