@@ -72,6 +72,7 @@ def test_the_table_names_what_failed_and_how_to_repeat_it(
     print_summary(sweep, read_rows(sweep))
     shown = capsys.readouterr().out
     assert "finished before" in shown and "0.125" in shown and "question" in shown
+    assert "instruction" not in shown  # which no job has
     assert "job 1 failed: no [bold] direction\n" in shown
     assert "rose-experiment experiment=smoke alignment=x3 hydra.mode=RUN" in shown
     assert f"1 of 4 jobs finished -> {sweep}" in shown
